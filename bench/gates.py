@@ -24,11 +24,14 @@ from bench._tables import tables
 from bench._worlds import Naming, World
 from components.artifacts.verdict import Outcome
 from components.core.exits import run_command
-from components.gates import LEVEL, Evidence, GatesParams, ReferenceModel, available
+from components.gates import GatesParams, available
+from components.gates.support import LEVEL, Evidence, ReferenceModel
 from components.judge import decide
 from components.judge.multiple_testing import combine
 from components.judge.selftest import TESTED
-from components.stats import difference, mcnemar, tango
+from components.stats.proportions import tango
+from components.stats.scores import difference
+from components.stats.significance import mcnemar
 
 MARGIN = 0.02
 DIFFERENCES = (-0.02, 0.0, 0.01, 0.02)

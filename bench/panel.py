@@ -19,7 +19,8 @@ from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Role
 from components.core.exits import run_command
-from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, available
+from components.gates import GatesParams, available
+from components.gates.support import Evidence, ReferenceModel, TrainingRows
 from components.judge import judge
 from components.judge.selftest import selftest
 

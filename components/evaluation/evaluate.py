@@ -29,7 +29,10 @@ from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, Section
 from components.evaluation.metric_set import metric_set
 from components.model import tasks
-from components.stats import ClassificationMetrics, Truth, brier, calibration_error, class_counts, reliability
+from components.stats.calibration import brier, calibration_error, reliability
+from components.stats.f1 import class_counts
+from components.stats.metric_sets import ClassificationMetrics
+from components.stats.scores import Truth
 
 log = logging.getLogger(__name__)
 

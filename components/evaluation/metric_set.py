@@ -6,7 +6,8 @@ import numpy.typing as npt
 from components.artifacts.predictions import Predictions
 from components.core.hashing import digest_value
 from components.model import tasks
-from components.stats import COMPARABLE, AdditiveMetrics, ClassificationMetrics, MetricSet
+from components.stats.metric_sets import AdditiveMetrics, ClassificationMetrics, MetricSet
+from components.stats.scores import COMPARABLE
 
 Floats = npt.NDArray[np.float64]
 

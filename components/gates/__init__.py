@@ -13,32 +13,7 @@ from pydantic import Field, create_model
 from components.artifacts.verdict import Role
 from components.core import plugins
 from components.core.section import Section
-from components.gates.support import (
-    LEVEL,
-    Evidence,
-    Gate,
-    GateSection,
-    ReferenceModel,
-    TrainingRows,
-    measure_exposure,
-    without_learned_rows,
-)
-
-__all__ = [
-    "LEVEL",
-    "Evidence",
-    "Gate",
-    "GateSection",
-    "GatesParams",
-    "ReferenceModel",
-    "TrainingRows",
-    "available",
-    "is_enabled",
-    "load",
-    "measure_exposure",
-    "needs",
-    "without_learned_rows",
-]
+from components.gates.support.evidence import Gate
 
 FOLDER = Path(__file__).parent
 

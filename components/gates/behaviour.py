@@ -12,9 +12,9 @@ from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.core.section import Section, nearest
 from components.gates.support import Evidence, GateSection, Need, hypothesis, interval
-from components.stats import Units, fewer_right, proportion, proportion_difference
-from components.stats.proportions import proportion_rows
-from components.stats.significance import share_below
+from components.stats.proportions import proportion, proportion_difference, proportion_rows
+from components.stats.significance import fewer_right, share_below
+from components.stats.units import Units
 
 NEEDS: frozenset[Need] = frozenset({"behaviour"})
 PERTURBED = ("typos", "case", "width", "diacritics", "punctuation", "padding")

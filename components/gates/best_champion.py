@@ -3,7 +3,8 @@
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import Evidence, GateSection, Need, common_rows, compare
+from components.gates.support import Evidence, GateSection, Need
+from components.gates.support.noninferiority import common_rows, compare
 
 NEEDS: frozenset[Need] = frozenset({"best_champion"})
 

@@ -11,8 +11,11 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates.support import Evidence, GateSection, hypothesis, interval, result
-from components.stats import Units, brier_terms, calibration_error, mean, mean_below, mean_difference, reliability
+from components.stats.calibration import brier_terms, calibration_error, reliability
+from components.stats.means import mean, mean_difference
 from components.stats.scores import encode
+from components.stats.significance import mean_below
+from components.stats.units import Units
 
 Floats = npt.NDArray[np.float64]
 

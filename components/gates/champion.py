@@ -5,7 +5,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import Evidence, GateSection, common_rows, compare, new_labels, unknown_labels
+from components.gates.support import Evidence, GateSection
+from components.gates.support.noninferiority import common_rows, compare, new_labels, unknown_labels
 
 
 class Params(GateSection):

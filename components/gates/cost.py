@@ -11,7 +11,9 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates.support import Evidence, GateSection, Need, hypothesis, interval
-from components.stats import Units, mean, mean_below
+from components.stats.means import mean
+from components.stats.significance import mean_below
+from components.stats.units import Units
 
 NEEDS: frozenset[Need] = frozenset({"cost"})
 MIB = 1 << 20

@@ -13,21 +13,10 @@ from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.core.section import nearest
 from components.core.text import Label
-from components.gates.support import (
-    Evidence,
-    GateSection,
-    Slice,
-    by_column,
-    hypothesis,
-    interval,
-    is_large,
-    required_size,
-    result,
-    test_rows,
-)
-from components.gates.support.slicing import Bools
-from components.stats import Units, difference_of_shares
-from components.stats.units import jackknife_variance, symmetric
+from components.gates.support import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support.slicing import Bools, Slice, by_column, is_large, required_size, test_rows
+from components.stats.significance import difference_of_shares
+from components.stats.units import Units, jackknife_variance, symmetric
 
 
 class Params(GateSection):

@@ -14,8 +14,8 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates.support import Evidence, GateSection, Need, hypothesis, interval, result
-from components.stats import Units, mean
-from components.stats.units import jackknife_variance, symmetric
+from components.stats.means import mean
+from components.stats.units import Units, jackknife_variance, symmetric
 
 NEEDS: frozenset[Need] = frozenset({"past_test_sets"})
 Floats = npt.NDArray[np.float64]

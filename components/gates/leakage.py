@@ -11,22 +11,12 @@ from pydantic import Field
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.core.errors import shorten
-from components.gates.support import (
-    Evidence,
-    GateSection,
-    Need,
-    Overlap,
-    Pair,
-    TestExposure,
-    TrainingRows,
-    common_rows,
-    interval,
-    measure_exposure,
-    probe,
-    repeated,
-    test_rows,
-)
-from components.gates.support.learned_rows import CANDIDATE_ROWS, rows_name
+from components.gates.support import Evidence, GateSection, Need, TrainingRows, interval
+from components.gates.support.leak_probe import probe
+from components.gates.support.learned_rows import CANDIDATE_ROWS, measure_exposure, rows_name
+from components.gates.support.noninferiority import common_rows
+from components.gates.support.overlap import Overlap, Pair, TestExposure, repeated
+from components.gates.support.slicing import test_rows
 
 NEEDS: frozenset[Need] = frozenset({"training_rows"})
 _PAIRS = 20  # rows of the table of pairs

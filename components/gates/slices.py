@@ -11,23 +11,21 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates.support import (
-    Evidence,
-    GateSection,
+from components.gates.support import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support.slicing import (
+    Bools,
     Slice,
     by_column,
     by_length,
     by_rare_words,
     by_values,
-    hypothesis,
-    interval,
     is_large,
     required_size,
-    result,
     test_rows,
 )
-from components.gates.support.slicing import Bools
-from components.stats import Units, fewer_right, proportion_difference
+from components.stats.proportions import proportion_difference
+from components.stats.significance import fewer_right
+from components.stats.units import Units
 
 BuiltIn = Literal["length", "label", "rare_words", "source", "task"]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.gates.support.evidence import LEVEL
-from components.stats import holm
+from components.stats.significance import holm
 
 _CAN_REJECT = (Role.REQUIRED, Role.BLOCKING)
 

@@ -10,8 +10,9 @@ from components.artifacts.verdict import GateResult, Role, Verdict
 from components.core.errors import BadParams, RetuneError
 from components.core.hashing import digest_value
 from components.core.section import nearest
-from components.gates import Evidence, GatesParams, available, is_enabled, load
+from components.gates import GatesParams, available, is_enabled, load
 from components.gates.baseline import STRONGEST
+from components.gates.support import Evidence
 from components.judge.multiple_testing import combine, correct_tests
 
 

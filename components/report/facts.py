@@ -24,7 +24,7 @@ from components.artifacts.tuning_result import BestTrial
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
 from components.core.errors import NotFound
-from components.stats import MetricSet
+from components.stats.metric_sets import MetricSet
 
 Setting = float | int | str | bool | None
 A = TypeVar("A", bound=Artifact)

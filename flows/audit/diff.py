@@ -27,7 +27,7 @@ from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.tracking.facts import flatten
 from components.model import tasks
 from components.model.base_resolver import REGISTERED
-from components.stats import MetricSet
+from components.stats.metric_sets import MetricSet
 from flows.audit.registered_model import RegisteredModel
 from flows.dvc_adapter.cache import cached_file
 

@@ -19,7 +19,9 @@ from components.core.errors import BadModel, BadParams
 from components.core.hashing import digest_file, digest_value
 from components.evaluation.behaviour import evaluate_cases, make_cases, read_cases
 from components.evaluation.metric_set import metric_set
-from components.gates import Evidence, GatesParams, ReferenceModel, measure_exposure, needs, without_learned_rows
+from components.gates import GatesParams, needs
+from components.gates.support import Evidence, ReferenceModel
+from components.gates.support.learned_rows import measure_exposure, without_learned_rows
 from components.ledger import Entry, PriorUse
 from components.mlflow_store import registry
 from components.model import tasks

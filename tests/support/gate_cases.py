@@ -9,7 +9,8 @@ from components import gates
 from components.artifacts.predictions import Predictions
 from components.artifacts.served_answers import ServedAnswer, ServedAnswers
 from components.artifacts.verdict import GateResult, Verdict
-from components.gates import Evidence, GatesParams, ReferenceModel
+from components.gates import GatesParams
+from components.gates.support import Evidence, ReferenceModel
 from components.judge import judge, verdict_key
 from components.judge.multiple_testing import correct_tests
 

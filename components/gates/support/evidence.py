@@ -18,7 +18,9 @@ from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.core.section import Section, warn_once
 from components.gates.support.overlap import TestExposure
-from components.stats import ClassificationMetrics, MetricSet, Truth, Units
+from components.stats.metric_sets import ClassificationMetrics, MetricSet
+from components.stats.scores import Truth
+from components.stats.units import Units
 
 Need = Literal["best_champion", "candidate_number", "training_rows", "past_test_sets", "served", "behaviour", "cost"]
 """A field of `Evidence` that is only gathered if an enabled gate declares it in `NEEDS`."""

@@ -11,7 +11,9 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates.support.evidence import Evidence, ReferenceModel, hypothesis, interval, result
-from components.stats import POWER, Truth, mcnemar_two_sided, minimum_detectable, percentile_bootstrap, standard_error, units_needed
+from components.stats.bootstrap import percentile_bootstrap
+from components.stats.scores import Truth
+from components.stats.significance import POWER, mcnemar_two_sided, minimum_detectable, standard_error, units_needed
 
 
 def compare(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from components.core.similarity import words
 from components.gates.support.evidence import Evidence
-from components.stats import MIN_GROUPS, Units
+from components.stats.units import MIN_GROUPS, Units
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

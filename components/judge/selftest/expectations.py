@@ -18,8 +18,9 @@ from components.gates.support.evidence import LEVEL, Evidence, ReferenceModel
 from components.judge import decide
 from components.judge.multiple_testing import combine
 from components.judge.selftest.synthetic_models import SyntheticModels
-from components.stats import POWER, Truth
 from components.stats.f1 import class_counts, f1_value
+from components.stats.scores import Truth
+from components.stats.significance import POWER
 from components.stats.units import Bools, Floats, Ints
 
 COMPARING = ("baseline", "champion", "best_champion")

@@ -28,7 +28,7 @@ from components.judge.selftest.expectations import (
     self_test_error,
 )
 from components.model.support.metrics import Metric
-from components.stats import AdditiveMetrics
+from components.stats.metric_sets import AdditiveMetrics
 from components.stats.units import Floats
 
 _DOUBLINGS = 40

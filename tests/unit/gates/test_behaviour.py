@@ -5,7 +5,7 @@ import pytest
 
 from components.artifacts.behaviour import Behaviour, Case, CaseReply, CaseResult
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates import Evidence, ReferenceModel
+from components.gates.support import Evidence, ReferenceModel
 from tests.support.gate_cases import against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from components.gates import Evidence, ReferenceModel
+from components.gates.support import Evidence, ReferenceModel
 from tests.support.gate_cases import against, answered, decided
 from tests.unit.gates.test_champion import pair
 

@@ -8,7 +8,8 @@ from sklearn.metrics import brier_score_loss, log_loss
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
-from components.gates import Evidence, ReferenceModel, calibration
+from components.gates import calibration
+from components.gates.support import Evidence, ReferenceModel
 from tests.support.gate_cases import LABELS, against, answered, decided
 
 

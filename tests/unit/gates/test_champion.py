@@ -5,7 +5,8 @@ import pytest
 
 from components.artifacts.verdict import Outcome
 from components.core.errors import BadParams
-from components.gates import GatesParams, ReferenceModel
+from components.gates import GatesParams
+from components.gates.support import ReferenceModel
 from tests.support.gate_cases import against, answered, decided
 
 

@@ -6,9 +6,10 @@ from scipy import signal, stats
 
 from components.artifacts.cost import Cost, Timed, Weight
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates import Evidence, ReferenceModel
 from components.gates.cost import Params, log_ratios
-from components.stats import Units, mean_below
+from components.gates.support import Evidence, ReferenceModel
+from components.stats.significance import mean_below
+from components.stats.units import Units
 from tests.support.gate_cases import against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0

@@ -6,8 +6,9 @@ from scipy import stats
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
-from components.gates import Evidence, fairness
-from components.stats import MIN_GROUPS
+from components.gates import fairness
+from components.gates.support import Evidence
+from components.stats.units import MIN_GROUPS
 from tests.support.gate_cases import against, answered, decided
 
 

@@ -7,9 +7,12 @@ import pytest
 from components.artifacts.past_test_set import PastTestSet, prepare_earlier
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
-from components.gates import Evidence, ReferenceModel, forgetting
+from components.gates import forgetting
 from components.gates.forgetting import backward_transfer
-from components.stats import MIN_GROUPS, Units, mcnemar, mean
+from components.gates.support import Evidence, ReferenceModel
+from components.stats.means import mean
+from components.stats.significance import mcnemar
+from components.stats.units import MIN_GROUPS, Units
 from tests.support.gate_cases import against, answered, decided, models
 
 NOW = answered(np.arange(300) % 4 != 0)

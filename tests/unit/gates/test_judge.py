@@ -10,8 +10,8 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, 
 from components.core.errors import BadParams, RetuneError
 from components.core.section import Section
 from components.evaluation.metric_set import decidable_metrics
-from components.gates import Evidence, GatesParams, ReferenceModel
-from components.gates.support import Need
+from components.gates import GatesParams
+from components.gates.support import Evidence, Need, ReferenceModel
 from components.judge import check_metrics, verdict_key
 from components.judge.multiple_testing import combine, correct_tests
 from components.model import tasks

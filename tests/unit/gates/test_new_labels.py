@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from components.artifacts.verdict import Outcome
-from components.gates import ReferenceModel
+from components.gates.support import ReferenceModel
 from components.model import tasks
 from flows.pipeline.evidence import unknown_labels
 from tests.support.gate_cases import decided

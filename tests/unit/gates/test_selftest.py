@@ -10,10 +10,11 @@ from components import gates
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import SelfTestFailed
-from components.gates import Evidence, GatesParams, ReferenceModel, champion
+from components.gates import GatesParams, champion
+from components.gates.support import Evidence, ReferenceModel
 from components.judge import multiple_testing
 from components.judge.selftest import expectations, selftest
-from components.stats import equal_passes_from
+from components.stats.significance import equal_passes_from
 
 SIZES = [20, 60, 200, 2000]
 

@@ -7,13 +7,14 @@ import pytest
 
 from components.artifacts.verdict import Outcome
 from components.core.errors import SelfTestFailed
-from components.gates import Evidence, GatesParams, ReferenceModel, champion
+from components.gates import GatesParams, champion
+from components.gates.support import Evidence, ReferenceModel
 from components.judge import decide
 from components.judge.selftest import selftest
 from components.judge.selftest.sums import AdditiveSelfTest
 from components.model import tasks
 from components.model.support.metrics import Metric, f1
-from components.stats import AdditiveMetrics
+from components.stats.metric_sets import AdditiveMetrics
 from tests.unit.stats.test_metric_sets import documents, predictions
 
 MEASURES = {"entity_f1": Metric(("hits", "predicted", "expected"), f1, "entities")}

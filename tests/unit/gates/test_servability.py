@@ -5,7 +5,7 @@ import pytest
 
 from components.artifacts.served_answers import ServedAnswer, ServedAnswers
 from components.artifacts.verdict import GateResult, Outcome
-from components.gates import Evidence
+from components.gates.support import Evidence
 from tests.support import gate_cases
 from tests.support.gate_cases import against, answered, decided
 

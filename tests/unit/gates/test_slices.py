@@ -7,8 +7,10 @@ import pytest
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
-from components.gates import Evidence, ReferenceModel, slices
-from components.stats import MIN_GROUPS, mcnemar
+from components.gates import slices
+from components.gates.support import Evidence, ReferenceModel
+from components.stats.significance import mcnemar
+from components.stats.units import MIN_GROUPS
 from tests.support.gate_cases import against, answered, decided
 
 KINDS = np.array(["synonym", "inclusion", "title"])

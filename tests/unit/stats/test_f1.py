@@ -8,8 +8,9 @@ from scipy import stats
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from components.artifacts.predictions import Predictions
-from components.stats import COMPARABLE, METRICS, Truth, Units, class_counts, difference, f1_per_class, score
-from components.stats.f1 import f1, f1_difference, f1_influence, f1_left_out, f1_value
+from components.stats.f1 import class_counts, f1, f1_difference, f1_influence, f1_left_out, f1_per_class, f1_value
+from components.stats.scores import COMPARABLE, METRICS, Truth, difference, score
+from components.stats.units import Units
 
 AVERAGES = ("macro", "micro", "weighted")
 

@@ -9,7 +9,8 @@ from scipy import stats
 from components.artifacts.predictions import Predictions
 from components.evaluation.metric_set import metric_set as yardstick_of
 from components.model.support.metrics import Metric, f1, mean, ratio
-from components.stats import AdditiveMetrics, Units
+from components.stats.metric_sets import AdditiveMetrics
+from components.stats.units import Units
 
 MEASURES = {
     "f1": Metric(("hits", "predicted", "expected"), f1, "entities"),

@@ -7,12 +7,10 @@ from statsmodels.stats.contingency_tables import mcnemar as reference
 from statsmodels.stats.multitest import multipletests
 
 from components.artifacts.predictions import Predictions
-from components.stats import (
-    Truth,
-    Units,
-    below,
-    difference,
-    difference_below,
+from components.stats.bootstrap import percentile_bootstrap
+from components.stats.proportions import proportion, proportion_difference
+from components.stats.scores import Truth, below, difference, difference_below, score
+from components.stats.significance import (
     difference_of_shares,
     equal_passes_from,
     fewer_right,
@@ -21,13 +19,10 @@ from components.stats import (
     mcnemar_two_sided,
     mean_below,
     minimum_detectable,
-    percentile_bootstrap,
-    proportion,
-    proportion_difference,
-    score,
     standard_error,
     units_needed,
 )
+from components.stats.units import Units
 
 LABELS = ("a", "b", "c")
 

@@ -5,7 +5,10 @@ import pytest
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
-from components.stats import Units, brier, calibration_error, mean, mean_difference, proportion, proportion_difference, reliability, tango
+from components.stats.calibration import brier, calibration_error, reliability
+from components.stats.means import mean, mean_difference
+from components.stats.proportions import proportion, proportion_difference, tango
+from components.stats.units import Units
 
 Z95 = float(stats.norm.ppf(0.975))
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.stats import Units, proportion, proportion_difference, tango
 from components.stats.f1 import class_counts, f1, f1_difference
+from components.stats.proportions import proportion, proportion_difference, tango
+from components.stats.units import Units
 
 Z90 = float(stats.norm.ppf(0.95))
 
