@@ -6,10 +6,8 @@ of two points; an equal one is rejected in at most 5 %; a 95 % interval covers t
 missed.
 """
 
-import argparse
 import itertools
 import json
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,10 +18,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from bench._output import parser
 from bench._tables import tables
 from bench._worlds import Naming, World
 from components.artifacts.verdict import Outcome
-from components.core.exits import run_command
 from components.gates import GatesParams, available
 from components.gates.support import LEVEL, Evidence, ReferenceModel
 from components.judge import decide
@@ -34,8 +32,6 @@ from components.stats.scores import difference
 from components.stats.significance import mcnemar
 
 MARGIN = 0.02
-DIFFERENCES = (-0.02, 0.0, 0.01, 0.02)
-SIZES = (200, 1000, 5000)
 AGREEMENTS = (0.85, 0.90, 0.95)
 BUDGET = 5
 Row = dict[str, Any]
@@ -55,24 +51,9 @@ class Plan:
     parts: int  # all rows are written after each part
 
 
-FULL = Plan(
-    closed=20_000,
-    panel=2_000,
-    power=100,
-    sizes=SIZES,
-    differences=DIFFERENCES,
-    panels=(
-        (2, "none", 0.95),
-        (6, "none", 0.90),
-        (22, "none", 0.85),
-        (2, "rows", 0.90),
-        (6, "rows", 0.85),
-        (22, "labels", 0.90),
-    ),
-    chains=200,
-    parts=20,
-)
-QUICK = Plan(20_000, 200, 50, (200, 1000), (-0.02, 0.0), ((6, "none", 0.90), (22, "labels", 0.90)), 20, 1)
+PANELS = ((2, "none", 0.95), (6, "none", 0.90), (22, "none", 0.85), (2, "rows", 0.90), (6, "rows", 0.85), (22, "labels", 0.90))
+FULL = Plan(20_000, 2_000, 100, (200, 1000, 5000), (-0.02, 0.0, 0.01, 0.02), PANELS, chains=200, parts=20)
+QUICK = Plan(20_000, 200, 50, (200, 1000), (-0.02, 0.0), ((6, "none", 0.90), (22, "labels", 0.90)), chains=20, parts=1)
 
 
 def settings(budget: int = 1) -> GatesParams:
@@ -258,13 +239,10 @@ def missed(rows: Sequence[Row], power: int = 0) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Simulate, print and write; return 1 if a target is missed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench gates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="write the rows into this file")
-    parser.add_argument("--quick", action="store_true", help="two sizes and fewer repetitions: under two minutes")
-    parser.add_argument("--table", type=Path, help="do not simulate: print the rows of this file as the tables of docs/gates.md")
-    options = parser.parse_args(argv)
+    arguments = parser("gates", __doc__)
+    arguments.add_argument("--quick", action="store_true", help="two sizes and fewer repetitions: under two minutes")
+    arguments.add_argument("--table", type=Path, help="do not simulate: print the rows of this file as the tables of docs/gates.md")
+    options = arguments.parse_args(argv)
     if options.table:
         print(tables(json.loads(options.table.read_text(encoding="utf-8"))))
         return 0
@@ -306,7 +284,3 @@ def line(row: Row) -> str:
     drift = f" drift {row['drift']:+.3f} (5 % below {row['drift_5_percent']:+.3f})" if "drift" in row else ""
     world = f"n={row['n']:<5}d={row['true_difference']:+.3f} classes={row['classes'] or '-'!s:<3}groups={row['groups']:<7}"
     return f"{row['gate']:<34}{world}agree={row['agreement']:.2f} level={row['level']:.3f}  {' '.join(shares)}{drift}"
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

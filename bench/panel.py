@@ -4,8 +4,6 @@
 past test sets and a training set four times as large, and judges them. With --check, a figure above its limit gives exit code 1.
 """
 
-import argparse
-import json
 import resource
 import time
 from collections.abc import Sequence
@@ -15,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench._output import parser, report
 from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Role
-from components.core.exits import run_command
 from components.gates import GatesParams, available
 from components.gates.support import Evidence, ReferenceModel, TrainingRows
 from components.judge import judge
@@ -33,15 +31,12 @@ NEED_A_MODEL = ("servability", "cost", "behaviour")  # gates that need a running
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge once, and print the figures."""
-    parser = argparse.ArgumentParser(prog="bench panel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a figure is above its limit")
-    options = parser.parse_args(argv)
+    arguments = parser("panel", __doc__)
+    arguments.add_argument("--rows", type=int, default=10_000)
+    arguments.add_argument("--check", action="store_true", help="exit with 1 if a figure is above its limit")
+    options = arguments.parse_args(argv)
     figures = measure(options.rows)
-    print(json.dumps(figures, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    report(figures, options.json)
     exceeded = [name for name, limit in (("seconds", SECONDS), ("peak_gib", MEMORY_GIB)) if figures[name] > limit]
     for name in exceeded:
         print(f"above its limit: {name} {figures[name]}")
@@ -124,7 +119,3 @@ def answers(draw: np.random.Generator, rows: pd.DataFrame, accuracy: float) -> P
     probabilities[np.arange(len(rows)), predicted] = confidence
     ids, groups = (rows[name].to_numpy(dtype=np.str_) for name in ("id", "group"))
     return Predictions(ids, groups, expected, np.array(labels)[predicted], probabilities, labels)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -5,10 +5,7 @@ the others, and promotes it over the same expected champion. Registry and ledger
 A wrong figure gives exit code 1.
 """
 
-import argparse
-import json
 import multiprocessing
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from components.core.exits import run_command
+from bench._output import parser, report
 from components.ledger import Ledger, StaleVerdict
 from components.mlflow_store.connection import connect, ensure_experiment, store_lock
 from components.mlflow_store.registry import Decision, champion, swap_champion, versions
@@ -38,15 +35,12 @@ class Attempt:
 
 def main(argv: Sequence[str]) -> int:
     """Run all rounds, and print the figures."""
-    parser = argparse.ArgumentParser(prog="python -m bench promotions", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--processes", type=int, default=8)
-    options = parser.parse_args(argv)
+    arguments = parser("promotions", __doc__)
+    arguments.add_argument("--rounds", type=int, default=200)
+    arguments.add_argument("--processes", type=int, default=8)
+    options = arguments.parse_args(argv)
     figures = run(options.rounds, options.processes)
-    print(text := json.dumps(figures, indent=2))
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    report(figures, options.json)
     expected = {"rounds_with_one_winner": options.rounds, "lost_versions": 0, "ledger_gaps": 0, "alias_mismatches": 0}
     return int(any(figures[name] != value for name, value in expected.items()))
 
@@ -146,7 +140,3 @@ def attempt(uri: str, ledger: Ledger, number: int, expected: int | None) -> Atte
     except Exception as error:
         return Attempt(number, won=False, fault=f"{type(error).__name__}: {error}")
     return Attempt(number, won=promotion.changed, fault=None)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: main(sys.argv[1:])))

@@ -1,11 +1,10 @@
 """Time of a first and of an unchanged `retune run`, and the peak memory of the process tree.
 
-`python -m bench.run [--json FILE] [--inline] [--check]` clones the current commit into a temporary folder and runs it there with this
+`python -m bench run [--json FILE] [--inline] [--check]` clones the current commit into a temporary folder and runs it there with this
 interpreter's packages. Memory is the sum of the proportional set sizes of all processes, including the managed Prefect server, sampled
 twice a second. With --check, a figure above its limit gives exit code 1.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -13,14 +12,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
-from components.core.exits import run_command
+from bench._output import parser, report
 
+T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 SECONDS = {"first": 480, "unchanged": 40}
 MEMORY_GIB = 4
@@ -29,22 +30,16 @@ MACRO_F1 = 0.70
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run twice, and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--inline", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
-        clone = Path(name) / "clone"
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    arguments = parser("run", __doc__)
+    arguments.add_argument("--inline", action="store_true")
+    arguments.add_argument("--check", action="store_true")
+    options = arguments.parse_args(argv)
+    with cloned() as clone:
         figures: dict[str, Any] = {"first": measure(clone, options.inline), "unchanged": measure(clone, options.inline)}
         figures["metrics"] = json.loads((clone / "reports/evaluation/scores.json").read_text(encoding="utf-8"))
         evaluated = json.loads((clone / "reports/evaluation/metrics.json").read_text(encoding="utf-8"))
         figures["over_tfidf"] = evaluated["differences"]["tfidf"]["macro_f1"]
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    report(figures, options.json)
     if options.check and (missed := missed_limits(figures)):
         sys.exit("\n".join(missed))
 
@@ -68,20 +63,33 @@ def missed_limits(figures: dict[str, Any]) -> list[str]:
 
 def measure(clone: Path, inline: bool) -> dict[str, object]:
     """Run once; return seconds, peak memory in GiB and the outcome of the run."""
+    output, cost = measured(clone, lambda: retune(clone, "run", "--json", *(["--inline"] if inline else [])))
+    result = json.loads(output)
+    return {**cost, **{name: result[name] for name in ("outcome", "promoted", "up_to_date")}}
+
+
+@contextmanager
+def cloned() -> Iterator[Path]:
+    """Yield a temporary clone of the current commit."""
+    with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
+        clone = Path(name) / "clone"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        yield clone
+
+
+def measured(clone: Path, work: Callable[[], T]) -> tuple[T, dict[str, float]]:
+    """Call `work`; return its result, and its seconds and peak memory."""
     peak, done = [0.0], threading.Event()
     thread = threading.Thread(target=sample, args=(clone, peak, done))
     thread.start()
     started = time.monotonic()
-    output = retune(clone, "run", "--json", *(["--inline"] if inline else []))
-    seconds = time.monotonic() - started
-    done.set()
-    thread.join()
-    result = json.loads(output)
-    return {
-        "seconds": round(seconds, 1),
-        "peak_memory_gib": round(peak[0], 2),
-        **{k: result[k] for k in ("outcome", "promoted", "up_to_date")},
-    }
+    try:
+        result = work()
+    finally:
+        seconds = time.monotonic() - started
+        done.set()
+        thread.join()
+    return result, {"seconds": round(seconds, 1), "peak_memory_gib": round(peak[0], 2)}
 
 
 def sample(clone: Path, peak: list[float], done: threading.Event) -> None:
@@ -111,7 +119,3 @@ def retune(clone: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(clone), "RETUNE_SERVER_LINGER": "60"}
     command = [sys.executable, "-m", "flows.cli", *arguments]
     return subprocess.run(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

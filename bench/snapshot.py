@@ -1,11 +1,9 @@
 """Time and memory of a snapshot of a large CSV, compared with `pandas.read_csv(...).to_parquet(...)`.
 
-Each is measured in a separate process; memory is the peak resident set, imports included.
-
-    python bench/snapshot.py --rows 1000000 --json snapshot.json
+`python -m bench snapshot [--rows N] [--json FILE]`. Each is measured in a separate process; memory is the peak resident set, imports
+included.
 """
 
-import argparse
 import csv
 import json
 import random
@@ -15,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.core.exits import run_command
+from bench._output import parser, report
 
 WORDS = ["acute", "chronic", "fracture", "left", "right", "lower", "upper", "limb", "with", "without", "infection", "due", "to", "initial"]
 
@@ -38,16 +36,13 @@ print(json.dumps({{"seconds": round(time.perf_counter() - started, 2), "peak_gib
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, help="write the figures into this file")
-    arguments = parser.parse_args(argv)
+    arguments = parser("snapshot", __doc__)
+    arguments.add_argument("--rows", type=int, default=1_000_000)
+    options = arguments.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        megabytes = write_source(Path(folder, "rows.csv"), arguments.rows)
-        figures = {"rows": arguments.rows, "csv_mb": megabytes, "retune": measure(RETUNE, folder), "pandas": measure(PANDAS, folder)}
-    print(json.dumps(figures, indent=2))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        megabytes = write_source(Path(folder, "rows.csv"), options.rows)
+        figures = {"rows": options.rows, "csv_mb": megabytes, "retune": measure(RETUNE, folder), "pandas": measure(PANDAS, folder)}
+    report(figures, options.json)
 
 
 def write_source(path: Path, rows: int) -> float:
@@ -65,7 +60,3 @@ def measure(code: str, folder: str) -> dict[str, float]:
     completed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     figures: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
     return figures
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

@@ -6,39 +6,30 @@ the gates; memory is that of the process tree, as in `bench run`. A `compare.py`
 is rewritten after each command that adds rows.
 """
 
-import argparse
 import json
 import re
 import shlex
 import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from bench.run import ROOT, retune, sample
+from bench._output import parser
+from bench.run import cloned, measured, retune
 from components.core.documents import read_yaml
 
-T = TypeVar("T")
 COMPARE = "compare.py"
 COLUMNS = ("example", "metric", "model", "baseline", "reaches", "difference", "interval", "seconds", "memory")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train every model, and print a table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="folders of examples/")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args(argv)
+    arguments = parser("tasks", __doc__)
+    arguments.add_argument("--only", nargs="+", metavar="NAME", help="folders of examples/")
+    options = arguments.parse_args(argv)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
-        clone = Path(name) / "clone"
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    with cloned() as clone:
         for folder in examples(clone, options.only):
             for command in commands(folder / "README.md"):
                 rows += run(clone, folder.name, command)
@@ -80,21 +71,6 @@ def commands(readme: Path) -> list[list[str]]:
         if any(line[:2] == ["retune", "run"] for line in lines):
             return lines
     return []
-
-
-def measured(clone: Path, work: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    """Call `work`; return its result, and its seconds and peak memory."""
-    peak, done = [0.0], threading.Event()
-    thread = threading.Thread(target=sample, args=(clone, peak, done))
-    thread.start()
-    started = time.monotonic()
-    try:
-        result = work()
-    finally:
-        seconds = time.monotonic() - started
-        done.set()
-        thread.join()
-    return result, {"seconds": round(seconds, 1), "peak_memory_gib": round(peak[0], 2)}
 
 
 def trained(clone: Path, command: Sequence[str]) -> dict[str, Any]:

@@ -5,14 +5,13 @@ and `retune run --inline` alternately on the current project, whose last run mus
 ratio of a run to twice DVC plus the imports.
 """
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+
+from bench._output import parser, report
 
 COMMANDS = {
     "dvc repro": [sys.executable, "-m", "dvc", "repro", "-q"],
@@ -22,20 +21,14 @@ COMMANDS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure alternately, and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args(argv)
+    arguments = parser("unchanged", __doc__)
+    arguments.add_argument("--rounds", type=int, default=5)
+    options = arguments.parse_args(argv)
     seconds("retune run")  # start the server and finish pending work
     rounds = [{name: seconds(name) for name in COMMANDS} for _ in range(options.rounds)]
-    figures = summary(rounds)
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    return 0
+    report(summary(rounds), options.json)
 
 
 def seconds(name: str) -> float:

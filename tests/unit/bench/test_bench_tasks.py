@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import bench.run
 import bench.tasks
 from bench.tasks import commands, examples, figures, settings_of, table
 from components.model import tasks
@@ -90,7 +91,7 @@ def test_example_commands_run_in_a_clone(
 ) -> None:
     project = make_project(tmp_path / "project", tiny_base, tickets)
     make_example(project / "examples/tickets", project)
-    monkeypatch.setattr(bench.tasks, "ROOT", project)
+    monkeypatch.setattr(bench.run, "ROOT", project)
     bench.tasks.main(["--only", "tickets", "--json", str(tmp_path / "rows.json")])
 
     rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
