@@ -28,7 +28,6 @@ from components.judge import decide
 from components.judge.multiple_testing import combine
 from components.judge.selftest import TESTED
 from components.stats.proportions import tango
-from components.stats.scores import difference
 from components.stats.significance import mcnemar
 
 MARGIN = 0.02
@@ -129,7 +128,7 @@ class Series:
             tally.outcomes[result.gate][result.outcome] += 1
             tally.metric[result.gate] = result.metric or tally.metric.get(result.gate)
         for metric in ("accuracy", "macro_f1"):
-            estimate = difference(metric, evidence.truth, candidate.predicted, champion.predicted, 0.95)
+            estimate = evidence.truth.difference(metric, candidate, champion)
             if estimate.doubt is None:
                 truth = world.difference if metric == "accuracy" else world.macro_f1_difference(draw, evidence.truth.eligible)
                 tally.covered[metric].append(estimate.low <= truth <= estimate.high)

@@ -31,8 +31,7 @@ from components.evaluation.metric_set import metric_set
 from components.model import tasks
 from components.stats.calibration import brier, calibration_error, reliability
 from components.stats.f1 import class_counts
-from components.stats.metric_sets import ClassificationMetrics
-from components.stats.scores import Truth
+from components.stats.scores import ClassificationMetrics
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +102,11 @@ def compute_metrics(
             for name, baseline in baselines.items()
         },
         says={} if task.classes else {name: metric.description for name, metric in task.test_metrics.items()},
-        **(_class_metrics(measured.truth, candidate) if isinstance(measured, ClassificationMetrics) else {}),
+        **(_class_metrics(measured, candidate) if isinstance(measured, ClassificationMetrics) else {}),
     )
 
 
-def _class_metrics(truth: Truth, candidate: Predictions) -> dict[str, Any]:
+def _class_metrics(truth: ClassificationMetrics, candidate: Predictions) -> dict[str, Any]:
     """Return the additional metrics of classes with probabilities."""
     right = candidate.predicted == candidate.expected
     confidences = candidate.probabilities.max(axis=1)
@@ -180,7 +179,7 @@ def _difference(labels: Sequence[str], others: Sequence[str]) -> str:
     return ", ".join(sorted(set(labels) - set(others))) or "none"
 
 
-def _classes(truth: Truth, predicted: npt.NDArray[np.int64]) -> dict[str, ClassScore]:
+def _classes(truth: ClassificationMetrics, predicted: npt.NDArray[np.int64]) -> dict[str, ClassScore]:
     """Return precision, recall and F1 of every label; 0 if nothing was predicted or expected."""
     counts = class_counts(truth.expected, predicted, len(truth.labels))
     return {

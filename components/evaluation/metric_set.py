@@ -6,8 +6,8 @@ import numpy.typing as npt
 from components.artifacts.predictions import Predictions
 from components.core.hashing import digest_value
 from components.model import tasks
-from components.stats.metric_sets import AdditiveMetrics, ClassificationMetrics, MetricSet
-from components.stats.scores import COMPARABLE
+from components.stats.metric_sets import AdditiveMetrics, MetricSet
+from components.stats.scores import COMPARABLE, ClassificationMetrics
 
 Floats = npt.NDArray[np.float64]
 

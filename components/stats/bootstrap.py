@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from components.stats.scores import Truth
+from components.stats.f1 import ClassCounts
+from components.stats.scores import ClassificationMetrics
 from components.stats.units import Floats, Ints
 
 DRAWS = 2_000
@@ -11,7 +12,12 @@ _AT_ONCE = 200  # draws whose weights are in memory at the same time
 
 
 def percentile_bootstrap(
-    metric: str, truth: Truth, predicted: npt.NDArray[np.str_], other: npt.NDArray[np.str_], confidence: float, seed: int = 0
+    metric: str,
+    truth: ClassificationMetrics,
+    predicted: npt.NDArray[np.str_],
+    other: npt.NDArray[np.str_],
+    confidence: float,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Return the percentile interval of the paired difference of `metric` (accuracy or macro_f1) over resampled test units.
 
@@ -19,7 +25,7 @@ def percentile_bootstrap(
     their type: the same bootstrap at a fraction of the cost.
     """
     counts, multiplicity = _unit_types(truth, truth.encode(predicted), truth.encode(other))
-    generator, draws = np.random.default_rng(seed), []
+    generator, draws = np.random.default_rng(0), []
     units = int(multiplicity.sum())
     for _ in range(DRAWS // _AT_ONCE):
         weights = generator.multinomial(units, multiplicity / units, size=_AT_ONCE) / multiplicity
@@ -28,7 +34,7 @@ def percentile_bootstrap(
     return float(low), float(high)
 
 
-def _unit_types(truth: Truth, predicted: Ints, other: Ints) -> tuple[Floats, Floats]:
+def _unit_types(truth: ClassificationMetrics, predicted: Ints, other: Ints) -> tuple[Floats, Floats]:
     """Return the counts of each type of unit (types, 5 · classes), and the number of units of each type (types,).
 
     The counts are, per class: expected, predicted, hits of `predicted`, then predicted and hits of `other`.
@@ -49,16 +55,10 @@ def _unit_types(truth: Truth, predicted: Ints, other: Ints) -> tuple[Floats, Flo
     return np.concatenate(counts, axis=1).astype(np.float64), multiplicity
 
 
-def _difference(metric: str, truth: Truth, sums: Floats) -> Floats:
+def _difference(metric: str, truth: ClassificationMetrics, sums: Floats) -> Floats:
     """Return the difference of each draw (draws,) from its summed counts (draws, 5 · classes)."""
     expected, predicted, hits, others, other_hits = np.moveaxis(sums.reshape(len(sums), 5, -1), 1, 0)
     if metric == "accuracy":
         return np.asarray((hits.sum(axis=1) - other_hits.sum(axis=1)) / expected.sum(axis=1), dtype=np.float64)
-    chosen = truth.eligible if truth.eligible.any() else np.ones(len(truth.labels), dtype=np.bool_)
-    gap = _f1(expected, predicted, hits) - _f1(expected, others, other_hits)
-    return np.asarray(gap[:, chosen].mean(axis=1), dtype=np.float64)
-
-
-def _f1(expected: Floats, predicted: Floats, hits: Floats) -> Floats:
-    total = expected + predicted
-    return np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
+    gap = ClassCounts(hits, expected, predicted).f1 - ClassCounts(other_hits, expected, others).f1
+    return np.asarray(gap[:, truth.averaged].mean(axis=1), dtype=np.float64)

@@ -49,15 +49,11 @@ def class_counts(expected: Ints, predicted: Ints, classes: int) -> ClassCounts:
     )
 
 
-def f1_per_class(expected: Ints, predicted: Ints, classes: int) -> Floats:
-    """Return the F1 of each class, shape (classes,)."""
-    return class_counts(expected, predicted, classes).f1
-
-
 def f1_value(expected: Ints, predicted: Ints, chosen: Bools, average: Average = "macro") -> float:
     """Return the averaged F1 over the `chosen` classes (classes,)."""
     counts = class_counts(expected, predicted, len(chosen))
-    return _ratio(*(float(np.sum(part(counts)[chosen])) for part in _AVERAGES[average]))
+    above, below = (float(np.sum(part(counts)[chosen])) for part in _AVERAGES[average])
+    return above / below if below else 0.0
 
 
 def f1(expected: Ints, predicted: Ints, chosen: Bools, units: Units, average: Average = "macro", confidence: float = 0.95) -> Estimate:
@@ -165,7 +161,3 @@ def _no_variation_width(weights: Floats, units: Units, critical: float) -> float
 def _jackknife(units: Units, confidence: float) -> tuple[str, float]:
     method = f"delete-one-{'group' if units.grouped else 'row'} jackknife, t({units.count - 1})"
     return method, float(scipy.stats.t.ppf((1 + confidence) / 2, max(units.count - 1, 1)))
-
-
-def _ratio(above: float, below: float) -> float:
-    return above / below if below else 0.0

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import scipy
 
 from components.artifacts.metrics import Estimate
-from components.stats.units import Units, between, jackknife_variance, symmetric
+from components.stats.units import Units, between, symmetric
 
 
 def mean(values: npt.ArrayLike, units: Units, bounds: tuple[float, float], confidence: float = 0.95) -> Estimate:
@@ -19,10 +19,7 @@ def mean(values: npt.ArrayLike, units: Units, bounds: tuple[float, float], confi
     value, count = float(array.mean()), units.count
     method = f"delete-one-group jackknife, t({count - 1})" if units.grouped else f"Student's t({count - 1})"
     rest = {"n": count, "method": method, "confidence": confidence, "doubt": units.doubt}
-    error = 0.0
-    if count > 1:
-        left_out = (array.sum() - units.sums(array)) / (units.rows - units.sizes)
-        error = float(np.sqrt(jackknife_variance(value, left_out)))
+    error = float(np.sqrt(units.mean_variance(array))) if count > 1 else 0.0
     if error > 1e-12:
         return symmetric(value, float(scipy.stats.t.ppf((1 + confidence) / 2, count - 1)) * error, bounds, **rest)
     share = 1 - ((1 - confidence) / 2) ** (1 / count)

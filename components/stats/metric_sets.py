@@ -1,4 +1,4 @@
-"""The metric set of a test set: classification metrics, or task metrics that are functions of sums over rows.
+"""The protocol of metric sets, and the metric set of task metrics that are functions of sums over rows.
 
 Evaluation, gates and reports use a metric set without knowing the task.
 """
@@ -13,8 +13,6 @@ import scipy
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.model.support.metrics import Metric
-from components.stats import scores
-from components.stats.significance import estimate_below
 from components.stats.units import MIN_GROUPS, Floats, Units, jackknife_variance, symmetric
 
 Statistics = Callable[[Predictions], Mapping[str, Floats]]
@@ -58,50 +56,6 @@ class MetricSet(Protocol):
 
 
 @dataclass(frozen=True)
-class ClassificationMetrics:
-    """Accuracy and F1 of answers that are one of a few classes."""
-
-    truth: scores.Truth
-
-    @classmethod
-    def from_predictions(cls, predictions: Predictions, min_class_units: int) -> "ClassificationMetrics":
-        """Build the metric set from the predictions of a model; its labels become the list of classes."""
-        return cls(scores.Truth.from_predictions(predictions, min_class_units))
-
-    metrics = scores.COMPARABLE
-    shown = scores.METRICS
-
-    @property
-    def units(self) -> Units:
-        """The independent units of the test set."""
-        return self.truth.units
-
-    def on(self, predictions: Predictions) -> "ClassificationMetrics":
-        """Return the metric set for other rows."""
-        return ClassificationMetrics.from_predictions(predictions, self.truth.min_class_units)
-
-    def doubt(self, metric: str) -> str | None:
-        """Return why gates may not decide on a metric."""
-        return self.truth.doubt if metric == "macro_f1" else self.units.doubt
-
-    def score(self, metric: str, predictions: Predictions, confidence: float = 0.95) -> Estimate:
-        """Return one of `shown`."""
-        return scores.score(metric, self.truth, predictions.predicted, confidence)
-
-    def difference(self, metric: str, predictions: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
-        """Return the difference of one of `metrics`."""
-        return scores.difference(metric, self.truth, predictions.predicted, other.predicted, confidence)
-
-    def below(self, metric: str, predictions: Predictions, threshold: float) -> float:
-        """Return the p that one of `metrics` is at least `threshold`."""
-        return scores.below(metric, self.truth, predictions.predicted, threshold)
-
-    def difference_below(self, metric: str, predictions: Predictions, other: Predictions, threshold: float = 0.0) -> float:
-        """Return the p that the difference of one of `metrics` is at least `threshold`."""
-        return scores.difference_below(metric, self.truth, predictions.predicted, other.predicted, threshold)
-
-
-@dataclass(frozen=True)
 class AdditiveMetrics:
     """Metrics that are functions of sums over rows (`Metric`), each with the delete-one-unit jackknife.
 
@@ -124,10 +78,7 @@ class AdditiveMetrics:
         """All metrics."""
         return tuple(self.measures)
 
-    @property
-    def shown(self) -> tuple[str, ...]:
-        """All metrics."""
-        return tuple(self.measures)
+    shown = metrics
 
     def on(self, predictions: Predictions) -> "AdditiveMetrics":
         """Return the metric set for other rows."""
@@ -142,10 +93,8 @@ class AdditiveMetrics:
 
     def score(self, metric: str, predictions: Predictions, confidence: float = 0.95) -> Estimate:
         """Return a metric with its interval."""
-        value, left_out = self._replicates(metric, predictions)
-        return self._estimate(
-            metric, value, left_out, self._no_variation_width(metric, value, left_out, confidence), confidence, paired=False
-        )
+        replicates = self._replicates(metric, predictions)
+        return self._estimate(metric, *replicates, self._no_variation_width(metric, *replicates, confidence), confidence, paired=False)
 
     def difference(self, metric: str, predictions: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
         """Return the paired difference of a metric with its interval."""
@@ -194,6 +143,4 @@ class AdditiveMetrics:
         error = float(np.sqrt(jackknife_variance(value, left_out)))
         if error <= 1e-12:  # only as certain as with one contrary unit added
             return 1.0 if value >= threshold - 1e-12 else float(0.5 ** min(self.units.count, 1000))
-        if not self.units.grouped:
-            return float(scipy.special.stdtr(max(self.units.count - 1, 1), (value - threshold) / error))
-        return estimate_below(value, error, threshold, self.units)
+        return float(scipy.special.stdtr(max(self.units.count - 1, 1), (value - threshold) / error))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy
 
 from components.artifacts.metrics import Estimate
-from components.stats.units import Bools, Floats, Units, between, jackknife_variance
+from components.stats.units import Bools, Floats, Units, between
 
 _HALVINGS = 60  # of an interval of length 2: the error is below 1e-17
 
@@ -61,38 +61,20 @@ def tango(gained: npt.ArrayLike, lost: npt.ArrayLike, rows: npt.ArrayLike, criti
     Tango (1998), Statistics in Medicine 17:891, eq. 2, inverted by bisection. Only the first model is right on `gained` rows, only the
     second on `lost` rows. Exchanging the two mirrors the interval exactly.
     """
-    b, c, n = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (gained, lost, rows)))
-    if b.ndim == 0:
-        low, other = (_tango_low_of_one(float(first), float(second), float(n), critical) for first, second in ((b, c), (c, b)))
-        return np.asarray(low), np.asarray(-other)
-    return _tango_low(b, c, n, critical), -_tango_low(c, b, n, critical)
+    b, c, n = (np.asarray(x, dtype=np.float64) for x in (gained, lost, rows))
+    low = np.vectorize(_tango_low, otypes=[np.float64])
+    return low(b, c, n, critical), -low(c, b, n, critical)
 
 
-def _tango_low(b: Floats, c: Floats, n: Floats, critical: float) -> Floats:
-    low, high = np.full(b.shape, -1.0), (b - c) / n
-    for _ in range(_HALVINGS):
-        delta = (low + high) / 2
-        linear = -b - c + (2 * n - b + c) * delta
-        root = np.sqrt(np.maximum(linear**2 + 8 * n * c * delta * (1 - delta), 0))
-        lost_share = (root - linear) / (4 * n)  # maximum likelihood estimate of the share of lost rows, given delta
-        deviation = np.sqrt(np.maximum(n * (2 * lost_share + delta * (1 - delta)), 0))
-        rejected = b - c - n * delta > critical * deviation
-        low, high = np.where(rejected, delta, low), np.where(rejected, high, delta)
-    return np.asarray(low, dtype=np.float64)
-
-
-def _tango_low_of_one(b: float, c: float, n: float, critical: float) -> float:
-    """Return `_tango_low` for one pair of counts: ten times faster than with arrays of one number."""
+def _tango_low(b: float, c: float, n: float, critical: float) -> float:
     low, high = -1.0, (b - c) / n
     for _ in range(_HALVINGS):
         delta = (low + high) / 2
         linear = -b - c + (2 * n - b + c) * delta
         root = math.sqrt(max(linear**2 + 8 * n * c * delta * (1 - delta), 0.0))
-        deviation = math.sqrt(max(n * (2 * ((root - linear) / (4 * n)) + delta * (1 - delta)), 0.0))
-        if b - c - n * delta > critical * deviation:
-            low = delta
-        else:
-            high = delta
+        lost_share = (root - linear) / (4 * n)  # maximum likelihood estimate of the share of lost rows, given delta
+        deviation = math.sqrt(max(n * (2 * lost_share + delta * (1 - delta)), 0.0))
+        low, high = (delta, high) if b - c - n * delta > critical * deviation else (low, delta)
     return low
 
 
@@ -104,6 +86,4 @@ def effective_rows(values: Floats, units: Units) -> float:
     variance = float(values.var()) / units.rows
     if variance == 0 or units.count == 1:
         return float(units.count)
-    total = values.sum()
-    left_out = (total - units.sums(values)) / (units.rows - units.sizes)
-    return units.rows / max(jackknife_variance(float(values.mean()), left_out) / variance, 1.0)
+    return units.rows / max(units.mean_variance(values) / variance, 1.0)

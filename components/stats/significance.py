@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy
 
 from components.artifacts.metrics import Estimate
-from components.stats.units import Bools, Floats, Units, jackknife_variance
+from components.stats.units import Bools, Floats, Units
 
 POWER = 0.8
 
@@ -21,16 +21,14 @@ def mcnemar(gained: int, lost: int) -> float:
     Exact binomial minus half the probability of the observation (Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91);
     1 without discordant rows. With D discordant rows it is at least 2^-(D+1).
     """
-    discordant = gained + lost
-    if discordant == 0:
+    if not (discordant := gained + lost):
         return 1.0
     return float(scipy.stats.binom.cdf(gained, discordant, 0.5) - 0.5 * scipy.stats.binom.pmf(gained, discordant, 0.5))
 
 
 def mcnemar_two_sided(gained: int, lost: int) -> float:
     """Return the two-sided mid-p: the exact p minus the probability of the observation; tests for a difference, not for a margin."""
-    discordant = gained + lost
-    if discordant == 0:
+    if not (discordant := gained + lost):
         return 1.0
     exact = float(scipy.stats.binomtest(gained, discordant, 0.5).pvalue)
     return float(np.clip(exact - scipy.stats.binom.pmf(gained, discordant, 0.5), 0, 1))
@@ -68,10 +66,8 @@ def mean_below(values: npt.ArrayLike, units: Units, threshold: float = 0.0) -> f
     value = float(array.mean())
     if units.count < 2:
         return 1.0
-    left_out = (array.sum() - units.sums(array)) / (units.rows - units.sizes)
-    error = float(np.sqrt(jackknife_variance(value, left_out)))
-    if error < 1e-12:
-        # No variation: only as certain as with one contrary unit added.
+    error = float(np.sqrt(units.mean_variance(array)))
+    if error < 1e-12:  # no variation: only as certain as with one contrary unit added
         return 1.0 if value >= threshold - 1e-12 else float(0.5**units.count)
     return float(scipy.special.stdtr(units.count - 1, (value - threshold) / error))
 
@@ -112,11 +108,6 @@ def units_needed(estimate: Estimate, units: Units, margin: float, level: float, 
         return None
     spread = standard_error(estimate, units) ** 2 * estimate.n
     return int(np.ceil(_z_sum(level, power) ** 2 * spread / (margin or estimate.value) ** 2))
-
-
-def equal_passes_from(margin: float, critical: float) -> float:
-    """Return the units needed for a model to pass against itself: without discordant rows Tango's interval is ±z²/(n + z²)."""
-    return critical**2 * (1 - margin) / margin
 
 
 def difference_of_shares(first: Bools, second: Bools) -> tuple[float, float]:

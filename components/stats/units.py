@@ -47,8 +47,12 @@ class Units:
 
     def sums(self, values: npt.ArrayLike) -> Floats:
         """Return the sum of `values` (rows,) in each unit."""
-        sums = np.bincount(self.index, weights=np.asarray(values, dtype=np.float64), minlength=self.count)
-        return np.asarray(sums, dtype=np.float64)
+        return np.bincount(self.index, weights=np.asarray(values, dtype=np.float64), minlength=self.count)
+
+    def mean_variance(self, values: Floats) -> float:
+        """Return the delete-one-unit jackknife variance of the mean of `values` (rows,); of at least two units."""
+        left_out = (values.sum() - self.sums(values)) / (self.rows - self.sizes)
+        return jackknife_variance(float(values.mean()), left_out)
 
     @property
     def doubt(self) -> str | None:
@@ -69,14 +73,12 @@ def jackknife_variance(value: float, left_out: Floats) -> float:
     (G - 1) / G times the sum of squared distances to the full estimate, not to the mean of the replicates: CV3 of MacKinnon,
     Nielsen and Webb (2023), arXiv 2301.04527, eq. 7, which is never the smaller of the two.
     """
-    count = len(left_out)
-    return float((count - 1) / count * np.sum((left_out - value) ** 2))
+    return float((len(left_out) - 1) / len(left_out) * np.sum((left_out - value) ** 2))
 
 
 def symmetric(value: float, half_width: float, bounds: tuple[float, float], **rest: object) -> Estimate:
     """Return the estimate `value` ± `half_width`, cut to `bounds`."""
-    low, high = max(value - half_width, bounds[0]), min(value + half_width, bounds[1])
-    return between(value, low, high, **rest)
+    return between(value, max(value - half_width, bounds[0]), min(value + half_width, bounds[1]), **rest)
 
 
 def between(value: float, low: float, high: float, **rest: object) -> Estimate:

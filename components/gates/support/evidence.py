@@ -18,8 +18,8 @@ from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.core.section import Section, warn_once
 from components.gates.support.overlap import TestExposure
-from components.stats.metric_sets import ClassificationMetrics, MetricSet
-from components.stats.scores import Truth
+from components.stats.metric_sets import MetricSet
+from components.stats.scores import ClassificationMetrics
 from components.stats.units import Units
 
 Need = Literal["best_champion", "candidate_number", "training_rows", "past_test_sets", "served", "behaviour", "cost"]
@@ -127,10 +127,10 @@ class Evidence:
         return isinstance(self.metric_set, ClassificationMetrics)
 
     @property
-    def truth(self) -> Truth:
-        """The expected classes; only for classification."""
+    def truth(self) -> ClassificationMetrics:
+        """The metric set, with the expected classes; only for classification."""
         assert isinstance(self.metric_set, ClassificationMetrics)
-        return self.metric_set.truth
+        return self.metric_set
 
     @property
     def units(self) -> Units:

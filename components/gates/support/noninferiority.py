@@ -12,7 +12,6 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates.support.evidence import Evidence, ReferenceModel, hypothesis, interval, result
 from components.stats.bootstrap import percentile_bootstrap
-from components.stats.scores import Truth
 from components.stats.significance import POWER, mcnemar_two_sided, minimum_detectable, standard_error, units_needed
 
 
@@ -110,10 +109,6 @@ def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estima
     if evidence.crosscheck:
         low, high = percentile_bootstrap(metric, evidence.truth, evidence.candidate.predicted, other.predicted, evidence.confidence)
         notes.append(f"cross-check, percentile bootstrap: {low:+.3f} to {high:+.3f}")
-    return notes + _left_out(evidence.truth, metric)
-
-
-def _left_out(truth: Truth, metric: str) -> list[str]:
-    if metric != "macro_f1" or not truth.left_out:
-        return []
-    return [f"too rare for macro-F1 (evaluate.min_class_units): {', '.join(truth.left_out)}"]
+    if metric == "macro_f1" and (rare := evidence.truth.left_out):
+        notes.append(f"too rare for macro-F1 (evaluate.min_class_units): {', '.join(rare)}")
+    return notes

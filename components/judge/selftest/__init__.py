@@ -81,7 +81,7 @@ def _equal(trial: SelfTest, results: dict[str, GateResult]) -> str:
     for test in trial.comparisons:
         result, metric = results[test.gate], test.metrics[0]
         width = min(trial.no_variation(metric), 1.0)
-        if trial.doubt(metric):
+        if trial.truth.doubt(metric):
             continue
         if not np.allclose((number(result.low), number(result.high)), (-width, width), rtol=0, atol=EXACT):
             raise self_test_error(
@@ -163,7 +163,7 @@ def _extremes(trial: SelfTest, level: float) -> str:
 
 def _check_floor(trial: SelfTest, best: GateResult, worst: GateResult, level: float) -> None:
     params = trial.gates.floor
-    doubt, certain = trial.doubt(params.metric), trial.certain(params.metric)
+    doubt, certain = trial.truth.doubt(params.metric), trial.certain(params.metric)
     if worst.outcome is Outcome.PASS or best.outcome is Outcome.FAIL:
         raise self_test_error(f"floor: {worst.outcome} for an always wrong model, and {best.outcome} for an always correct one")
     if doubt and best.outcome is Outcome.PASS:

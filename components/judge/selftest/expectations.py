@@ -19,7 +19,7 @@ from components.judge import decide
 from components.judge.multiple_testing import combine
 from components.judge.selftest.synthetic_models import SyntheticModels
 from components.stats.f1 import class_counts, f1_value
-from components.stats.scores import Truth
+from components.stats.scores import ClassificationMetrics
 from components.stats.significance import POWER
 from components.stats.units import Bools, Floats, Ints
 
@@ -71,13 +71,9 @@ class SelfTest:
         return tuple(comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in CAN_REJECT)
 
     @property
-    def truth(self) -> Truth:
+    def truth(self) -> ClassificationMetrics:
         """The expected classes of the test set."""
         return self.evidence.truth
-
-    def doubt(self, metric: str) -> str | None:
-        """Why a metric cannot decide on this test set; None if it can."""
-        return self.truth.doubt if metric == "macro_f1" else self.truth.units.doubt
 
     @property
     def fewest(self) -> int:
@@ -88,7 +84,7 @@ class SelfTest:
     def doubts(self) -> Iterator[str]:
         """Yield a sentence for each comparing gate that cannot decide on this test set; no model may pass such a gate."""
         for test in self.comparisons:
-            if doubt := self.doubt(test.metrics[0]):
+            if doubt := self.truth.doubt(test.metrics[0]):
                 yield f"{test.gate} cannot decide on {test.metrics[0]} and passes none of these models: {doubt}"
 
     @cached_property
@@ -125,7 +121,7 @@ class SelfTest:
         if metric == "accuracy":
             return np.full(rows, 1 / rows)
         counts = class_counts(models.expected, answers, models.classes)
-        share = 2 * self._counted_classes / (np.maximum(counts.expected + counts.predicted, 1) * int(self._counted_classes.sum()))
+        share = 2 * self.truth.averaged / (np.maximum(counts.expected + counts.predicted, 1) * int(self.truth.averaged.sum()))
         return np.asarray(np.append(share, 0.0)[models.expected], dtype=np.float64)
 
     def signal(self, metric: str, candidate: Ints, other: Ints, threshold: float = 0.0) -> float:
@@ -144,9 +140,7 @@ class SelfTest:
         """Return the true difference of two models."""
         if metric == "accuracy":
             return float(np.mean(self._correct(candidate)) - np.mean(self._correct(other)))
-        return f1_value(self.models.expected, candidate, self._counted_classes) - f1_value(
-            self.models.expected, other, self._counted_classes
-        )
+        return f1_value(self.models.expected, candidate, self.truth.averaged) - f1_value(self.models.expected, other, self.truth.averaged)
 
     def must_fail(self, results: dict[str, GateResult], candidate: Ints, other: Ints, level: float, description: str) -> bool:
         """Check the results of a worse candidate; return whether every comparing gate fails."""
@@ -156,7 +150,7 @@ class SelfTest:
                 raise self_test_error(
                     f"{test.gate}: {results[test.gate].outcome} for {description}, expected FAIL: {results[test.gate].reason}"
                 )
-        decidable = [test for test in self.comparisons if any(self.doubt(metric) is None for metric in test.metrics)]
+        decidable = [test for test in self.comparisons if any(self.truth.doubt(metric) is None for metric in test.metrics)]
         return all(results[test.gate].outcome is Outcome.FAIL for test in decidable)
 
     def must_pass(self, results: dict[str, GateResult], candidate: Ints, other: Ints, description: str) -> bool:
@@ -167,22 +161,22 @@ class SelfTest:
                 raise self_test_error(
                     f"{test.gate}: {results[test.gate].outcome} for {description}, expected PASS: {results[test.gate].reason}"
                 )
-        return all(results[test.gate].outcome is Outcome.PASS for test in self.comparisons if self.doubt(test.metrics[0]) is None)
+        return all(results[test.gate].outcome is Outcome.PASS for test in self.comparisons if self.truth.doubt(test.metrics[0]) is None)
 
     def shows_worse(self, candidate: Ints, other: Ints, level: float) -> bool:
         """Whether the candidate is worse by more than the test set can detect."""
-        decidable = [test for test in self.comparisons if any(self.doubt(metric) is None for metric in test.metrics)]
+        decidable = [test for test in self.comparisons if any(self.truth.doubt(metric) is None for metric in test.metrics)]
         return all(self._worse(test, candidate, other, level) for test in decidable)
 
     def shows_better(self, candidate: Ints, other: Ints) -> bool:
         """Whether the candidate is better by more than the test set can detect."""
-        return all(self._better(test, candidate, other) for test in self.comparisons if self.doubt(test.metrics[0]) is None)
+        return all(self._better(test, candidate, other) for test in self.comparisons if self.truth.doubt(test.metrics[0]) is None)
 
     def _worse(self, test: ExpectedComparison, candidate: Ints, other: Ints, level: float, sure: bool = False) -> bool:
         """Whether a metric of the comparison is worse by a detectable amount; the first metric also by its margin."""
         within = self.difference(test.metrics[0], candidate, other) > test.threshold
         return any(
-            self.doubt(metric) is None
+            self.truth.doubt(metric) is None
             and not (within and metric == test.metrics[0])
             and self.signal(metric, other, candidate, -max(test.threshold, 0)) >= self.to_see(level) * self._factor(metric, sure)
             for metric in test.metrics
@@ -191,14 +185,14 @@ class SelfTest:
     def _better(self, test: ExpectedComparison, candidate: Ints, other: Ints, sure: bool = False) -> bool:
         metric = test.metrics[0]
         needed = self.to_see(self.evidence.level) * self._factor(metric, sure)
-        return self.doubt(metric) is None and self.signal(metric, candidate, other, max(test.threshold, 0)) >= needed
+        return self.truth.doubt(metric) is None and self.signal(metric, candidate, other, max(test.threshold, 0)) >= needed
 
     def _check_plausible(self, test: ExpectedComparison, result: GateResult, candidate: Ints, other: Ints, description: str) -> None:
         """Check the estimate, and that a PASS is above the threshold and a FAIL below it."""
         differences = [self.difference(metric, candidate, other) for metric in test.metrics]
         if abs(number(result.estimate) - differences[0]) > EXACT:
             raise self_test_error(f"{test.gate}: estimate {result.estimate} for {description}, expected {differences[0]:+.6f}")
-        if result.outcome is Outcome.PASS and (doubt := self.doubt(test.metrics[0])):
+        if result.outcome is Outcome.PASS and (doubt := self.truth.doubt(test.metrics[0])):
             raise self_test_error(f"{test.gate}: PASS for {description} although {doubt}")
         if result.outcome is Outcome.PASS and differences[0] <= test.threshold:
             raise self_test_error(f"{test.gate}: PASS for {description} with the difference {differences[0]:+.4f}")
@@ -208,10 +202,6 @@ class SelfTest:
     def _factor(self, metric: str, sure: bool) -> float:
         """Factor on the required signal: the weights only approximate the error of macro-F1 and of groups."""
         return SURE if sure and (metric == "macro_f1" or self.truth.units.grouped) else 1.0
-
-    @cached_property
-    def _counted_classes(self) -> Bools:
-        return self.truth.eligible if self.truth.eligible.any() else np.ones(self.models.classes, dtype=np.bool_)
 
     def _correct(self, answers: Ints) -> Bools:
         return np.asarray((answers == self.models.expected) & (answers >= 0))

@@ -47,18 +47,13 @@ def fit_temperature(probabilities: Floats, expected: Ints) -> Temperature:
     return Temperature(value, before, after) if after < before else Temperature(1.0, before, before)
 
 
-def scale(probabilities: Floats, temperature: float) -> Floats:
-    """Return the probabilities (rows, labels) at `temperature`."""
-    return np.asarray(np.exp(_scaled(probabilities, temperature)), dtype=np.float64)
-
-
 def likelihood(probabilities: Floats, expected: Ints, temperature: float) -> float:
     """Return the mean negative log-likelihood of the `expected` label indices at `temperature`, in nats."""
-    return float(-np.mean(_scaled(probabilities, temperature)[np.arange(len(expected)), expected]))
+    return float(-np.mean(scaled_logs(probabilities, temperature)[np.arange(len(expected)), expected]))
 
 
-def _scaled(probabilities: Floats, temperature: float) -> Floats:
-    """Return the logarithms of the probabilities at `temperature`."""
+def scaled_logs(probabilities: Floats, temperature: float) -> Floats:
+    """Return the logarithms of the probabilities (rows, labels) at `temperature`."""
     logs = np.log(np.maximum(probabilities, _SMALLEST)) / temperature
     logs -= logs.max(axis=1, keepdims=True)
     return np.asarray(logs - np.log(np.exp(logs).sum(axis=1, keepdims=True)), dtype=np.float64)

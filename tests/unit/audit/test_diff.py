@@ -10,7 +10,7 @@ from components.artifacts.predictions import Predictions
 from components.core.errors import NotFound
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Version
-from components.stats.metric_sets import ClassificationMetrics
+from components.stats.scores import ClassificationMetrics
 from flows.audit import diff
 from flows.audit.diff import Scores, changed, compare_rows, measure
 from flows.audit.registered_model import RegisteredModel

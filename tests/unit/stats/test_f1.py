@@ -8,9 +8,10 @@ from scipy import stats
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from components.artifacts.predictions import Predictions
-from components.stats.f1 import class_counts, f1, f1_difference, f1_influence, f1_left_out, f1_per_class, f1_value
-from components.stats.scores import COMPARABLE, METRICS, Truth, difference, score
+from components.stats.f1 import class_counts, f1, f1_difference, f1_influence, f1_left_out, f1_value
+from components.stats.scores import COMPARABLE, METRICS, ClassificationMetrics
 from components.stats.units import Units
+from tests.support.scores import difference, score
 
 AVERAGES = ("macro", "micro", "weighted")
 
@@ -21,12 +22,14 @@ def answers(seed: int, n: int, classes: int, right: float) -> tuple[np.ndarray, 
     return expected, np.where(rng.random(n) < right, expected, rng.integers(0, classes, n))
 
 
-def truth(expected: list[str], labels: tuple[str, ...], groups=None, min_units: int = 1) -> Truth:
+def truth(expected: list[str], labels: tuple[str, ...], groups=None, min_units: int = 1) -> ClassificationMetrics:
     n = len(expected)
     ids = np.array([str(i) for i in range(n)])
     places = np.array(expected)
     groups = ids if groups is None else np.array([str(g) for g in groups])
-    return Truth.from_predictions(Predictions(ids, groups, places, places, np.full((n, len(labels)), 1 / len(labels)), labels), min_units)
+    return ClassificationMetrics.from_predictions(
+        Predictions(ids, groups, places, places, np.full((n, len(labels)), 1 / len(labels)), labels), min_units
+    )
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -55,7 +58,7 @@ def test_counts_equal_sklearns_precision_and_recall():
 
     assert counts.hits / counts.predicted == pytest.approx(precision)
     assert counts.hits / counts.expected == pytest.approx(recall)
-    assert f1_per_class(expected, predicted, 4) == pytest.approx(f1s)
+    assert counts.f1 == pytest.approx(f1s)
     assert counts.expected == pytest.approx(support)
 
 
@@ -195,7 +198,7 @@ def test_two_classes_need_100_rows_of_the_rarer_one():
 )
 def test_rule_for_two_classes_counts_eligible_classes(counts, doubted):
     expected = [label for label, count in counts.items() for _ in range(count)]
-    doubt = truth(expected, tuple(counts), min_units=10).doubt
+    doubt = truth(expected, tuple(counts), min_units=10).doubt("macro_f1")
 
     assert doubt is None if doubted is None else doubted in str(doubt)
 

@@ -9,10 +9,9 @@ from statsmodels.stats.multitest import multipletests
 from components.artifacts.predictions import Predictions
 from components.stats.bootstrap import percentile_bootstrap
 from components.stats.proportions import proportion, proportion_difference
-from components.stats.scores import Truth, below, difference, difference_below, score
+from components.stats.scores import ClassificationMetrics
 from components.stats.significance import (
     difference_of_shares,
-    equal_passes_from,
     fewer_right,
     holm,
     mcnemar,
@@ -23,17 +22,18 @@ from components.stats.significance import (
     units_needed,
 )
 from components.stats.units import Units
+from tests.support.scores import below, difference, difference_below, score
 
 LABELS = ("a", "b", "c")
 
 
-def answers(n: int, accuracy: float, seed: int, groups: int = 0) -> tuple[Truth, np.ndarray]:
+def answers(n: int, accuracy: float, seed: int, groups: int = 0) -> tuple[ClassificationMetrics, np.ndarray]:
     draw = np.random.default_rng(seed)
     expected = np.array(LABELS)[np.arange(n) % 3]
     predicted = np.where(draw.random(n) < accuracy, expected, np.array(LABELS)[(np.arange(n) + 1) % 3])
     ids = np.array([f"{i:06}" for i in range(n)])
     names = np.array([f"g{i % groups}" for i in range(n)]) if groups else ids
-    return Truth.from_predictions(Predictions(ids, names, expected, predicted, np.ones((n, 3)) / 3, LABELS), 10), predicted
+    return ClassificationMetrics.from_predictions(Predictions(ids, names, expected, predicted, np.ones((n, 3)) / 3, LABELS), 10), predicted
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 1), (3, 9), (9, 3), (20, 20), (0, 40), (41, 37)])
@@ -156,7 +156,7 @@ def test_units_needed_without_an_improvement_exceed_the_rows():
 @pytest.mark.parametrize("margin", [0.01, 0.02, 0.1])
 def test_equal_models_pass_from_the_computed_rows(margin):
     z = float(stats.norm.ppf(0.95))
-    turn = equal_passes_from(margin, z)
+    turn = z**2 * (1 - margin) / margin  # without discordant rows Tango's interval is ±z²/(n + z²)
     passes = []
     for n in (int(turn) - 1, int(turn) + 2):
         right = np.arange(n) % 4 != 0

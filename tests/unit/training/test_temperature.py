@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from components.training.trainer.temperature import fit_temperature, likelihood, scale
+from components.training.trainer.temperature import fit_temperature, likelihood, scaled_logs
 
 
 def sampled(rows: int, sharpness: float, labels: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -30,11 +30,11 @@ def test_temperature_maximizes_the_likelihood():
 
 def test_scaling_equals_softmax_of_divided_logits():
     logits = np.random.default_rng(2).normal(0, 5, (200, 5))
-    scaled = scale(softmax(logits, axis=1), 1.7)
+    scaled = np.exp(scaled_logs(softmax(logits, axis=1), 1.7))
 
     assert scaled == pytest.approx(softmax(logits / 1.7, axis=1))
     assert (scaled.argmax(axis=1) == logits.argmax(axis=1)).all()
-    assert scale(softmax(logits, axis=1), 1.0) == pytest.approx(softmax(logits, axis=1))
+    assert np.exp(scaled_logs(softmax(logits, axis=1), 1.0)) == pytest.approx(softmax(logits, axis=1))
 
 
 @pytest.mark.parametrize(

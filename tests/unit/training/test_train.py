@@ -12,7 +12,7 @@ from components.core.hashing import digest_file, digest_folder
 from components.model import tasks
 from components.training.train import train
 from components.training.trainer import TrainSection
-from components.training.trainer.temperature import likelihood, scale
+from components.training.trainer.temperature import likelihood, scaled_logs
 from tests.support.learn import make_learn
 
 pytestmark = pytest.mark.slow
@@ -133,7 +133,7 @@ def test_temperature_changes_probabilities_but_no_answer(learn, tiny_base, tuned
     assert ModelSpec.read(workspace / "scaled" / "model").temperature == scaled.temperature != 1.0
     assert plain.weights_sha256 == scaled.weights_sha256
     assert (before.argmax(axis=1) == after.argmax(axis=1)).all()
-    assert after == pytest.approx(scale(before, scaled.temperature))
+    assert after == pytest.approx(np.exp(scaled_logs(before, scaled.temperature)))
     assert scaled.validation_nll == pytest.approx([likelihood(probabilities, expected, 1.0) for probabilities in (before, after)])
     assert scaled.validation_nll[1] < scaled.validation_nll[0]
 
