@@ -7,6 +7,7 @@ the self-test says so; if the gates decide wrongly, the run stops.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -14,7 +15,17 @@ from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates import GatesParams
 from components.gates.support.evidence import LEVEL, Evidence
 from components.judge import decide
-from components.judge.selftest.expectations import CAN_REJECT, COMPARING, EXACT, FEWEST, SURE, SelfTest, number, self_test_error
+from components.judge.selftest.expectations import (
+    CAN_REJECT,
+    COMPARING,
+    EXACT,
+    FEWEST,
+    SURE,
+    SelfTest,
+    check_equal,
+    number,
+    self_test_error,
+)
 from components.judge.selftest.sums import run_selftest
 from components.judge.selftest.synthetic_models import SyntheticModels
 
@@ -38,16 +49,14 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
         return ("no test row has a label that the candidate knows: no synthetic model could be made",)
     evidence = _with_known_labels(evidence)
     champion = evidence.champion.predictions if evidence.champion else None
-    trial = SelfTest(evidence, SyntheticModels.of(evidence, champion or evidence.candidate), _only(gates, TESTED))
+    trial = SelfTest(evidence, _only(gates, TESTED), SyntheticModels.of(evidence, champion or evidence.candidate))
     return tuple(_run(trial, "the champion" if champion else "the candidate"))
 
 
 def _only(gates: GatesParams, names: Collection[str]) -> GatesParams:
     """Return the settings with all other gates off."""
-    fields = type(gates).model_fields
-    off = {name: getattr(gates, name).model_copy(update={"role": Role.OFF}) for name in fields if name not in names}
-    only: GatesParams = gates.model_copy(update=off)
-    return only
+    off = {name: section.model_copy(update={"role": Role.OFF}) for name, section in gates if name not in names}
+    return cast(GatesParams, gates.model_copy(update=off))
 
 
 def _with_known_labels(evidence: Evidence) -> Evidence:
@@ -79,22 +88,13 @@ def _run(trial: SelfTest, name: str) -> Iterator[str]:
 def _equal(trial: SelfTest, results: dict[str, GateResult]) -> str:
     """Check a model against itself: it passes exactly if the interval width without variation is below the margin, and never fails."""
     for test in trial.comparisons:
-        result, metric = results[test.gate], test.metrics[0]
-        width = min(trial.no_variation(metric), 1.0)
-        if trial.truth.doubt(metric):
-            continue
-        if not np.allclose((number(result.low), number(result.high)), (-width, width), rtol=0, atol=EXACT):
-            raise self_test_error(
-                f"{test.gate}: interval of a model against itself is {result.low} to {result.high}, expected ±{width:.6f}"
-            )
-        if abs(width + test.threshold) > EXACT and (result.outcome is Outcome.PASS) != (-width > test.threshold):
-            raise self_test_error(
-                f"{test.gate}: {result.outcome} for a model against itself, with the interval ±{width:.4f}: {result.reason}"
-            )
+        metric = test.metrics[0]
+        if not trial.truth.doubt(metric):
+            check_equal(test, results[test.gate], min(trial.no_variation(metric), 1.0))
     for name in ("slices", "calibration", *(test.gate for test in trial.comparisons if test.threshold <= 0)):
         if name in results and results[name].outcome is Outcome.FAIL:
             raise self_test_error(f"{name}: FAIL for a model against itself: {results[name].reason}")
-    return f"{_outcomes(trial, results)}, as computed for {trial.truth.units.count:,} test units"
+    return f"{trial.outcomes(results)}, as computed for {trial.truth.units.count:,} test units"
 
 
 def _worsened(trial: SelfTest, name: str, level: float) -> Iterator[str]:
@@ -115,8 +115,8 @@ def _worsened(trial: SelfTest, name: str, level: float) -> Iterator[str]:
         count *= 2
     _check_mirrored(results, swapped)
     everything = " (all of them)" if count >= most else ""
-    yield f"{min(count, most):,} correct answers flipped{everything}: {_outcomes(trial, results)}{_unless(failed)}"
-    yield f"both models swapped: every interval mirrored, {_outcomes(trial, swapped)}{_unless(passed)}"
+    yield f"{min(count, most):,} correct answers flipped{everything}: {trial.outcomes(results)}{_unless(failed)}"
+    yield f"both models swapped: every interval mirrored, {trial.outcomes(swapped)}{_unless(passed)}"
 
 
 def _shuffled(trial: SelfTest, name: str, level: float) -> str:
@@ -127,7 +127,7 @@ def _shuffled(trial: SelfTest, name: str, level: float) -> str:
     results = trial.judge(shuffled, reference)
     _check_mirrored(results, trial.judge(reference, shuffled))
     failed = trial.must_fail(results, shuffled, reference, level, "a model with shuffled answers")
-    return f"answers shuffled over the rows: {_outcomes(trial, results)}{_unless(failed)}"
+    return f"answers shuffled over the rows: {trial.outcomes(results)}{_unless(failed)}"
 
 
 def _corrected(trial: SelfTest, name: str) -> str:
@@ -145,19 +145,19 @@ def _corrected(trial: SelfTest, name: str) -> str:
             break
         count *= 2
     everything = " (all of them)" if count >= most else ""
-    return f"{min(count, most):,} errors corrected{everything}: {_outcomes(trial, results)}{_unless(passed)}"
+    return f"{min(count, most):,} errors corrected{everything}: {trial.outcomes(results)}{_unless(passed)}"
 
 
 def _extremes(trial: SelfTest, level: float) -> str:
     """Check an always correct model against an always wrong one: PASS if the test set is large enough; swapped, FAIL."""
-    perfect, wrong = trial.models.perfect(), trial.models.wrong()
+    perfect, wrong = trial.models.expected, trial.models.wrong
     best, worst = trial.judge(perfect, wrong), trial.judge(wrong, perfect)
     _check_mirrored(worst, best)
     passed = trial.must_pass(best, perfect, wrong, "an always correct model against an always wrong one")
     failed = trial.must_fail(worst, wrong, perfect, level, "an always wrong model against an always correct one")
     if trial.gates.floor.role in CAN_REJECT:
         _check_floor(trial, best["floor"], worst["floor"], level)
-    outcomes = f"{_outcomes(trial, best, 'floor')}{_unless(passed)}; always wrong: {_outcomes(trial, worst, 'floor')}{_unless(failed)}"
+    outcomes = f"{trial.outcomes(best, 'floor')}{_unless(passed)}; always wrong: {trial.outcomes(worst, 'floor')}{_unless(failed)}"
     return f"always correct: {outcomes}"
 
 
@@ -199,11 +199,6 @@ def _check_mirrored(results: dict[str, GateResult], swapped: dict[str, GateResul
         if gate in results and (results[gate].low, results[gate].high) != (-number(swapped[gate].high), -number(swapped[gate].low)):
             ends = [f"{side[gate].low} to {side[gate].high}" for side in (results, swapped)]
             raise self_test_error(f"{gate}: interval {ends[0]}, and {ends[1]} with both models swapped; expected mirrored intervals")
-
-
-def _outcomes(trial: SelfTest, results: dict[str, GateResult], *more: str) -> str:
-    names = [*(test.gate for test in trial.comparisons), *(name for name in more if name in results)]
-    return ", ".join(f"{name} {results[name].outcome}" for name in names) or "no comparing gate can reject"
 
 
 def _unless(shown: bool) -> str:

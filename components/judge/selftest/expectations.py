@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.core.errors import SelfTestFailed
 from components.gates import GatesParams
@@ -40,35 +41,41 @@ class ExpectedComparison:
 
 
 @dataclass(frozen=True)
-class SelfTest:
-    """The test set, the synthetic models on it, and the settings of the tested gates."""
+class Trial:
+    """The evidence on a test set and the settings of the tested gates."""
 
     evidence: Evidence
-    models: SyntheticModels
     gates: GatesParams
 
-    def judge(self, candidate: Ints, other: Ints) -> dict[str, GateResult]:
+    def decide(self, model: Predictions, other: Predictions, **fields: Any) -> dict[str, GateResult]:
         """Return the gates' results for a model against another (as champion, best champion and baseline), with the correction checked."""
-        model, reference = self.models.model(candidate), self.models.model(other)
-        evidence = Evidence(
-            model,
-            {self.gates.baseline.against: reference},
-            ReferenceModel(None, reference),
-            self.evidence.min_class_units,
-            best_champion=ReferenceModel(None, reference),
-            level=self.evidence.level,
-            rows=self.evidence.rows,
-            crosscheck=False,
-        )
-        results = decide(evidence, self.gates)
+        given, reference = self.evidence, ReferenceModel(None, other)
+        fields |= {"best_champion": reference, "level": given.level, "crosscheck": False}
+        results = decide(Evidence(model, {self.gates.baseline.against: other}, reference, given.min_class_units, **fields), self.gates)
         check_correction(results)
         check_combine(results)
         return {result.gate: result for result in results}
 
     @cached_property
-    def comparisons(self) -> tuple[ExpectedComparison, ...]:
+    def comparisons(self) -> list[ExpectedComparison]:
         """The comparing gates that can reject."""
-        return tuple(comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in CAN_REJECT)
+        return [_comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in CAN_REJECT]
+
+    def outcomes(self, results: dict[str, GateResult], *more: str) -> str:
+        """Return the outcomes of the comparing gates and of the gates `more` as a list."""
+        names = [*(test.gate for test in self.comparisons), *(name for name in more if name in results)]
+        return ", ".join(f"{name} {results[name].outcome}" for name in names) or "no comparing gate can reject"
+
+
+@dataclass(frozen=True)
+class SelfTest(Trial):
+    """The self-test of classification, with the synthetic models on the test set."""
+
+    models: SyntheticModels
+
+    def judge(self, candidate: Ints, other: Ints) -> dict[str, GateResult]:
+        """Return the gates' results for the answers of one model against those of another."""
+        return self.decide(self.models.model(candidate), self.models.model(other), rows=self.evidence.rows)
 
     @property
     def truth(self) -> ClassificationMetrics:
@@ -112,7 +119,7 @@ class SelfTest:
         if metric == "accuracy":
             normal = float(scipy.stats.norm.ppf(1 - self.evidence.level))
             return float(self.evidence.level ** (1 / (units.count * normal**2 / squared)))
-        weights = self.weights(metric, self.models.perfect())
+        weights = self.weights(metric, self.models.expected)
         return 1 - squared * float(np.sqrt(np.mean(weights**2))) * units.rows / units.count
 
     def weights(self, metric: str, answers: Ints) -> Floats:
@@ -145,32 +152,33 @@ class SelfTest:
     def must_fail(self, results: dict[str, GateResult], candidate: Ints, other: Ints, level: float, description: str) -> bool:
         """Check the results of a worse candidate; return whether every comparing gate fails."""
         for test in self.comparisons:
-            self._check_plausible(test, results[test.gate], candidate, other, description)
-            if results[test.gate].outcome is not Outcome.FAIL and self._worse(test, candidate, other, level, sure=True):
-                raise self_test_error(
-                    f"{test.gate}: {results[test.gate].outcome} for {description}, expected FAIL: {results[test.gate].reason}"
-                )
-        decidable = [test for test in self.comparisons if any(self.truth.doubt(metric) is None for metric in test.metrics)]
-        return all(results[test.gate].outcome is Outcome.FAIL for test in decidable)
+            result = results[test.gate]
+            self._check_plausible(test, result, candidate, other, description)
+            if result.outcome is not Outcome.FAIL and self._worse(test, candidate, other, level, sure=True):
+                raise self_test_error(f"{test.gate}: {result.outcome} for {description}, expected FAIL: {result.reason}")
+        return all(results[test.gate].outcome is Outcome.FAIL for test in self._decidable)
 
     def must_pass(self, results: dict[str, GateResult], candidate: Ints, other: Ints, description: str) -> bool:
         """Check the results of a better candidate; return whether every comparing gate passes."""
         for test in self.comparisons:
-            self._check_plausible(test, results[test.gate], candidate, other, description)
-            if results[test.gate].outcome is not Outcome.PASS and self._better(test, candidate, other, sure=True):
-                raise self_test_error(
-                    f"{test.gate}: {results[test.gate].outcome} for {description}, expected PASS: {results[test.gate].reason}"
-                )
+            result = results[test.gate]
+            self._check_plausible(test, result, candidate, other, description)
+            if result.outcome is not Outcome.PASS and self._better(test, candidate, other, sure=True):
+                raise self_test_error(f"{test.gate}: {result.outcome} for {description}, expected PASS: {result.reason}")
         return all(results[test.gate].outcome is Outcome.PASS for test in self.comparisons if self.truth.doubt(test.metrics[0]) is None)
 
     def shows_worse(self, candidate: Ints, other: Ints, level: float) -> bool:
         """Whether the candidate is worse by more than the test set can detect."""
-        decidable = [test for test in self.comparisons if any(self.truth.doubt(metric) is None for metric in test.metrics)]
-        return all(self._worse(test, candidate, other, level) for test in decidable)
+        return all(self._worse(test, candidate, other, level) for test in self._decidable)
 
     def shows_better(self, candidate: Ints, other: Ints) -> bool:
         """Whether the candidate is better by more than the test set can detect."""
         return all(self._better(test, candidate, other) for test in self.comparisons if self.truth.doubt(test.metrics[0]) is None)
+
+    @property
+    def _decidable(self) -> list[ExpectedComparison]:
+        """The comparisons with a metric that can decide on this test set."""
+        return [test for test in self.comparisons if any(self.truth.doubt(metric) is None for metric in test.metrics)]
 
     def _worse(self, test: ExpectedComparison, candidate: Ints, other: Ints, level: float, sure: bool = False) -> bool:
         """Whether a metric of the comparison is worse by a detectable amount; the first metric also by its margin."""
@@ -207,10 +215,17 @@ class SelfTest:
         return np.asarray((answers == self.models.expected) & (answers >= 0))
 
 
-def comparison(gate: str, params: Any) -> ExpectedComparison:
-    """Return the comparison that a gate's settings define."""
-    threshold = params.margin if gate == "baseline" else -params.margin
-    return ExpectedComparison(gate, tuple(dict.fromkeys((params.metric, *getattr(params, "also", ())))), threshold)
+def _comparison(gate: str, params: Any) -> ExpectedComparison:
+    metrics = tuple(dict.fromkeys((params.metric, *getattr(params, "also", ()))))
+    return ExpectedComparison(gate, metrics, params.margin if gate == "baseline" else -params.margin)
+
+
+def check_equal(test: ExpectedComparison, result: GateResult, width: float, tolerance: float = EXACT) -> None:
+    """Check a model against itself: its interval is ±`width`, the width without variation, and it passes exactly above the threshold."""
+    if not np.allclose((number(result.low), number(result.high)), (-width, width), rtol=0, atol=tolerance):
+        raise self_test_error(f"{test.gate}: interval of a model against itself is {result.low} to {result.high}, expected ±{width:.6f}")
+    if abs(width + test.threshold) > EXACT and (result.outcome is Outcome.PASS) != (-width > test.threshold):
+        raise self_test_error(f"{test.gate}: {result.outcome} for a model against itself, with the interval ±{width:.4f}: {result.reason}")
 
 
 def check_correction(results: Iterable[GateResult]) -> None:

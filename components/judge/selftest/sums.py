@@ -10,23 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy
 
-from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates import GatesParams
-from components.gates.support.evidence import LEVEL, Evidence, ReferenceModel
-from components.judge import decide
-from components.judge.selftest.expectations import (
-    CAN_REJECT,
-    COMPARING,
-    EXACT,
-    SURE,
-    ExpectedComparison,
-    check_combine,
-    check_correction,
-    comparison,
-    number,
-    self_test_error,
-)
+from components.gates.support.evidence import LEVEL, Evidence
+from components.judge.selftest.expectations import CAN_REJECT, EXACT, SURE, ExpectedComparison, Trial, check_equal, number, self_test_error
 from components.model.support.metrics import Metric
 from components.stats.metric_sets import AdditiveMetrics
 from components.stats.units import Floats
@@ -36,13 +23,11 @@ _LEAST = 1e-3  # share of the shifted sum at which the search starts
 
 
 @dataclass(frozen=True)
-class AdditiveSelfTest:
-    """The test set, the row statistics of the model that the synthetic ones derive from, and the settings of the tested gates."""
+class AdditiveSelfTest(Trial):
+    """The self-test of sums, with the row statistics of the model that the synthetic ones derive from."""
 
-    evidence: Evidence
     metric_set: AdditiveMetrics
     reference: Mapping[str, Floats]
-    gates: GatesParams
 
     @classmethod
     def of(cls, evidence: Evidence, gates: GatesParams) -> "AdditiveSelfTest":
@@ -52,30 +37,12 @@ class AdditiveSelfTest:
         champion = evidence.champion.predictions if evidence.champion else None
         statistics = metric_set.statistics(champion or evidence.candidate)
         reference = {name: np.asarray(values, dtype=np.float64) for name, values in statistics.items()}
-        return cls(evidence, replace(metric_set, statistics=lambda predictions: predictions.measured), reference, gates)
-
-    @property
-    def comparisons(self) -> list[ExpectedComparison]:
-        """The comparing gates that can reject."""
-        return [comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in CAN_REJECT]
+        return cls(evidence, gates, replace(metric_set, statistics=lambda predictions: predictions.measured), reference)
 
     def judge(self, candidate: Mapping[str, Floats], other: Mapping[str, Floats]) -> dict[str, GateResult]:
-        """Return the gates' results for a model against another (as champion, best champion and baseline), with the correction checked."""
-        model, reference = self._model(candidate), self._model(other)
-        evidence = Evidence(
-            model,
-            {self.gates.baseline.against: reference},
-            ReferenceModel(None, reference),
-            self.evidence.min_class_units,
-            best_champion=ReferenceModel(None, reference),
-            level=self.evidence.level,
-            crosscheck=False,
-            metric_set=self.metric_set,
-        )
-        results = decide(evidence, self.gates)
-        check_correction(results)
-        check_combine(results)
-        return {result.gate: result for result in results}
+        """Return the gates' results for the row statistics of one model against those of another."""
+        model, reference = (replace(self.evidence.candidate, measured=dict(statistics)) for statistics in (candidate, other))
+        return self.decide(model, reference, metric_set=self.metric_set)
 
     def shifted(self, metric: str, share: float) -> dict[str, Floats]:
         """Return the reference with the most influential sum of `metric` shifted by `share` of its size, so that the metric gets worse."""
@@ -108,9 +75,6 @@ class AdditiveSelfTest:
         name = min(influential, key=lambda sum_name: sum(sum_name in other.sums for other in measures))
         return name, float(np.sign(slopes[name])) or 1.0
 
-    def _model(self, statistics: Mapping[str, Floats]) -> Predictions:
-        return replace(self.evidence.candidate, measured=dict(statistics))
-
 
 def run_selftest(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
     """Run the gates on synthetic models and yield a sentence per test; raise SelfTestFailed if they decide wrongly."""
@@ -135,18 +99,9 @@ def _equal(trial: AdditiveSelfTest, results: dict[str, GateResult]) -> str:
         low, high = trial.metric_set.measures[metric].bounds
         if result.outcome is Outcome.FAIL and test.threshold <= 0:
             raise self_test_error(f"{test.gate}: FAIL for a model against itself: {result.reason}")
-        if trial.metric_set.doubt(metric) or not np.isfinite(high - low):
-            continue
-        width = (high - low) * squared / (units + squared)
-        if not np.allclose((number(result.low), number(result.high)), (-width, width), rtol=0, atol=1e-7):
-            raise self_test_error(
-                f"{test.gate}: interval of a model against itself is {result.low} to {result.high}, expected ±{width:.6f}"
-            )
-        if test.threshold <= 0 and abs(width + test.threshold) > EXACT and (result.outcome is Outcome.PASS) != (-width > test.threshold):
-            raise self_test_error(
-                f"{test.gate}: {result.outcome} for a model against itself, with the interval ±{width:.4f}: {result.reason}"
-            )
-    return ", ".join(f"{test.gate} {results[test.gate].outcome}" for test in trial.comparisons) or "no comparing gate can reject"
+        if not trial.metric_set.doubt(metric) and np.isfinite(high - low):
+            check_equal(test, result, (high - low) * squared / (units + squared), 1e-7)
+    return trial.outcomes(results)
 
 
 def _worsened(trial: AdditiveSelfTest, test: ExpectedComparison, level: float) -> str:

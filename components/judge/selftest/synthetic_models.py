@@ -48,13 +48,13 @@ class SyntheticModels:
         return np.asarray(~self.correct & (self.expected >= 0))
 
     @cached_property
-    def _wrong(self) -> Ints:
+    def wrong(self) -> Ints:
         """A wrong answer for each row: the next label, or -1 if there is only one label."""
         return np.asarray((self.expected + 1) % self.classes if self.classes > 1 else np.full(len(self.expected), -1), dtype=np.int64)
 
     def flipped(self, count: int) -> Ints:
         """Return answers with `count` correct ones made wrong, spread evenly over groups and classes."""
-        return self._with(self._spread(self.correct, count), self._wrong)
+        return self._with(self._spread(self.correct, count), self.wrong)
 
     def corrected(self, count: int) -> Ints:
         """Return answers with `count` wrong ones corrected, spread evenly over groups and classes."""
@@ -64,14 +64,6 @@ class SyntheticModels:
         """Return the answers in random order."""
         return np.random.default_rng(_SEED).permutation(self.answers)
 
-    def perfect(self) -> Ints:
-        """Return the correct answer on every row."""
-        return self.expected
-
-    def wrong(self) -> Ints:
-        """Return a wrong answer on every row."""
-        return self._wrong
-
     def model(self, answers: Ints) -> Predictions:
         """Return a model with these answers: where they differ from the reference's, two probabilities are swapped."""
         rows = np.flatnonzero((answers != self.answers) & (answers >= 0) & (self.answers >= 0))
@@ -79,14 +71,7 @@ class SyntheticModels:
         probabilities[rows, answers[rows]] = self.probabilities[rows, self.answers[rows]]
         probabilities[rows, self.answers[rows]] = self.probabilities[rows, answers[rows]]
         names = np.array([*map(str, range(self.classes)), "-1"])
-        return Predictions(
-            self.ids,
-            self._groups,
-            names[self.expected],
-            names[answers],
-            probabilities,
-            tuple(names[:-1].tolist()),
-        )
+        return Predictions(self.ids, self._groups, names[self.expected], names[answers], probabilities, tuple(names[:-1].tolist()))
 
     @cached_property
     def _groups(self) -> npt.NDArray[np.str_]:
