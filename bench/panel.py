@@ -18,7 +18,7 @@ from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Role
 from components.gates import GatesParams, available
-from components.gates.support import Evidence, ReferenceModel, TrainingRows
+from components.gates.support.evidence import Evidence, ReferenceModel, TrainingRows
 from components.judge import judge
 from components.judge.selftest import selftest
 

@@ -1,15 +1,11 @@
 """Select the metrics of a task."""
 
-import numpy as np
-import numpy.typing as npt
-
 from components.artifacts.predictions import Predictions
 from components.core.hashing import digest_value
 from components.model import tasks
 from components.stats.metric_sets import AdditiveMetrics, MetricSet
 from components.stats.scores import COMPARABLE, ClassificationMetrics
-
-Floats = npt.NDArray[np.float64]
+from components.stats.units import Floats
 
 
 def metric_set(task: tasks.Task, predictions: Predictions, min_class_units: int) -> MetricSet:

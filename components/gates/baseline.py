@@ -4,7 +4,7 @@ from pydantic import Field
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.gates.support import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
 
 STRONGEST = "strongest"
 
@@ -27,7 +27,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if not names or any(name not in evidence.baselines for name in names):
         available = ", ".join(sorted(evidence.baselines)) or "none"
         reason = f"gates.baseline.against: no predictions of {params.against!r}; available: {available}"
-        return GateResult(gate="baseline", outcome=Outcome.INCONCLUSIVE, reason=reason, change="`dvc repro evaluate`")
+        return inconclusive("baseline", reason, change="`dvc repro evaluate`")
     differences = {name: evidence.difference(params.metric, evidence.baselines[name]) for name in names}
     hardest = min(differences, key=lambda name: (not differences[name].doubt, differences[name].low))
     estimate = differences[hardest]

@@ -1,7 +1,7 @@
 """Behaviour: failure rates of perturbed test rows and of user-written cases."""
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, Field, field_validator
@@ -11,7 +11,8 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.core.section import Section, nearest
-from components.gates.support import Evidence, GateSection, Need, hypothesis, interval
+from components.gates.support import Evidence, GateSection, Need, hypothesis, inconclusive, interval
+from components.gates.support.evidence import measured
 from components.stats.proportions import proportion, proportion_difference, proportion_rows
 from components.stats.significance import fewer_right, share_below
 from components.stats.units import Units
@@ -68,7 +69,7 @@ class Params(GateSection):
 
 
 class _Limit(NamedTuple):
-    """A quantity that must be at most `threshold`, with its interval, `description`, and the `setting` of the threshold."""
+    """A quantity that must be at most `threshold`, which is set at `setting`; `paired` if it is a difference to the champion."""
 
     kind: str
     description: str
@@ -78,17 +79,14 @@ class _Limit(NamedTuple):
 
     @property
     def paired(self) -> bool:
-        """Whether it is a difference to the champion."""
         return self.setting == "gates.behaviour.margin"
 
     @property
     def excess(self) -> float:
-        """Distance of the interval's upper end above the threshold; at most 0 if the limit is met."""
         return self.estimate.high - self.threshold
 
     @property
     def met(self) -> bool:
-        """Whether the interval proves that the limit is met."""
         return not self.estimate.doubt and self.excess <= 0
 
 
@@ -117,7 +115,6 @@ class _Kind:
         return proportion_difference(self.champion_passed, self.candidate_passed, self.paired_units, self.confidence)
 
     def limits(self, champion: str) -> list[_Limit]:
-        """Return the limits of this kind: the failure rate, and its difference to the champion's."""
         rate = f"{self.failing.value:.3f} of {len(self.cases)} cases of {self.kind} fail"
         limits = [_Limit(self.kind, rate, self.failing, self.at_most, f"gates.behaviour.at_most.{self.kind}")]
         if self.compared and (difference := self.difference) is not None:
@@ -141,7 +138,6 @@ class _Kind:
         return hypotheses
 
     def row(self) -> tuple[str | float | int | bool | None, ...]:
-        """Return the row of the table."""
         more, failing = self.difference, self.failing
         champion = float(np.mean(~self.champion_passed)) if len(self.champion_passed) else None
         difference = (more.value, more.low, more.high) if more is not None else (None, None, None)
@@ -156,7 +152,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         return GateResult.not_asked("behaviour", "cases are texts with one label, and the task has other answers")
     if behaviour is None or not behaviour.tried:
         reason = "no case was run" + (f": {'; '.join(behaviour.notes)}" if behaviour and behaviour.notes else "")
-        return GateResult(gate="behaviour", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.behaviour.kinds or .cases")
+        return inconclusive("behaviour", reason, change="gates.behaviour.kinds or .cases")
     names = dict.fromkeys(case.case.kind for case in behaviour.tried)
     kinds = [_Kind(name, [case for case in behaviour.tried if case.case.kind == name], evidence, params) for name in names]
     gated = [kind for kind in kinds if kind.gated]
@@ -174,26 +170,24 @@ def _result(
 ) -> GateResult:
     notes = [f"{kind.kind}: {len(kind.cases)} cases, for information only" for kind in kinds if not kind.gated]
     notes += [f"{kind.kind}: {kind.failing.doubt}" for kind in kinds if kind.gated and kind.failing.doubt]
-    common = {"gate": "behaviour", "notes": (*behaviour.notes, *notes), "tables": tuple(_tables(kinds))}
+    evidence: dict[str, Any] = {"notes": (*behaviour.notes, *notes), "tables": tuple(_tables(kinds))}
     if not limits:
         reason = f"no kind has gates.behaviour.min_cases {params.min_cases} cases"
-        return GateResult(outcome=Outcome.INCONCLUSIVE, reason=reason, change="more cases, or more test rows", **common)
+        return inconclusive("behaviour", reason, change="more cases, or more test rows", **evidence)
     worst = max(limits, key=lambda limit: (not limit.met, limit.excess))
     undecided = dict.fromkeys(limit.kind for limit in limits if not limit.met)
     summary = f"{worst.description} ({interval(worst.estimate, signed=worst.paired)}, {worst.setting} {worst.threshold:g})"
     return GateResult(
+        gate="behaviour",
         outcome=Outcome.INCONCLUSIVE if undecided else Outcome.PASS,
         reason=f"{summary}; undecided: {', '.join(undecided)}" if undecided else f"{summary}, the nearest of {len(limits)} to its limit",
         metric=f"{'difference of ' if worst.paired else ''}failing cases, {worst.kind}",
-        estimate=worst.estimate.value,
-        low=worst.estimate.low,
-        high=worst.estimate.high,
         threshold=worst.threshold,
-        n=worst.estimate.n,
         method="Tango, paired by case" if worst.paired else worst.estimate.method,
         change=f"{worst.setting} {'above' if undecided else 'below'} {worst.estimate.high:.3f}",
         hypotheses=hypotheses,
-        **common,
+        **measured(worst.estimate),
+        **evidence,
     )
 
 
@@ -211,7 +205,6 @@ def _tables(kinds: list[_Kind]) -> list[ReportTable]:
 
 
 def _case_row(tried: CaseResult) -> tuple[str | None, ...]:
-    """Return the table row of a failing case."""
     case, reply = tried.case, tried.candidate
     before, after, expected = reply.before, reply.after, case.label
     if case.must is not None:

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import Evidence, GateSection, Need
+from components.artifacts.verdict import GateResult, Role
+from components.gates.support import Evidence, GateSection, Need, inconclusive
 from components.gates.support.noninferiority import common_rows, compare
 
 NEEDS: frozenset[Need] = frozenset({"best_champion"})
@@ -29,6 +29,5 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     rows = common_rows(evidence, best.predictions, best) if best.predictions is not None else None
     if rows is None:
         fault = f"cannot be scored: {best.fault}" if best.predictions is None else "knows none of the test set's labels"
-        change = "gates.best_champion.role: informational"
-        return GateResult(gate="best_champion", outcome=Outcome.INCONCLUSIVE, reason=f"{name}, {fault}", change=change)
+        return inconclusive("best_champion", f"{name}, {fault}", change="gates.best_champion.role: informational")
     return compare("best_champion", *rows, name, params.metric, params.margin, -params.margin)

@@ -3,21 +3,17 @@
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Outcome
-from components.gates.support import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
 from components.stats.calibration import brier_terms, calibration_error, reliability
 from components.stats.means import mean, mean_difference
 from components.stats.scores import encode
 from components.stats.significance import mean_below
-from components.stats.units import Units
-
-Floats = npt.NDArray[np.float64]
+from components.stats.units import Floats, Units
 
 CLIP = 1e-6
 """Lower limit of probabilities in log-loss, so that one certain mistake costs 13.8 instead of infinity."""
@@ -36,23 +32,21 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if not evidence.classes:
         return GateResult.not_asked("calibration", "the task has no class probabilities")
     notes, tables = _reliability(evidence)
-    champion = evidence.champion
-    fault = _fault("the candidate", evidence.candidate) or evidence.champion_fault
+    fault, champion = _fault("the candidate", evidence.candidate) or evidence.champion_fault, evidence.champion
+    name = f"champion {champion.display_name}" if champion else "the champion"
     if champion is not None and champion.predictions is not None:
-        fault = fault or _fault(f"champion {champion.display_name}", champion.predictions)
-    if fault or champion is None or champion.predictions is None:
-        if fault:
-            return GateResult(gate="calibration", outcome=Outcome.INCONCLUSIVE, reason=fault, notes=notes, tables=tables)
+        fault = fault or _fault(name, champion.predictions)
+    if fault:
+        return inconclusive("calibration", fault, notes=notes, tables=tables)
+    if champion is None or champion.predictions is None:
         reason = "there is no champion yet; the table shows the candidate's calibration"
         return GateResult.not_asked("calibration", reason, notes=notes, tables=tables)
     known = np.isin(evidence.candidate.expected, champion.predictions.labels)
     if not known.any():
-        reason = f"champion {champion.display_name} knows none of the test set's labels"
-        return GateResult(gate="calibration", outcome=Outcome.INCONCLUSIVE, reason=reason, notes=notes, tables=tables)
+        return inconclusive("calibration", f"{name} knows none of the test set's labels", notes=notes, tables=tables)
     if not known.all():
         excluded = f"{int(np.sum(~known)):,} rows with a label that the champion does not have are excluded from the comparison"
         notes = (*notes, f"{excluded}; each model's probabilities are over its own labels")
-    name = f"champion {champion.display_name}"
     compared = _compare(evidence, params, name, evidence.candidate.take(known), champion.predictions.take(known))
     return compared.model_copy(update={"notes": (*notes, *compared.notes), "tables": tables})
 
@@ -81,24 +75,15 @@ def _compare(evidence: Evidence, params: Params, name: str, candidate: Predictio
         reason = f"{gap} is within {limit}" if within else f"{gap} is inconclusive for {limit}"
     worse = f"{params.metric} is worse than that of {name} by {estimate.value:.4f} ({interval(estimate, signed=True)})"
     p = 1.0 if within else mean_below(champion_terms - candidate_terms, units)
-    return result(
-        "calibration",
-        Outcome.PASS if within else Outcome.INCONCLUSIVE,
-        reason,
-        params.metric,
-        estimate,
-        params.margin,
-        evidence,
-        change=f"{'INCONCLUSIVE with a margin of' if within else 'PASS with a margin above'} {max(estimate.high, 0):.4f}",
-        hypotheses=(hypothesis(f"{params.metric} worse than {name}", worse, p, params.metric, estimate),),
-        notes=(_scores(params.metric, candidate_terms, champion_terms, units, bounds, evidence.confidence),),
-    )
-
-
-def _scores(metric: str, candidate: Floats, champion: Floats, units: Units, bounds: tuple[float, float], confidence: float) -> str:
-    estimates: list[Estimate] = [mean(values, units, bounds, confidence) for values in (candidate, champion)]
-    scores = [f"{estimate.value:.4f} ({interval(estimate)})" for estimate in estimates]
-    return f"{metric}: candidate {scores[0]}, champion {scores[1]}"
+    hypotheses = (hypothesis(f"{params.metric} worse than {name}", worse, p, params.metric, estimate),)
+    scores = [mean(values, units, bounds, evidence.confidence) for values in (candidate_terms, champion_terms)]
+    candidate_score, champion_score = (f"{score.value:.4f} ({interval(score)})" for score in scores)
+    details = {
+        "change": f"{'INCONCLUSIVE with a margin of' if within else 'PASS with a margin above'} {max(estimate.high, 0):.4f}",
+        "notes": (f"{params.metric}: candidate {candidate_score}, champion {champion_score}",),
+    }
+    outcome = Outcome.PASS if within else Outcome.INCONCLUSIVE
+    return result("calibration", outcome, reason, params.metric, estimate, params.margin, evidence, hypotheses=hypotheses, **details)
 
 
 def _fault(name: str, predictions: Predictions) -> str | None:

@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import Evidence, GateSection
+from components.artifacts.verdict import GateResult, Role
+from components.gates.support import Evidence, GateSection, inconclusive
 from components.gates.support.noninferiority import common_rows, compare, new_labels, unknown_labels
 
 
@@ -41,17 +41,20 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if champion is None:
         return GateResult.not_asked("champion", "there is no champion yet")
     if champion.predictions is None:
-        return _unscorable(str(evidence.champion_fault), params)
+        fault = str(evidence.champion_fault)
+        if params.unscorable == "skip":
+            return GateResult.not_asked("champion", f"{fault}; gates.champion.unscorable: skip leaves the decision to the other gates")
+        change = "a champion that can be scored (`retune rollback`), or gates.champion.unscorable: skip"
+        return inconclusive("champion", fault, change=change)
     compared, other, name = evidence, champion.predictions, f"champion {champion.display_name}"
     differing, new = unknown_labels(evidence, other, champion), new_labels(evidence, other, champion)
     if new and params.new_labels == "ask":
         reason = f"{name} has other labels: {differing}; gates.champion.new_labels is ask"
-        return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.champion.new_labels: common")
+        return inconclusive("champion", reason, change="gates.champion.new_labels: common")
     if new and params.new_labels == "common":
         common = common_rows(evidence, other, champion)
         if common is None:
-            reason = f"{name} knows none of the test set's labels"
-            return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.champion.new_labels: wrong")
+            return inconclusive("champion", f"{name} knows none of the test set's labels", change="gates.champion.new_labels: wrong")
         compared, other = common
     threshold = 0.0 if params.aim == "superiority" else -params.margin
     comparison = compare("champion", compared, other, name, params.metric, params.margin, threshold, params.also)
@@ -59,10 +62,3 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         return comparison
     note = f"{differing}; compared on {len(compared.candidate.ids):,} of {len(evidence.candidate.ids):,} rows"
     return comparison.model_copy(update={"notes": (*comparison.notes, note)})
-
-
-def _unscorable(fault: str, params: Params) -> GateResult:
-    if params.unscorable == "skip":
-        return GateResult.not_asked("champion", f"{fault}; gates.champion.unscorable: skip leaves the decision to the other gates")
-    change = "a champion that can be scored (`retune rollback`), or gates.champion.unscorable: skip"
-    return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=fault, change=change)

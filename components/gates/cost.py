@@ -1,25 +1,23 @@
 """Cost: latency, size and memory against the champion and against budgets."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from components.artifacts.cost import Blocks, Cost, Timed, Weight
-from components.artifacts.metrics import Estimate
+from components.artifacts.cost import Blocks, Cost, Weight
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates.support import Evidence, GateSection, Need, hypothesis, interval
+from components.gates.support import Evidence, GateSection, Need, hypothesis, inconclusive, interval
+from components.gates.support.evidence import measured
 from components.stats.means import mean
 from components.stats.significance import mean_below
-from components.stats.units import Units
+from components.stats.units import Floats, Units
 
 NEEDS: frozenset[Need] = frozenset({"cost"})
 MIB = 1 << 20
 _RANGE = (float(np.log(1e-9)), float(np.log(1e9)))  # bounds of the logarithm of a time, ratio or rate
-
-Floats = npt.NDArray[np.float64]
 
 
 class Params(GateSection):
@@ -50,9 +48,9 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every interval is within its limit, else INCONCLUSIVE; a slower candidate rejects, and a size over its limit is FAIL."""
     cost = evidence.cost
     if cost is None:
-        return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason="no request was timed", change="run `retune judge`")
+        return inconclusive("cost", "no request was timed", change="run `retune judge`")
     if fault := _fault(cost, evidence):
-        return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason=fault, change="run `retune judge --again`", may_pass=True)
+        return inconclusive("cost", fault, change="run `retune judge --again`", may_pass=True)
     doubt = _busy(cost, params)
     limits = [*_slower(cost, params, evidence, doubt), *_budgets(cost, params, evidence.confidence, doubt)]
     over = [*_oversize(cost, params), *_bigger(cost, params, evidence)]
@@ -62,9 +60,20 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     has_limit = bool(parts) or any(budget is not None for budget in (params.size_mib, params.memory_mib))
     no_limit = "there is no champion yet, and no latency budget"
     reason = "; ".join(parts) or (no_limit if has_limit else f"not asked: {no_limit}")
-    hypotheses = tuple(limit.hypothesis() for limit in limits)
-    result = _result(cost, outcome, reason, [] if over else (undecided or limits)[:1], hypotheses, bool(undecided))
-    return result.model_copy(update={"asked": has_limit, "may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE})
+    shown = None if over else next(iter(undecided or limits), None)
+    details: dict[str, Any] = {"asked": has_limit, "may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE}
+    if shown is not None:
+        details |= {**measured(shown.estimate), "metric": shown.name.rstrip(":"), "threshold": shown.limit}
+        details["change"] = f"{shown.setting.rpartition(' ')[0]} beyond {shown.estimate.high:.3g}" if undecided else None
+    return GateResult(
+        gate="cost",
+        outcome=outcome,
+        reason=reason,
+        method="Student's t on the logarithms of block medians and block 95 % quantiles, pairs of blocks in random order",
+        hypotheses=tuple(limit.hypothesis() for limit in limits),
+        tables=(_times(cost), _weights(cost)),
+        **details | {"n": len(cost.timed[0].candidate)},
+    )
 
 
 class _Limit:
@@ -160,10 +169,8 @@ def _bigger(cost: Cost, params: Params, evidence: Evidence) -> Iterator[str]:
     sizes = [(weight.package_bytes / MIB, weight.peak_memory_mib) for weight in (cost.candidate, cost.champion)]
     for name, size, reference in zip(("the package", "memory"), *sizes, strict=True):
         if reference > 0 and not size <= params.bigger_than * reference:
-            limit = (
-                f"gates.cost.bigger_than {params.bigger_than:g} times the {reference:.1f} MiB of champion {evidence.champion.display_name}"
-            )
-            yield f"{name} of {size:.1f} MiB exceeds {limit}"
+            limit = f"gates.cost.bigger_than {params.bigger_than:g} times the {reference:.1f} MiB"
+            yield f"{name} of {size:.1f} MiB exceeds {limit} of champion {evidence.champion.display_name}"
 
 
 def _log_quantiles(blocks: Blocks, share: float) -> Floats:
@@ -190,43 +197,16 @@ def _fault(cost: Cost, evidence: Evidence) -> str | None:
     return None
 
 
-def _result(
-    cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], hypotheses: tuple[Hypothesis, ...], undecided: bool
-) -> GateResult:
-    shown: Estimate | None = first[0].estimate if first else None
-    return GateResult(
-        gate="cost",
-        outcome=outcome,
-        reason=reason,
-        metric=first[0].name.rstrip(":") if shown else None,
-        estimate=shown.value if shown else None,
-        low=shown.low if shown else None,
-        high=shown.high if shown else None,
-        threshold=first[0].limit if shown else None,
-        n=len(cost.timed[0].candidate),
-        method="Student's t on the logarithms of block medians and block 95 % quantiles, pairs of blocks in random order",
-        change=f"{first[0].setting.rpartition(' ')[0]} beyond {shown.high:.3g}" if shown and undecided else None,
-        hypotheses=hypotheses,
-        tables=(_times(cost), _weights(cost)),
-    )
-
-
 def _times(cost: Cost) -> ReportTable:
+    rows = []
+    for timed in cost.timed:
+        for name, blocks in (("candidate", timed.candidate), ("champion", timed.champion)):
+            if blocks is not None:
+                p50, p95 = (1000 * float(np.exp(_log_quantiles(blocks, share).mean())) for share in (50.0, 95.0))
+                rate = float(np.exp(np.log(_throughput(blocks, timed.batch_size)).mean()))
+                rows.append((timed.batch_size, name, len(blocks), len(blocks[0]), p50, p95, rate))
     columns = ("texts per request", "version", "blocks", "requests per block", "p50 ms", "p95 ms", "texts per second")
-    rows = [_row(timed, name, blocks) for timed in cost.timed for name, blocks in _sides(timed)]
     return ReportTable(title="Times (geometric means over the blocks)", columns=columns, rows=tuple(rows))
-
-
-def _sides(timed: Timed) -> Iterator[tuple[str, Blocks]]:
-    yield "candidate", timed.candidate
-    if timed.champion is not None:
-        yield "champion", timed.champion
-
-
-def _row(timed: Timed, name: str, blocks: Blocks) -> tuple[str | float | int, ...]:
-    p50, p95 = (1000 * float(np.exp(_log_quantiles(blocks, share).mean())) for share in (50.0, 95.0))
-    rate = float(np.exp(np.log(_throughput(blocks, timed.batch_size)).mean()))
-    return (timed.batch_size, name, len(blocks), len(blocks[0]), p50, p95, rate)
 
 
 def _weights(cost: Cost) -> ReportTable:

@@ -4,19 +4,18 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import scipy
 from pydantic import Field, model_validator
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome
+from components.artifacts.verdict import GateResult, Outcome
 from components.core.section import nearest
 from components.core.text import Label
-from components.gates.support import Evidence, GateSection, hypothesis, interval, result
-from components.gates.support.slicing import Bools, Slice, by_column, is_large, required_size, test_rows
+from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
+from components.gates.support.slicing import Slice, by_column, is_large, required_size, test_rows
 from components.stats.significance import difference_of_shares
-from components.stats.units import Units, jackknife_variance, symmetric
+from components.stats.units import Bools, Floats, Units, jackknife_variance, symmetric
 
 
 class Params(GateSection):
@@ -61,18 +60,16 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if not params.column:
         return GateResult.not_asked("fairness", "gates.fairness.column is empty")
     if not evidence.classes:
-        reason = "rates need classes, and the task has none: leave gates.fairness.column empty"
-        return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=reason)
+        return inconclusive("fairness", "rates need classes, and the task has none: leave gates.fairness.column empty")
     rows = test_rows(evidence)
     if isinstance(rows, str):
-        return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=rows)
+        return inconclusive("fairness", rows)
     if params.column not in rows.columns:
         columns = ", ".join(name for name in rows.columns if name not in ("id", "text"))
-        reason = f"gates.fairness.column: no column {params.column!r}; available: {columns}"
-        return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=reason)
+        return inconclusive("fairness", f"gates.fairness.column: no column {params.column!r}; available: {columns}")
     if params.rate != "accuracy" and params.label not in evidence.candidate.labels:
-        reason = f"gates.fairness.label: no label {params.label!r}{nearest(params.label, list(evidence.candidate.labels))}"
-        return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=reason)
+        known = nearest(params.label, list(evidence.candidate.labels))
+        return inconclusive("fairness", f"gates.fairness.label: no label {params.label!r}{known}")
     slices, note = by_column(rows, params.column)
     gaps = [gap for part in slices if (gap := _gap(evidence, params, part)) is not None]
     return _decide(evidence, params, sorted(gaps, key=lambda gap: -abs(gap.estimate.value)), (note,) if note else ())
@@ -87,20 +84,15 @@ def _gap(evidence: Evidence, params: Params, part: Slice) -> _Gap | None:
     units, other_units = Units.from_groups(groups[inside]), Units.from_groups(groups[outside])
     by_groups = evidence.units.grouped
     if by_groups:
-        centre, error, freedom = _by_groups(
-            hits[counted], inside[counted], Units.from_groups(groups[counted]), (units.count, other_units.count)
-        )
+        counted_units, counts = Units.from_groups(groups[counted]), (units.count, other_units.count)
+        centre, error, freedom = _by_groups(hits[counted], inside[counted], counted_units, counts)
+        method = f"delete-one-group jackknife, t({freedom:.0f})"
     else:
         (centre, error), freedom = difference_of_shares(hits[inside], hits[outside]), np.inf
-    value, method = float(hits[inside].mean() - hits[outside].mean()), "Agresti-Caffo, independent rows"
-    estimate = symmetric(
-        centre,
-        float(scipy.stats.t.ppf((1 + evidence.confidence) / 2, freedom)) * error,
-        (-1.0, 1.0),
-        n=units.count,
-        method=f"delete-one-group jackknife, t({freedom:.0f})" if by_groups else method,
-        confidence=evidence.confidence,
-    )
+        method = "Agresti-Caffo, independent rows"
+    value = float(hits[inside].mean() - hits[outside].mean())
+    half = float(scipy.stats.t.ppf((1 + evidence.confidence) / 2, freedom)) * error
+    estimate = symmetric(centre, half, (-1.0, 1.0), n=units.count, method=method, confidence=evidence.confidence)
     estimate = estimate.model_copy(update={"value": value, "low": min(estimate.low, value), "high": max(estimate.high, value)})
     large = all(is_large(side, by_groups, params.min_rows) for side in (units, other_units))
     p = _wider(centre, error, params.max_gap, freedom)
@@ -134,7 +126,7 @@ def _by_groups(hits: Bools, inside: Bools, units: Units, counts: tuple[int, int]
     return value, error, float(max(min(counts) - 1, 1))
 
 
-def _divide(hits: npt.NDArray[np.float64], rows: npt.NDArray[np.float64], default: float) -> npt.NDArray[np.float64]:
+def _divide(hits: Floats, rows: Floats, default: float) -> Floats:
     return np.divide(hits, rows, out=np.full_like(hits, default), where=rows > 0)
 
 
@@ -152,35 +144,25 @@ def _decide(evidence: Evidence, params: Params, gaps: list[_Gap], notes: tuple[s
         size = required_size(evidence.units.grouped, params.min_rows, "fairness")
         missing = "two values" if len(gaps) < 2 else f"a value with {size}, and as many in all other rows"
         reason = f"gates.fairness.column {params.column!r} does not have {missing}"
-        return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=reason, notes=notes, tables=(table,))
-    widest = large[0]
+        return inconclusive("fairness", reason, notes=notes, tables=(table,))
     undecided = [gap for gap in large if max(gap.estimate.high, -gap.estimate.low) > params.max_gap]
-    shown = undecided[0] if undecided else widest
-    summary = f"{_rate(params)} of {shown.name} differs by {shown.estimate.value:+.3f} ({interval(shown.estimate, signed=True)})"
+    shown = (undecided or large)[0]
     limit = f"gates.fairness.max_gap {params.max_gap:g}"
+    summary = _describe(shown, params)
+    reason = f"{summary}, inconclusive for {limit}" if undecided else f"{summary}, the widest of {len(large)}, within {limit}"
     # Two values are complementary: one test, not two.
-    tested = large[:1] if len(gaps) == 2 else large
-    return result(
-        "fairness",
-        Outcome.INCONCLUSIVE if undecided else Outcome.PASS,
-        f"{summary}, inconclusive for {limit}" if undecided else f"{summary}, the widest of {len(large)}, within {limit}",
-        _rate(params),
-        shown.estimate,
-        params.max_gap,
-        evidence,
-        change=f"PASS with a limit of {max(max(gap.estimate.high, -gap.estimate.low) for gap in large):.3f}",
-        hypotheses=tuple(_unfair(gap, params) for gap in tested),
-        notes=notes,
-        tables=(table,),
+    hypotheses = tuple(
+        hypothesis(f"{_rate(params)} of {gap.name}", f"{_describe(gap, params)}, more than {limit}", gap.p, _rate(params), gap.estimate)
+        for gap in (large[:1] if len(gaps) == 2 else large)
     )
+    change = f"PASS with a limit of {max(max(gap.estimate.high, -gap.estimate.low) for gap in large):.3f}"
+    details = {"change": change, "notes": notes, "tables": (table,)}
+    outcome = Outcome.INCONCLUSIVE if undecided else Outcome.PASS
+    return result("fairness", outcome, reason, _rate(params), shown.estimate, params.max_gap, evidence, hypotheses=hypotheses, **details)
 
 
-def _unfair(gap: _Gap, params: Params) -> Hypothesis:
-    limit = f"gates.fairness.max_gap {params.max_gap:g}"
-    reason = (
-        f"{_rate(params)} of {gap.name} differs by {gap.estimate.value:+.3f} ({interval(gap.estimate, signed=True)}), more than {limit}"
-    )
-    return hypothesis(f"{_rate(params)} of {gap.name}", reason, gap.p, _rate(params), gap.estimate)
+def _describe(gap: _Gap, params: Params) -> str:
+    return f"{_rate(params)} of {gap.name} differs by {gap.estimate.value:+.3f} ({interval(gap.estimate, signed=True)})"
 
 
 def _rate(params: Params) -> str:
@@ -200,6 +182,5 @@ def _table(evidence: Evidence, params: Params, gaps: list[_Gap]) -> ReportTable:
         )
         for gap in gaps
     )
-    return ReportTable(
-        title=f"{_rate(params).capitalize()} by {params.column}, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows
-    )
+    title = f"{_rate(params).capitalize()} by {params.column}, {evidence.confidence * 100:.0f} % intervals"
+    return ReportTable(title=title, columns=columns, rows=rows)

@@ -12,13 +12,13 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates.support import Evidence, GateSection, Need, hypothesis, interval, result
+from components.artifacts.verdict import GateResult, Outcome
+from components.gates.support import Evidence, GateSection, Need, inconclusive, interval, result
+from components.gates.support.noninferiority import worse
 from components.stats.means import mean
-from components.stats.units import Units, jackknife_variance, symmetric
+from components.stats.units import Floats, Units, jackknife_variance, symmetric
 
 NEEDS: frozenset[Need] = frozenset({"past_test_sets"})
-Floats = npt.NDArray[np.float64]
 
 
 class Params(GateSection):
@@ -54,7 +54,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if evidence.champion is None or evidence.champion_fault:
         details: dict[str, Any] = {"notes": faults, "tables": _candidate_table(evidence)}
         if evidence.champion_fault:
-            return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=evidence.champion_fault, **details)
+            return inconclusive("forgetting", evidence.champion_fault, **details)
         return GateResult.not_asked("forgetting", "there is no champion yet", **details)
     if not evidence.past_test_sets:
         return GateResult.not_asked("forgetting", "there is no past test set yet")
@@ -62,7 +62,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     comparisons = [_compare(evidence, *answered, params) for answered in _answered(evidence)]
     if not comparisons:
         reason = f"no past test set can be compared: {'; '.join(faults) or 'the champion answers none'}"
-        return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=reason, notes=faults, change=_RESTORE)
+        return inconclusive("forgetting", reason, notes=faults, change=_RESTORE)
     missing = faults or tuple(f"{past.name}: {champion} has no answers on it" for past in evidence.past_test_sets if past.champion is None)
     return _decide(evidence, params, champion, comparisons, missing)
 
@@ -146,9 +146,9 @@ def _doubt(units: Units) -> str | None:
 def _decide(evidence: Evidence, params: Params, champion: str, comparisons: list[_Comparison], missing: tuple[str, ...]) -> GateResult:
     """Return the result: the mean over all sets, and a hypothesis per set."""
     metric, transfer = evidence.main_metric, _transfer(evidence, comparisons)
-    undecided = [comparison for comparison in comparisons if comparison.estimate.doubt or comparison.estimate.low <= -params.margin]
+    undecided = [each for each in comparisons if each.estimate.doubt or each.estimate.low <= -params.margin]
     margin, sets = f"gates.forgetting.margin {params.margin:g}", "set" if len(comparisons) == 1 else "sets"
-    worst = min(undecided or comparisons, key=lambda comparison: comparison.estimate.low)
+    worst = min(undecided or comparisons, key=lambda each: each.estimate.low)
     if undecided:
         cause = worst.estimate.doubt or f"{metric} difference {worst.estimate.value:+.3f} ({interval(worst.estimate, signed=True)})"
         summary = f"{worst.name} is inconclusive for {margin}: {cause}"
@@ -156,21 +156,13 @@ def _decide(evidence: Evidence, params: Params, champion: str, comparisons: list
         summary = f"on {len(comparisons)} past test {sets} the {metric} is within {margin} of that of {champion}"
     shown = transfer or worst.estimate
     overall = f"backward transfer {shown.value:+.3f} ({interval(shown, signed=True)}) over {len(comparisons)} past test {sets}"
-    return result(
-        "forgetting",
-        Outcome.INCONCLUSIVE if undecided or missing else Outcome.PASS,
-        "; ".join([*(f"missing: {past}" for past in missing), summary]),
-        f"backward transfer of {metric}" if transfer else f"{metric} on {worst.name}",
-        shown,
-        -params.margin,
-        evidence,
-        change=_RESTORE
-        if missing
-        else f"PASS with a margin above {max(-min(comparison.estimate.low for comparison in comparisons), 0):.3f}",
-        hypotheses=tuple(_worse(comparison, metric, champion) for comparison in comparisons),
-        notes=(overall,) if transfer else (),
-        tables=(_table(evidence, comparisons),),
-    )
+    outcome = Outcome.INCONCLUSIVE if undecided or missing else Outcome.PASS
+    reason = "; ".join([*(f"missing: {past}" for past in missing), summary])
+    judged = f"backward transfer of {metric}" if transfer else f"{metric} on {worst.name}"
+    hypotheses = tuple(worse(metric, champion, each.p, each.estimate, f" on {each.name}") for each in comparisons)
+    change = _RESTORE if missing else f"PASS with a margin above {max(-min(each.estimate.low for each in comparisons), 0):.3f}"
+    details = {"notes": (overall,) if transfer else (), "tables": (_table(evidence, comparisons),), "change": change}
+    return result("forgetting", outcome, reason, judged, shown, -params.margin, evidence, hypotheses=hypotheses, **details)
 
 
 def _transfer(evidence: Evidence, comparisons: list[_Comparison]) -> Estimate | None:
@@ -181,33 +173,14 @@ def _transfer(evidence: Evidence, comparisons: list[_Comparison]) -> Estimate | 
     return backward_transfer(gains, [comparison.groups for comparison in comparisons], evidence.confidence)
 
 
-def _worse(comparison: _Comparison, metric: str, champion: str) -> Hypothesis:
-    loss = f"{-comparison.estimate.value:.3f} ({interval(comparison.estimate, signed=True)})"
-    reason = f"{metric} on {comparison.name} is worse than that of {champion} by {loss}"
-    return hypothesis(f"{metric} on {comparison.name} worse than {champion}", reason, comparison.p, metric, comparison.estimate)
-
-
 def _table(evidence: Evidence, comparisons: list[_Comparison]) -> ReportTable:
     columns = ("past test set", "rows", "left out", "candidate", "champion", "difference", "low", "high", "p")
-    rows = tuple(
-        (
-            *(comparison.name, comparison.rows, comparison.left_out),
-            *(
-                round(value, 4)
-                for value in (
-                    comparison.candidate,
-                    comparison.champion,
-                    comparison.estimate.value,
-                    comparison.estimate.low,
-                    comparison.estimate.high,
-                )
-            ),
-            float(f"{comparison.p:.4g}"),
-        )
-        for comparison in comparisons
-    )
+    rows = []
+    for each in comparisons:
+        scores = each.candidate, each.champion, each.estimate.value, each.estimate.low, each.estimate.high
+        rows.append((each.name, each.rows, each.left_out, *(round(score, 4) for score in scores), float(f"{each.p:.4g}")))
     title = f"{evidence.main_metric.capitalize()} on past test sets, {evidence.confidence * 100:.0f} % intervals"
-    return ReportTable(title=title, columns=columns, rows=rows)
+    return ReportTable(title=title, columns=columns, rows=tuple(rows))
 
 
 def _candidate_table(evidence: Evidence) -> tuple[ReportTable, ...]:

@@ -11,7 +11,8 @@ from pydantic import Field
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.core.errors import shorten
-from components.gates.support import Evidence, GateSection, Need, TrainingRows, interval
+from components.gates.support import Evidence, GateSection, Need, inconclusive, interval
+from components.gates.support.evidence import TrainingRows
 from components.gates.support.leak_probe import probe
 from components.gates.support.learned_rows import CANDIDATE_ROWS, measure_exposure, rows_name
 from components.gates.support.noninferiority import common_rows
@@ -86,7 +87,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     exposure = evidence.exposure
     if exposure is None:
         if isinstance(table := test_rows(evidence), str):
-            return GateResult(gate="leakage", outcome=Outcome.INCONCLUSIVE, reason=table)
+            return inconclusive("leakage", table)
         exposure = measure_exposure(table, evidence.train, evidence.training_rows, params.near_duplicate)
     rows = exposure.rows
     repeats = repeated(rows, evidence.one_answer)
@@ -183,18 +184,9 @@ def _probe(evidence: Evidence, train: pd.DataFrame, rows: pd.DataFrame, params: 
         return ()
     share = f"{max(leak.share, 0.0):.1%}".replace("%", " %")
     limit = f"gates.leakage.max_exact_share + max_near_share {allowed:g}"
-    return (
-        Hypothesis(
-            name="permuted labels are predictable",
-            says=f"permuted labels are predictable as if {share} of the test texts were training texts, above {limit}",
-            p=leak.p,
-            metric="share of test texts",
-            estimate=leak.share,
-            low=leak.low,
-            high=leak.high,
-            n=leak.texts,
-        ),
-    )
+    says = f"permuted labels are predictable as if {share} of the test texts were training texts, above {limit}"
+    ends = {"estimate": leak.share, "low": leak.low, "high": leak.high, "n": leak.texts}
+    return (Hypothesis(name="permuted labels are predictable", says=says, p=leak.p, metric="share of test texts", **ends),)
 
 
 def _decide(

@@ -3,14 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from components.artifacts.predictions import Predictions, answer_distance
 from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import Evidence, GateSection, Need
+from components.gates.support import Evidence, GateSection, Need, inconclusive
+from components.stats.units import Bools, Floats
 
 NEEDS: frozenset[Need] = frozenset({"served"})
 SHOWN = 20
@@ -35,27 +35,28 @@ class _Compared(NamedTuple):
     ids: list[str]
     evaluated: list[str]
     served: list[str]
-    difference: npt.NDArray[np.float64]
-    differs: npt.NDArray[np.bool_]
+    difference: Floats
+    differs: Bools
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every answer is the evaluated one and every malformed request gets a 4xx, else FAIL (counted, not estimated)."""
     served = evidence.served
     if served is None:
-        return _inconclusive("no request was sent to a scoring server", "run `retune judge`")
+        return inconclusive("servability", "no request was sent to a scoring server", change="run `retune judge`")
     if served.fault is not None:
         reason = f"{served.version} could not be served: {served.fault}"
         if served.outside:
-            return _inconclusive(reason, "another attempt: `retune run` or `retune judge`").model_copy(update={"may_pass": True})
+            return inconclusive("servability", reason, change="another attempt: `retune run` or `retune judge`", may_pass=True)
         return _result(Outcome.FAIL, reason, served)
     compared = _compare(evidence.candidate, served, params.tolerance)
     if isinstance(compared, str):
-        return _inconclusive(compared, "run `retune judge` again")
+        return inconclusive("servability", compared, change="run `retune judge` again")
     if faults := _faults(served, compared, params):
         return _result(Outcome.FAIL, "; ".join(faults), served, compared, params.tolerance)
     if not compared.ids or not served.malformed:
-        return _inconclusive("no test row, or no malformed request, was sent to the scoring server", "gates.servability.rows above 0")
+        reason = "no test row, or no malformed request, was sent to the scoring server"
+        return inconclusive("servability", reason, change="gates.servability.rows above 0")
     reason = (
         f"{len(compared.ids)} served answers are the evaluated ones (largest difference {np.max(compared.difference):.1e}, "
         f"gates.servability.tolerance {params.tolerance:g}), and {len(served.malformed)} malformed requests were rejected"
@@ -114,10 +115,6 @@ def _accepted(served: ServedAnswers) -> list[str]:
         for name, status in served.malformed.items()
         if status is None or not 400 <= status < 500
     ]
-
-
-def _inconclusive(reason: str, change: str) -> GateResult:
-    return GateResult(gate="servability", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change)
 
 
 def _result(

@@ -10,22 +10,13 @@ from pydantic import Field
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates.support import Evidence, GateSection, hypothesis, interval, result
-from components.gates.support.slicing import (
-    Bools,
-    Slice,
-    by_column,
-    by_length,
-    by_rare_words,
-    by_values,
-    is_large,
-    required_size,
-    test_rows,
-)
+from components.artifacts.verdict import GateResult, Outcome
+from components.gates.support import Evidence, GateSection, inconclusive, interval, result
+from components.gates.support.noninferiority import worse
+from components.gates.support.slicing import Slice, by_column, by_length, by_rare_words, by_values, is_large, required_size, test_rows
 from components.stats.proportions import proportion_difference
 from components.stats.significance import fewer_right
-from components.stats.units import Units
+from components.stats.units import Bools, Units
 
 BuiltIn = Literal["length", "label", "rare_words", "source", "task"]
 
@@ -70,7 +61,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if the slices can be compared, else INCONCLUSIVE; a worse score on a large slice rejects."""
     rows = test_rows(evidence)
     if isinstance(rows, str):
-        return GateResult(gate="slices", outcome=Outcome.INCONCLUSIVE, reason=rows)
+        return inconclusive("slices", rows)
     slices, notes = _slices(rows, evidence, params)
     fault = _unknown_columns(rows, params)
     champion = evidence.champion
@@ -78,7 +69,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         fault = fault or evidence.champion_fault
         details: dict[str, Any] = {"notes": notes, "tables": (_candidate_table(evidence, slices),)}
         if fault:
-            return GateResult(gate="slices", outcome=Outcome.INCONCLUSIVE, reason=fault, **details)
+            return inconclusive("slices", fault, **details)
         return GateResult.not_asked("slices", f"there is no champion yet; the table shows {len(slices)} slices", **details)
     if evidence.classes and (new := int(np.sum(~np.isin(evidence.candidate.expected, champion.predictions.labels)))):
         notes = (*notes, f"{new:,} rows with a label that the champion does not have are excluded")
@@ -113,10 +104,9 @@ def _slices(rows: pd.DataFrame, evidence: Evidence, params: Params) -> tuple[lis
 
 def _unknown_columns(rows: pd.DataFrame, params: Params) -> str | None:
     """Describe the configured columns that do not exist."""
-    if not (missing := [name for name in params.columns if name not in rows.columns]):
-        return None
+    missing = [name for name in params.columns if name not in rows.columns]
     available = ", ".join(name for name in rows.columns if name not in ("id", "text"))
-    return f"gates.slices.columns: no column {', '.join(map(repr, missing))}; available: {available}"
+    return f"gates.slices.columns: no column {', '.join(map(repr, missing))}; available: {available}" if missing else None
 
 
 def _compare(evidence: Evidence, champion: Predictions, part: Slice, min_rows: int) -> _Comparison | None:
@@ -166,33 +156,18 @@ def _decide(
     """Return the result for the compared slices, the worst first."""
     large, small = ([each for each in comparisons if each.large is size] for size in (True, False))
     table = _table(evidence, comparisons, len(large))
-    by_groups = evidence.units.grouped
     if small and small[0].estimate.value < 0:
         notes = (*notes, f"the worst of {len(small)} smaller slices, which cannot reject: {small[0]}")
     if not large:
-        reason = fault or f"no slice has {required_size(by_groups, params.min_rows, 'slices')}"
-        change = "a test set with more groups" if by_groups else "a larger test set, or gates.slices.min_rows of 50"
-        return GateResult(gate="slices", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change, notes=notes, tables=(table,))
+        reason = fault or f"no slice has {required_size(evidence.units.grouped, params.min_rows, 'slices')}"
+        change = "a test set with more groups" if evidence.units.grouped else "a larger test set, or gates.slices.min_rows of 50"
+        return inconclusive("slices", reason, change=change, notes=notes, tables=(table,))
     summary = f"{len(large)} slices compared with {champion}; the worst is {large[0]}"
-    return result(
-        "slices",
-        Outcome.INCONCLUSIVE if fault else Outcome.PASS,
-        f"{fault}. {summary}" if fault else summary,
-        evidence.main_metric,
-        large[0].estimate,
-        0.0,
-        evidence,
-        change="FAIL if a slice's difference is significantly below 0, corrected over all gates",
-        hypotheses=tuple(_worse(each, champion) for each in large),
-        notes=(f"the worst slice: {large[0]}", *notes),
-        tables=(table,),
-    )
-
-
-def _worse(part: _Comparison, champion: str) -> Hypothesis:
-    loss = f"{-part.estimate.value:.3f} ({interval(part.estimate, signed=True)})"
-    reason = f"{part.metric} on {part.name} is worse than that of {champion} by {loss}"
-    return hypothesis(f"{part.metric} on {part.name} worse than {champion}", reason, part.p, part.metric, part.estimate)
+    outcome, reason = (Outcome.INCONCLUSIVE, f"{fault}. {summary}") if fault else (Outcome.PASS, summary)
+    hypotheses = tuple(worse(each.metric, champion, each.p, each.estimate, f" on {each.name}") for each in large)
+    change = "FAIL if a slice's difference is significantly below 0, corrected over all gates"
+    details = {"notes": (f"the worst slice: {large[0]}", *notes), "tables": (table,), "change": change}
+    return result("slices", outcome, reason, evidence.main_metric, large[0].estimate, 0.0, evidence, hypotheses=hypotheses, **details)
 
 
 def _table(evidence: Evidence, comparisons: list[_Comparison], tests: int) -> ReportTable:
@@ -221,11 +196,8 @@ def _candidate_table(evidence: Evidence, slices: list[Slice]) -> ReportTable:
         for part in slices
         if part.rows.any()
     ]
-    return ReportTable(
-        title=f"{metric.capitalize()} by slice",
-        columns=("slice", "rows", "groups", "candidate"),
-        rows=tuple(sorted(rows, key=lambda row: row[3])),
-    )
+    columns = ("slice", "rows", "groups", "candidate")
+    return ReportTable(title=f"{metric.capitalize()} by slice", columns=columns, rows=tuple(sorted(rows, key=lambda row: row[3])))
 
 
 def _round(value: float) -> float:

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import LEVEL, Evidence, GateSection, Need
+from components.gates.support import LEVEL, Evidence, GateSection, Need, inconclusive
 
 NEEDS: frozenset[Need] = frozenset({"candidate_number"})
 
@@ -36,8 +36,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         change = f"INCONCLUSIVE after {remaining} more candidates"
         reason = f"{position}, each decided at {evidence.level:.2%}"
         return GateResult(gate="test_budget", outcome=Outcome.PASS, reason=reason, change=change, notes=evidence.budget_notes)
-    change = f"a test set with at most {params.shared:.0%} previously judged rows (gates.test_budget.shared): newly labelled rows".replace(
-        "%", " %"
-    )
+    judged = f"at most {params.shared:.0%} previously judged rows".replace("%", " %")
+    change = f"a test set with {judged} (gates.test_budget.shared): newly labelled rows"
     reason = f"{position}: the test set is used up, label more rows or start a new test set"
-    return GateResult(gate="test_budget", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change, notes=evidence.budget_notes)
+    return inconclusive("test_budget", reason, change=change, notes=evidence.budget_notes)

@@ -47,7 +47,7 @@ class Units:
 
     def sums(self, values: npt.ArrayLike) -> Floats:
         """Return the sum of `values` (rows,) in each unit."""
-        return np.bincount(self.index, weights=np.asarray(values, dtype=np.float64), minlength=self.count)
+        return np.bincount(self.index, weights=np.asarray(values, dtype=np.float64), minlength=self.count).astype(np.float64)
 
     def mean_variance(self, values: Floats) -> float:
         """Return the delete-one-unit jackknife variance of the mean of `values` (rows,); of at least two units."""

@@ -99,38 +99,23 @@ def calibrate(model: Path, task: tasks.Task, spec: ModelSpec, learn: Path) -> Te
 
 def training_record(result: TrainResult, settings: TrainParams, weights: str, temperature: Temperature | None = None) -> Training:
     """Return the record of the training: settings, hardware and results."""
+    same = {name: value for name, value in vars(result).items() if name in Training.model_fields}
     return Training(
         settings=settings.model_dump(),
-        threads=result.threads,
-        device=result.device,
-        precision=result.precision,
-        parameters=result.parameters,
-        steps=result.steps,
-        epochs=result.epochs,
-        best_step=result.best_step,
         metric=settings.metric,
-        best_value=result.best_value,
-        stopped_by=result.stopped_by,
-        resumed=result.resumed,
-        seconds=result.seconds,
-        examples_per_second=result.examples_per_second,
         peak_memory_mib=hardware.peak_memory_mib(),
         weights_sha256=weights,
         temperature=temperature.value if temperature else 1.0,
         validation_nll=(temperature.before, temperature.after) if temperature else None,
+        **same,
     )
 
 
 def _identity(learn: Path, base: Path, task: str, settings: TrainParams) -> str:
     """Return the name of the checkpoint folder: a digest of everything that the weights depend on, hardware included."""
     machine = [hardware.set_threads(settings.threads), hardware.device(), hardware.precision(settings)]
-    inputs = [
-        digest_folder(learn),
-        digest_folder(base, exclude=["manifest.json"]),
-        digest_code(f"model/tasks/{task}", "model/methods"),
-        task,
-    ]
-    return digest_value([*inputs, *machine, settings.model_dump(exclude={"lora_store"})])[:16]
+    inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(f"model/tasks/{task}", "model/methods")]
+    return digest_value([*inputs, task, *machine, settings.model_dump(exclude={"lora_store"})])[:16]
 
 
 def _listed(settings: TrainParams) -> str:

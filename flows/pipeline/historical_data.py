@@ -18,7 +18,7 @@ from components.core.similarity import row_key, similar_pairs
 from components.core.temporary import temporary
 from components.core.text import grouped, label_reader, text_key
 from components.data.snapshot import take_snapshot
-from components.gates.support import TrainingRows
+from components.gates.support.evidence import TrainingRows
 from components.ledger import Entry
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access

@@ -219,19 +219,14 @@ def result(
 ) -> GateResult:
     """Return a gate's result with the estimate, its interval and the method; `fields` are further fields of `GateResult`."""
     level = f"{evidence.level:.1%}".replace(".0%", "%").replace("%", " %")
-    return GateResult(
-        gate=gate,
-        outcome=outcome,
-        reason=reason,
-        metric=metric,
-        estimate=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        threshold=threshold,
-        n=estimate.n,
-        method=f"{estimate.method}; {evidence.confidence * 100:.0f} % interval, each end a one-sided {level} bound",
-        **fields,
-    )
+    method = f"{estimate.method}; {evidence.confidence * 100:.0f} % interval, each end a one-sided {level} bound"
+    fields |= {"threshold": threshold, "method": method}
+    return GateResult(gate=gate, outcome=outcome, reason=reason, metric=metric, **measured(estimate), **fields)
+
+
+def inconclusive(gate: str, reason: str, **fields: Any) -> GateResult:
+    """Return the result of a gate that cannot decide, without an estimate."""
+    return GateResult(gate=gate, outcome=Outcome.INCONCLUSIVE, reason=reason, **fields)
 
 
 def hypothesis(name: str, reason: str, p: float, metric: str, estimate: Estimate) -> Hypothesis:
@@ -240,9 +235,12 @@ def hypothesis(name: str, reason: str, p: float, metric: str, estimate: Estimate
     A p-value that cannot be computed counts as 1, that is as no evidence against the candidate.
     """
     usable = p if np.isfinite(p) and not estimate.doubt else 1.0
-    return Hypothesis(
-        name=name, says=reason, p=usable, metric=metric, estimate=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n
-    )
+    return Hypothesis(name=name, says=reason, p=usable, metric=metric, **measured(estimate))
+
+
+def measured(estimate: Estimate) -> dict[str, Any]:
+    """Return the fields of a result or hypothesis that describe an estimate."""
+    return {"estimate": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 
 def interval(estimate: Estimate, signed: bool = False) -> str:

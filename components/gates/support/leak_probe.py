@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy
 
 from components.core.similarity import words
-
-Ints = npt.NDArray[np.int64]
+from components.stats.units import Ints
 
 PERMUTATIONS = 20
 _COMMON = 50  # a word in more training texts than this is ignored

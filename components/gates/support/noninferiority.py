@@ -32,20 +32,20 @@ def compare(
         outcome, reason = Outcome.PASS, f"{gap} is within {limit}" if threshold < 0 else f"{gap} is above {limit}"
     else:
         outcome, reason = Outcome.INCONCLUSIVE, f"{gap} is inconclusive for {limit}; {_needed(evidence, estimate, margin)[1]}"
-    hypotheses = [_worse(evidence, other, metric, name, within_margin=outcome is Outcome.PASS)]
-    hypotheses += [_worse(evidence, other, extra, name) for extra in also if extra != metric]
-    return result(
-        gate,
-        outcome,
-        reason,
-        metric,
-        estimate,
-        threshold,
-        evidence,
-        change=_change(estimate, threshold, evidence, margin),
-        hypotheses=tuple(hypotheses),
-        notes=tuple(_notes(evidence, other, metric, estimate)),
-    )
+    # If the margin is proven, the hypothesis stays in the family and cannot reject.
+    p = 1.0 if outcome is Outcome.PASS else evidence.difference_below(metric, other)
+    hypotheses = [worse(metric, name, p, estimate)]
+    for extra in (extra for extra in also if extra != metric):
+        hypotheses.append(worse(extra, name, evidence.difference_below(extra, other), evidence.difference(extra, other)))
+    change, notes = _change(estimate, threshold, evidence, margin), tuple(_notes(evidence, other, metric, estimate))
+    details = {"hypotheses": tuple(hypotheses), "change": change, "notes": notes}
+    return result(gate, outcome, reason, metric, estimate, threshold, evidence, **details)
+
+
+def worse(metric: str, champion: str, p: float, estimate: Estimate, where: str = "") -> Hypothesis:
+    """Return the hypothesis "worse than the champion", on all rows or on those that ` on …` describes."""
+    reason = f"{metric}{where} is worse than that of {champion} by {-estimate.value:.3f} ({interval(estimate, signed=True)})"
+    return hypothesis(f"{metric}{where} worse than {champion}", reason, p, metric, estimate)
 
 
 def common_rows(evidence: Evidence, other: Predictions, reference: ReferenceModel) -> tuple[Evidence, Predictions] | None:
@@ -67,14 +67,6 @@ def unknown_labels(evidence: Evidence, other: Predictions, reference: ReferenceM
     removed = sorted(set(other.labels) - set(evidence.candidate.labels))
     parts = [f"only the candidate knows {', '.join(new)}"] * bool(new)
     return "; ".join(parts + [f"only the other model knows {', '.join(removed)}"] * bool(removed))
-
-
-def _worse(evidence: Evidence, other: Predictions, metric: str, name: str, within_margin: bool = False) -> Hypothesis:
-    """Return the hypothesis "worse"; if the margin is proven, it stays in the family and cannot reject."""
-    estimate = evidence.difference(metric, other)
-    reason = f"{metric} is worse than that of {name} by {-estimate.value:.3f} ({interval(estimate, signed=True)})"
-    p = 1.0 if within_margin else evidence.difference_below(metric, other)
-    return hypothesis(f"{metric} worse than {name}", reason, p, metric, estimate)
 
 
 def _needed(evidence: Evidence, estimate: Estimate, margin: float) -> tuple[bool, str]:

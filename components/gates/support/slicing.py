@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from components.core.similarity import words
 from components.gates.support.evidence import Evidence
-from components.stats.units import MIN_GROUPS, Units
-
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+from components.stats.units import MIN_GROUPS, Bools, Floats, Units
 
 MOST_VALUES = 50
 MISSING = "(none)"
@@ -71,7 +67,8 @@ def by_length(rows: pd.DataFrame) -> list[Slice]:
 def by_rare_words(rows: pd.DataFrame, train: pd.DataFrame) -> list[Slice]:
     """Return the thirds of the rows by the share of words that occur fewer than `RARE` times in the training texts."""
     counts = Counter(chain.from_iterable(words(text) for text in train["text"]))
-    shares = [_share([counts[word] < RARE for word in words(text)]) for text in rows["text"]]
+    rare = [[counts[word] < RARE for word in words(text)] for text in rows["text"]]
+    shares = [sum(part) / len(part) if part else 1.0 for part in rare]
     return _thirds("rare words", np.array(shares, dtype=np.float64) * 100, "% of the words", ("few", "some", "many"))
 
 
@@ -83,10 +80,6 @@ def is_large(units: Units, by_groups: bool, min_rows: int) -> bool:
 def required_size(by_groups: bool, min_rows: int, gate: str) -> str:
     """Format the size that `is_large` requires."""
     return f"{MIN_GROUPS} groups" if by_groups else f"{min_rows} rows (gates.{gate}.min_rows)"
-
-
-def _share(rare: list[bool]) -> float:
-    return sum(rare) / len(rare) if rare else 1.0
 
 
 def _thirds(dimension: str, values: Floats, unit: str, names: tuple[str, str, str]) -> list[Slice]:

@@ -57,9 +57,7 @@ class History(TrainerCallback):
     """Appends a JSON line for each log and each evaluation and flushes it, so that a long training can be followed."""
 
     def __init__(self, path: Path, clock: TimeLimit) -> None:
-        """Append to `path`."""
-        self._path = path
-        self._clock = clock
+        self._path, self._clock = path, clock
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         """Write step, epoch, seconds, and the loss with its learning rate or the metrics of an evaluation."""
@@ -87,9 +85,7 @@ class Progress(TrainerCallback):
     """Logs plain progress lines, because stage output is a pipe under DVC and Prefect, not a terminal."""
 
     def __init__(self) -> None:
-        """Start without a log."""
-        self._started = self._last = 0.0
-        self._first = 0
+        self._started, self._last, self._first = 0.0, 0.0, 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Store time and step of the start."""
@@ -116,9 +112,7 @@ class CheckpointSealer(TrainerCallback):
     """Makes a checkpoint valid: adds the history so far and writes the manifest last."""
 
     def __init__(self, clock: TimeLimit, history: Path | None) -> None:
-        """Add the seconds of `clock` and a copy of `history` to each checkpoint."""
-        self._clock = clock
-        self._history = history
+        self._clock, self._history = clock, history
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Seal the checkpoint of this step."""
@@ -129,15 +123,11 @@ class CheckpointSealer(TrainerCallback):
 
 
 class EvalObserver(TrainerCallback):
-    """Passes each evaluation's metric to a callback, which may raise to stop the training."""
+    """Passes each evaluation's metric to a callback, which may raise to stop the training, and keeps the best value."""
 
     def __init__(self, metric: str, watch: Watch | None) -> None:
-        """Report `metric` to `watch`, and keep the best value."""
-        self._metric = f"eval_{metric}"
-        self._watch = watch
-        self.count = 0
-        self.best_value = -math.inf
-        self.best_step = 0
+        self._metric, self._watch = f"eval_{metric}", watch
+        self.count, self.best_value, self.best_step = 0, -math.inf, 0
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any) -> None:
         """Count the evaluation and report it."""

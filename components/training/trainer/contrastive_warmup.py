@@ -58,10 +58,8 @@ class ContrastiveStart(TrainerCallback):
 
     def __init__(self, steps: int, every: int, epoch: int, vectors: Vectors) -> None:
         """Last for `steps`, with `epoch` steps per epoch; then evaluate every `every` steps. `vectors` is the task's function."""
-        self.steps = steps
-        self.epochs = steps / epoch
-        self._every = every
-        self._vectors = vectors
+        self.steps, self.epochs = steps, steps / epoch
+        self._every, self._vectors = every, vectors
 
     def lasts(self, state: TrainerState) -> bool:
         """Return whether the next step belongs to the start."""

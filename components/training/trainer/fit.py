@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from components.artifacts.training import ModelSpec
+from components.core.errors import BadModel
 from components.core.temporary import temporary
 from components.model import methods
 from components.model.methods import lora
@@ -22,7 +23,6 @@ from components.training.trainer import checkpoints, hardware
 from components.training.trainer.callbacks import CheckpointSealer, EvalObserver, History, NaNGuard, Progress, TimeLimit, Watch
 from components.training.trainer.contrastive_warmup import ContrastiveStart
 from components.training.trainer.data import PreparedSplits
-from components.training.trainer.dropout import set_dropout
 from components.training.trainer.optimizers import Plateau
 from components.training.trainer.settings import TrainParams, check_fields, check_metric
 from components.training.trainer.trainer import FineTuner
@@ -99,7 +99,9 @@ def fit(
         trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, observer, keep, start), start)
         if checkpoint and keep:
             log.info("resuming from %s, %.0f s trained so far", checkpoint[0], checkpoint[1].seconds)
-            _restore_history(checkpoint[0], keep.history)
+            history = checkpoint[0] / checkpoints.HISTORY
+            if history.exists():  # the output folder was emptied since
+                keep.history.write_bytes(history.read_bytes())
         speed = _run(trainer, checkpoint)
         if not keep:
             trainer.use_average()
@@ -140,11 +142,8 @@ def _trainer(
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     if settings.accumulation > 1 and (task.compares_rows or start):
-        log.warning(
-            "train.accumulation %d: rows are compared within a forward pass of %d, not within a step",
-            settings.accumulation,
-            settings.batch_size,
-        )
+        text = "train.accumulation %d: rows are compared within a forward pass of %d, not within a step"
+        log.warning(text, settings.accumulation, settings.batch_size)
     trainer = FineTuner(
         settings,
         task.loss(learn.spec, settings.label_smoothing),
@@ -162,6 +161,29 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
     _log_size(settings.method, trainer)
     return trainer
+
+
+def set_dropout(model: Any, share: float) -> None:
+    """Set every dropout of `model` to `share`, also in its config, which is saved with it.
+
+    The names differ between architectures, but all contain `dropout`; the value is in a Dropout module, or in a float of an attention.
+
+    Raises:
+        BadModel: the model has no dropout.
+    """
+    count = 0
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p, count = share, count + 1
+        for name, value in vars(part).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(part, name, share)
+                count += 1
+    if not count:
+        raise BadModel(f"{type(model).__name__} has no dropout to set; set train.dropout to null")
+    for name, value in vars(model.config).items():
+        if "dropout" in name and (isinstance(value, float) or (name == "classifier_dropout" and value is None)):
+            setattr(model.config, name, share)
 
 
 def _log_size(method: str, trainer: FineTuner) -> None:
@@ -184,9 +206,8 @@ def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, eval
     cuda = hardware.device() == "cuda"
     return TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=before
-        + settings.epochs
-        - (1e-9 if before else 0),  # Trainer rounds the steps up, and the sum may be slightly too large
+        # Trainer rounds the steps up, and the sum may be slightly too large.
+        num_train_epochs=before + settings.epochs - (1e-9 if before else 0),
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=max(settings.batch_size, evaluation_batch),
         gradient_accumulation_steps=settings.accumulation,
@@ -265,18 +286,8 @@ def _callbacks(
 
 def _compute_metrics(task: Task, spec: ModelSpec) -> Any:
     def compute(answers: EvalPrediction) -> Mapping[str, float]:
-        return task.validate(np.asarray(answers.predictions), _labels(answers.label_ids), spec)
+        labels: Any = answers.label_ids  # several tensors, such as starts and ends of answers, become columns
+        labels = np.stack(labels, axis=-1) if isinstance(labels, tuple) else np.asarray(labels)
+        return task.validate(np.asarray(answers.predictions), labels, spec)
 
     return compute
-
-
-def _labels(labels: Any) -> npt.NDArray[Any]:
-    """Return the labels as one array; several tensors, such as starts and ends of answers, become columns."""
-    return np.stack(labels, axis=-1) if isinstance(labels, tuple) else np.asarray(labels)
-
-
-def _restore_history(checkpoint: Path, history: Path) -> None:
-    """Restore the history of the time of the checkpoint, because the output folder was emptied since."""
-    copy = checkpoint / checkpoints.HISTORY
-    if copy.exists():
-        history.write_bytes(copy.read_bytes())

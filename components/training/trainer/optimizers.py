@@ -47,14 +47,9 @@ def parameter_groups(model: Any, decayed: Collection[str], settings: TrainParams
     for name, weights in model.named_parameters():
         if weights.requires_grad:
             groups[top - depth.get(name, top), name not in decayed].append(weights)
-    return [
-        {
-            "params": weights,
-            "lr": settings.learning_rate * settings.layer_decay**below,
-            "weight_decay": 0.0 if bare else settings.weight_decay,
-        }
-        for (below, bare), weights in sorted(groups.items(), key=lambda group: group[0])
-    ]
+    rate, decay, factor = settings.learning_rate, settings.weight_decay, settings.layer_decay
+    ordered = sorted(groups.items(), key=lambda group: group[0])
+    return [{"params": w, "lr": rate * factor**below, "weight_decay": 0.0 if bare else decay} for (below, bare), w in ordered]
 
 
 class WarmPlateau(LRScheduler):
@@ -65,12 +60,8 @@ class WarmPlateau(LRScheduler):
 
     def __init__(self, optimizer: torch.optim.Optimizer, warmup: int, factor: float, patience: int) -> None:
         """Rise over `warmup` steps; tolerate `patience` evaluations without improvement."""
-        self._warmup = warmup
-        self._factor = factor
-        self._patience = patience
-        self.scale = 1.0
-        self.best = -math.inf
-        self.worse = 0
+        self._warmup, self._factor, self._patience = warmup, factor, patience
+        self.scale, self.best, self.worse = 1.0, -math.inf, 0
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | torch.Tensor]:
@@ -94,7 +85,6 @@ class Plateau(TrainerCallback):
     """Passes each evaluation's metric to the schedule."""
 
     def __init__(self, metric: str) -> None:
-        """Report `metric`."""
         self._metric = f"eval_{metric}"
 
     def on_evaluate(

@@ -130,7 +130,9 @@ class TrainSection(Section):
         parts = split(raw) if isinstance(raw, Mapping) else {"fixed": raw, "tuned": ()}
         fixed = TrainParams.parse(parts["fixed"], where)
         section = cls(fixed=fixed, tuned=parts["tuned"])
-        _check_conflicts(fixed, where, section.tuned)
+        defaults = {name: field.default for name, field in TrainParams.model_fields.items()}
+        if faults := setting_conflicts(fixed.model_dump(), defaults, section.tuned):
+            raise BadParams("\n".join(f"params.yaml: {where}.{fault}" for fault in faults))
         return section
 
     def settings(self, chosen: Mapping[str, Value]) -> TrainParams:
@@ -165,9 +167,3 @@ def check_fields(settings: TrainParams, refused: Mapping[str, str]) -> None:
     fields = TrainParams.model_fields
     if names := [name for name in refused if name in fields and getattr(settings, name) != fields[name].default]:
         raise BadParams("\n".join(f"params.yaml: train.{name} is set, and the task refuses it: {refused[name]}" for name in names))
-
-
-def _check_conflicts(settings: TrainParams, where: str, tuned: Sequence[str]) -> None:
-    defaults = {name: field.default for name, field in TrainParams.model_fields.items()}
-    if faults := setting_conflicts(settings.model_dump(), defaults, tuned):
-        raise BadParams("\n".join(f"params.yaml: {where}.{fault}" for fault in faults))

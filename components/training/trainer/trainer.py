@@ -51,19 +51,17 @@ class FineTuner(Trainer):
         self.model_accepts_loss_kwargs = False
         self._counts = (items or losses.count_items, losses.count_items)
         self._totals = (0.0, 0.0)
-        self._settings = settings
-        self._loss = loss
-        self._start = start
+        self._settings, self._loss, self._start = settings, loss, start
         model = self.module
         self._decayed = set(self.get_decay_parameter_names(model))
         self._origin: dict[str, torch.Tensor] = {}
         if settings.l2_sp:
-            self._origin = {
-                name: weights.detach().clone() for name, weights in losses.trainable(model, losses.pretrained_names(model)).items()
-            }
+            learning = losses.trainable(model, losses.pretrained_names(model))
+            self._origin = {name: weights.detach().clone() for name, weights in learning.items()}
             if not self._origin:
                 raise BadParams("params.yaml: train.l2_sp has no effect: train.frozen_layers freezes all layers of the base model")
-        self._average = _average(model, settings)
+        share = stochastic_average(settings.swa) if settings.swa else moving_average(settings.ema) if settings.ema else None
+        self._average = WeightAverage(model, share) if share else None
         if self._average:
             self.add_callback(self._average)
         own = settings.method_settings()
@@ -156,9 +154,8 @@ class FineTuner(Trainer):
         penalty = torch.zeros((), device=self.args.device)
         if self._settings.l1:
             penalty = penalty + self._settings.l1 * losses.l1_norm(losses.trainable(self.module, self._decayed))
-        if self._settings.l2_sp and (
-            now := losses.trainable(self.module, self._origin.keys())
-        ):  # empty while everything but the head is frozen
+        now = losses.trainable(self.module, self._origin.keys())
+        if now:  # empty without l2_sp, and while everything but the head is frozen
             penalty = penalty + self._settings.l2_sp * losses.half_squared_distance(now, self._origin)
         return penalty
 
@@ -180,20 +177,13 @@ class FineTuner(Trainer):
         return sampler
 
 
-def _average(model: torch.nn.Module, settings: TrainParams) -> WeightAverage | None:
-    if settings.swa:
-        return WeightAverage(model, stochastic_average(settings.swa))
-    return WeightAverage(model, moving_average(settings.ema)) if settings.ema else None
-
-
 class EpochSampler(LengthGroupedSampler):
     """Length-grouped order with its own generator, reseeded each epoch; optionally pairs of one label in the first epochs."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, set_draw: Callable[[int], None] | None = None) -> None:
         """Group `lengths` into batches of about equal length; `set_draw` is called with the seed of each epoch."""
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self._seed = seed
-        self._set_draw = set_draw
+        self._seed, self._set_draw = seed, set_draw
         self._labels, self._pairing = list[int](), 0.0
         self.set_epoch(0)
 

@@ -91,10 +91,9 @@ class TuneParams(Section):
                 faults.append(f"initial_trial.{name} is not in the space{nearest(name, list(self.space))}")
             elif not self.space[name].contains(value):
                 faults.append(f"initial_trial.{name} {value!r} is outside the range of space.{name}")
-        if not faults:
-            faults = _circular(self.space)
         if faults:
             raise ValueError("; ".join(faults))
+        sort_by_condition(self.space)
         return self
 
 
@@ -143,14 +142,6 @@ def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> 
         elif field in space and not space[field].contains(value):
             faults.append(f"space.{name}.when.{field}: {value!r} is outside the range of space.{field}")
     return faults
-
-
-def _circular(space: Mapping[str, Dimension]) -> list[str]:
-    try:
-        sort_by_condition(space)
-    except ValueError as error:
-        return [str(error)]
-    return []
 
 
 def sort_by_condition(space: Mapping[str, Dimension]) -> list[str]:

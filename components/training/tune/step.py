@@ -9,6 +9,7 @@ Torch is imported only if there is something to search.
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from components.artifacts.tuning_result import BestTrial
 from components.core.output_dir import fresh
@@ -37,24 +38,12 @@ def tune(
     space = searched(tune.space, train)
     if not space:
         log.info("nothing to tune: no field of `train` is set to `tuned`")
-        tuning_artifacts.write(fresh(out), _nothing(tune.metric), [])
+        counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0, "seconds": 0.0}
+        nothing = BestTrial(
+            study="", number=-1, metric=tune.metric, value=0.0, settings={}, importance={}, stopped_by="nothing to tune", **counts
+        )
+        tuning_artifacts.write(fresh(out), nothing, [])
         return
     from components.training.tune.run_search import search
 
     search(kind, learn, base, out, name=task, tune=tune, train=train, space=space)
-
-
-def _nothing(metric: str) -> BestTrial:
-    return BestTrial(
-        study="",
-        number=-1,
-        metric=metric,
-        value=0.0,
-        settings={},
-        complete=0,
-        pruned=0,
-        failed=0,
-        seconds=0.0,
-        importance={},
-        stopped_by="nothing to tune",
-    )

@@ -21,16 +21,9 @@ from components.training.tune.warm_start import CARRIED
 log = logging.getLogger(__name__)
 
 TRIALS = "trials.parquet"
+_TYPES = {"number": "int64", "value": "double", "seconds": "double"}
 _SCHEMA = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("state", pa.string()),
-        ("value", pa.float64()),
-        ("params", pa.string()),
-        ("seconds", pa.float64()),
-        ("intermediate", pa.string()),
-        ("note", pa.string()),
-    ]
+    {name: _TYPES.get(name, "string") for name in ("number", "state", "value", "params", "seconds", "intermediate", "note")}
 )
 
 

@@ -5,7 +5,7 @@ their value depends on is equal: data, code, base, budget of a trial, and every 
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import optuna
@@ -47,10 +47,13 @@ def warm_start(study: optuna.Study, studies: Studies, target: StudyContext) -> i
     study.set_user_attr(_CONTEXT, target.context)  # last: it implies that the others are set
     known: list[dict[str, Value]] = [dict(trial.params) for trial in study.trials]  # copied by a process that was killed
     before = len(known)
-    for source in _comparable(study.study_name, studies, target):
+    for source in studies.others(study.study_name):
+        if source.user_attrs.get(_CONTEXT) != target.context:
+            continue
         for trial in source.get_trials(states=(TrialState.COMPLETE,)):
             settings = {**source.user_attrs[_FIXED], **trial.user_attrs.get("settings", trial.params)}
-            settings["base"] = _same_base(source.user_attrs[_BASES].get(settings["base"]), target)
+            digest = source.user_attrs[_BASES].get(settings["base"])
+            settings["base"] = next((name for name, own_digest in target.bases.items() if own_digest == digest), None)
             if (params := _fitting(settings, target)) is not None and params not in known:
                 known.append(params)
                 study.add_trial(_copied(trial, params, source.study_name, target))
@@ -58,16 +61,6 @@ def warm_start(study: optuna.Study, studies: Studies, target: StudyContext) -> i
     if carried := len(known) - before:
         log.info("%d trials of earlier searches are in this space and are carried over", carried)
     return carried
-
-
-def _comparable(name: str, studies: Studies, target: StudyContext) -> Iterator[optuna.Study]:
-    """Yield the other studies with the same context, sorted by name."""
-    yield from (study for study in studies.others(name) if study.user_attrs.get(_CONTEXT) == target.context)
-
-
-def _same_base(digest: str | None, target: StudyContext) -> str | None:
-    """Return the name that the base model with these weights has in the new study."""
-    return next((name for name, own_digest in target.bases.items() if own_digest == digest), None)
 
 
 def _fitting(settings: Mapping[str, Value], target: StudyContext) -> dict[str, Value] | None:

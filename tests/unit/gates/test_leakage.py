@@ -9,7 +9,7 @@ import pytest
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.core.errors import BadParams
 from components.gates import leakage
-from components.gates.support import Evidence, TrainingRows
+from components.gates.support.evidence import Evidence, TrainingRows
 from components.gates.support.leak_probe import _excess_hits, probe
 from components.judge.multiple_testing import combine
 from tests.support.gate_cases import LABELS, against, answered, decided

@@ -16,7 +16,7 @@ from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare
 from components.data.validate.row_ids import add_ids_and_groups
 from components.gates import GatesParams
-from components.gates.support import Evidence, ReferenceModel, TrainingRows
+from components.gates.support.evidence import Evidence, ReferenceModel, TrainingRows
 from components.gates.support.learned_rows import measure_exposure, without_learned_rows
 from components.model import tasks
 from tests.support.gate_cases import LABELS, against, answered, gate, verdict

@@ -12,8 +12,7 @@ from components.model import tasks
 from components.model.support.layers import depths
 from components.training.trainer import losses
 from components.training.trainer.data import PreparedSplits
-from components.training.trainer.dropout import set_dropout
-from components.training.trainer.fit import CheckpointPaths, fit
+from components.training.trainer.fit import CheckpointPaths, fit, set_dropout
 from components.training.trainer.weight_averaging import WeightAverage, moving_average, stochastic_average
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn, spec_of
