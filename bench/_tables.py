@@ -77,7 +77,6 @@ def series_table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def key(row: Row) -> tuple[Any, ...]:
-    """Return the simulated world of a row."""
     return (row["n"], row["classes"], row["groups"], row["agreement"], row["level"])
 
 

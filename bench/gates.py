@@ -278,7 +278,6 @@ def expected_minutes(plan: Plan, todo: Sequence[Series]) -> float:
 
 
 def line(row: Row) -> str:
-    """Format a row for the terminal."""
     shares = [f"{row[name]:.3f}" if row[name] is not None else "  -  " for name in (*OUTCOMES, "coverage", "formula")]
     drift = f" drift {row['drift']:+.3f} (5 % below {row['drift_5_percent']:+.3f})" if "drift" in row else ""
     world = f"n={row['n']:<5}d={row['true_difference']:+.3f} classes={row['classes'] or '-'!s:<3}groups={row['groups']:<7}"

@@ -30,7 +30,6 @@ NEED_A_MODEL = ("servability", "cost", "behaviour")  # gates that need a running
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Judge once, and print the figures."""
     arguments = parser("panel", __doc__)
     arguments.add_argument("--rows", type=int, default=10_000)
     arguments.add_argument("--check", action="store_true", help="exit with 1 if a figure is above its limit")

@@ -34,7 +34,6 @@ class Attempt:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run all rounds, and print the figures."""
     arguments = parser("promotions", __doc__)
     arguments.add_argument("--rounds", type=int, default=200)
     arguments.add_argument("--processes", type=int, default=8)

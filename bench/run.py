@@ -29,7 +29,6 @@ MACRO_F1 = 0.70
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run twice, and print the figures."""
     arguments = parser("run", __doc__)
     arguments.add_argument("--inline", action="store_true")
     arguments.add_argument("--check", action="store_true")
@@ -45,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def missed_limits(figures: dict[str, Any]) -> list[str]:
-    """Return a line for every missed limit."""
     missed = [
         f"the {name} run took {figures[name]['seconds']} s, expected under {limit}"
         for name, limit in SECONDS.items()
@@ -115,7 +113,6 @@ def memory(process: psutil.Process) -> int:
 
 
 def retune(clone: Path, *arguments: str) -> str:
-    """Run a command in the clone and return its standard output."""
     environment = os.environ | {"PYTHONPATH": str(clone), "RETUNE_SERVER_LINGER": "60"}
     command = [sys.executable, "-m", "flows.cli", *arguments]
     return subprocess.run(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout

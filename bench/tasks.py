@@ -24,7 +24,6 @@ COLUMNS = ("example", "metric", "model", "baseline", "reaches", "difference", "i
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train every model, and print a table."""
     arguments = parser("tasks", __doc__)
     arguments.add_argument("--only", nargs="+", metavar="NAME", help="folders of examples/")
     options = arguments.parse_args(argv)
@@ -109,7 +108,6 @@ def figures(params: Path, metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the figures as a Markdown table."""
     cells = [
         (
             *(row["example"], row["metric"], f"{row['value']:.3f}", row["baseline"], f"{row['baseline_value']:.3f}"),

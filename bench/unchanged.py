@@ -22,7 +22,6 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure alternately, and print the figures."""
     arguments = parser("unchanged", __doc__)
     arguments.add_argument("--rounds", type=int, default=5)
     options = arguments.parse_args(argv)
@@ -32,7 +31,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def seconds(name: str) -> float:
-    """Return the duration of one of the commands."""
     start = time.perf_counter()
     subprocess.run(COMMANDS[name], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start

@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import Field
 
 from components.artifacts.manifest import base_folder
-from components.artifacts.metrics import ClassScore, Estimate, Metrics
+from components.artifacts.metrics import CalibrationBin, ClassScore, Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
 from components.artifacts.rows import AUGMENTED, read_rows
@@ -107,7 +107,6 @@ def compute_metrics(
 
 
 def _class_metrics(truth: ClassificationMetrics, candidate: Predictions) -> dict[str, Any]:
-    """Return the additional metrics of classes with probabilities."""
     right = candidate.predicted == candidate.expected
     confidences = candidate.probabilities.max(axis=1)
     error, debiased = calibration_error(confidences, right)
@@ -148,15 +147,10 @@ def write_tables(metrics: Metrics, candidate: Predictions, out: Path) -> None:
     (out / "scores.json").write_text(json.dumps(flatten(metrics), indent=2) + "\n", encoding="utf-8")
     pairs = zip(candidate.expected.tolist(), candidate.predicted.tolist(), strict=True)
     _write_csv(out / "confusion.csv", ("expected", "predicted"), pairs if metrics.classes else ())
-    _write_csv(
-        out / "reliability.csv", ("confidence", "accuracy", "rows"), ((b.confidence, b.accuracy, b.rows) for b in metrics.reliability)
-    )
-    columns = tuple(ClassScore.model_fields)
-    _write_csv(
-        out / "classes.csv",
-        ("label", *columns),
-        ((label, *(getattr(scores, column) for column in columns)) for label, scores in metrics.classes.items()),
-    )
+    bins = (bin.model_dump().values() for bin in metrics.reliability)
+    _write_csv(out / "reliability.csv", tuple(CalibrationBin.model_fields), bins)
+    classes = ((label, *scores.model_dump().values()) for label, scores in metrics.classes.items())
+    _write_csv(out / "classes.csv", ("label", *ClassScore.model_fields), classes)
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -196,7 +190,6 @@ def _classes(truth: ClassificationMetrics, predicted: npt.NDArray[np.int64]) -> 
 
 
 def _log_metrics(metrics: Metrics, groups: npt.NDArray[np.str_]) -> None:
-    """Log the headline metrics and their caveats."""
     log.info("%d test rows in %d groups", metrics.rows, metrics.groups)
     for metric, gain in _over_strongest(metrics).items():
         score = metrics.headline[metric]

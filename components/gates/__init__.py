@@ -33,7 +33,6 @@ def load(name: str) -> Gate:
 
 
 def _sections() -> Any:
-    """Return a settings section with one field per gate."""
     fields: dict[str, Any] = {}
     for name in available():
         params = load(name).Params

@@ -44,13 +44,11 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
 
 
 def _format(estimate: Estimate, against: str, params: Params) -> tuple[str, str]:
-    """Format the difference to a baseline, and the limit."""
     limit = f"gates.baseline.margin {params.margin:g} over {against} ({interval(estimate, signed=True)})"
     return f"{params.metric} difference {estimate.value:+.3f}", limit
 
 
 def _below(evidence: Evidence, against: str, estimate: Estimate, params: Params) -> Hypothesis:
-    """Return the hypothesis "not better than a baseline"."""
     p = evidence.difference_below(params.metric, evidence.baselines[against], params.margin)
     gain, limit = _format(estimate, against, params)
     return hypothesis(f"not better than {against}", f"{gain} is not above {limit}", p, params.metric, estimate)

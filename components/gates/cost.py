@@ -94,11 +94,9 @@ class _Limit:
 
     @property
     def description(self) -> str:
-        """The quantity with its interval."""
         return f"{self.name} {self.estimate.value:.3g}{self.unit} ({interval(self.estimate)})"
 
     def hypothesis(self) -> Hypothesis:
-        """Return the way to fail."""
         return hypothesis(self.name, f"{self.description} is beyond {self.setting}", self.p, self.name, self.estimate)
 
 
@@ -129,7 +127,6 @@ def log_ratios(candidate: Blocks, champion: Blocks, share: float) -> Floats:
 
 
 def _budgets(cost: Cost, params: Params, confidence: float, doubt: str | None) -> Iterator[_Limit]:
-    """Yield the limits with a budget in milliseconds or texts per second."""
     smallest, largest = (edge(cost.timed, key=lambda timed: timed.batch_size) for edge in (min, max))
     for budget, share, name in ((params.p50_ms, 50.0, "p50"), (params.p95_ms, 95.0, "p95")):
         if budget is not None:
@@ -178,7 +175,6 @@ def _log_quantiles(blocks: Blocks, share: float) -> Floats:
 
 
 def _throughput(blocks: Blocks, batch_size: int) -> Floats:
-    """Return the texts per second of each block."""
     return np.array([batch_size * len(block) / sum(block) for block in blocks], dtype=np.float64)
 
 

@@ -137,7 +137,6 @@ def _wider(centre: float, error: float, limit: float, freedom: float) -> float:
 
 
 def _decide(evidence: Evidence, params: Params, gaps: list[_Gap], notes: tuple[str, ...]) -> GateResult:
-    """Return the result for the gaps, the widest first."""
     table = _table(evidence, params, gaps)
     large = [gap for gap in gaps if gap.large]
     if not large:

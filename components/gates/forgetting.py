@@ -144,7 +144,6 @@ def _doubt(units: Units) -> str | None:
 
 
 def _decide(evidence: Evidence, params: Params, champion: str, comparisons: list[_Comparison], missing: tuple[str, ...]) -> GateResult:
-    """Return the result: the mean over all sets, and a hypothesis per set."""
     metric, transfer = evidence.main_metric, _transfer(evidence, comparisons)
     undecided = [each for each in comparisons if each.estimate.doubt or each.estimate.low <= -params.margin]
     margin, sets = f"gates.forgetting.margin {params.margin:g}", "set" if len(comparisons) == 1 else "sets"

@@ -142,7 +142,6 @@ def _notes(exposure: TestExposure, training_rows: Sequence[TrainingRows]) -> Ite
 
 
 def _counts(overlap: Overlap, rows: int, params: Params, one_answer: bool) -> list[_Count]:
-    """Count the candidate's copies of test rows."""
     conflicting = overlap.conflicting if one_answer else ()
     return [
         _Count("occur word for word in", CANDIDATE_ROWS, overlap.exact, rows, params.max_exact_share, "max_exact_share"),
@@ -152,13 +151,11 @@ def _counts(overlap: Overlap, rows: int, params: Params, one_answer: bool) -> li
 
 
 def _reference_count(overlap: Overlap, source: str, rows: int, params: Params) -> _Count:
-    """Count another version's copies of test rows."""
     pairs = (*overlap.exact, *overlap.near)
     return _Count("occur, or have a near copy, in", source, pairs, rows, params.max_learnt_share, "max_learnt_share")
 
 
 def _too_good(evidence: Evidence, params: Params) -> list[str]:
-    """Return the reasons why the result is suspicious."""
     doubts, metric = [], evidence.main_metric
     score = evidence.score(metric)
     if score.value > params.too_good and score.n >= _TOO_GOOD_FROM:

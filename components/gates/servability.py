@@ -109,7 +109,6 @@ def _compare_texts(candidate: Predictions, served: ServedAnswers, rows: list[int
 
 
 def _accepted(served: ServedAnswers) -> list[str]:
-    """Describe the malformed requests that did not get a 4xx."""
     return [
         f"{name!r} got {status if status is not None else 'no answer'}"
         for name, status in served.malformed.items()

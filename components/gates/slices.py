@@ -103,7 +103,6 @@ def _slices(rows: pd.DataFrame, evidence: Evidence, params: Params) -> tuple[lis
 
 
 def _unknown_columns(rows: pd.DataFrame, params: Params) -> str | None:
-    """Describe the configured columns that do not exist."""
     missing = [name for name in params.columns if name not in rows.columns]
     available = ", ".join(name for name in rows.columns if name not in ("id", "text"))
     return f"gates.slices.columns: no column {', '.join(map(repr, missing))}; available: {available}" if missing else None
@@ -133,7 +132,6 @@ def _compare(evidence: Evidence, champion: Predictions, part: Slice, min_rows: i
 
 
 def _compare_by_metric(evidence: Evidence, champion: Predictions, name: str, rows: Bools, min_rows: int) -> _Comparison:
-    """Compare by the task's first metric."""
     part, metric = evidence.take(rows), evidence.main_metric
     units = part.units
     return _Comparison(
@@ -153,7 +151,6 @@ def _compare_by_metric(evidence: Evidence, champion: Predictions, name: str, row
 def _decide(
     evidence: Evidence, params: Params, champion: str, comparisons: list[_Comparison], notes: tuple[str, ...], fault: str | None
 ) -> GateResult:
-    """Return the result for the compared slices, the worst first."""
     large, small = ([each for each in comparisons if each.large is size] for size in (True, False))
     table = _table(evidence, comparisons, len(large))
     if small and small[0].estimate.value < 0:

@@ -39,7 +39,6 @@ def combine(results: Sequence[GateResult]) -> tuple[Outcome, str]:
 
 
 def _summary(results: Sequence[GateResult]) -> str:
-    """Return the reason of a PASS."""
     judging = [result for result in results if result.asked]
     required = sum(result.role is Role.REQUIRED for result in judging)
     blocking = [result for result in judging if result.role is Role.BLOCKING]

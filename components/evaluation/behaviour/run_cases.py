@@ -75,7 +75,6 @@ class _Answers:
         self._predicted, self._probabilities = answers.predicted, answers.probabilities
 
     def has_label(self, case: Case) -> bool:
-        """Return whether this version has the case's label, if any."""
         return case.label is None or case.label in self.labels
 
     def reply(self, case: Case) -> CaseReply:

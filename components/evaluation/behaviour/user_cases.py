@@ -112,7 +112,6 @@ def _mapping(path: Path) -> dict[Any, Any]:
 
 
 def _parse(section: type[Section], raw: object, where: str, labels: Sequence[str] | None) -> tuple[list[Section], list[str]]:
-    """Return the case, or its faults."""
     if not isinstance(raw, dict):
         return [], [f"{where}: expected a mapping with {', '.join(section.model_fields)}, found {type(raw).__name__}"]
     try:

@@ -26,7 +26,6 @@ def setting_conflicts(settings: Mapping[str, Any], defaults: Mapping[str, Any], 
 
 
 def _unread(settings: Mapping[str, Any], changed: Collection[str], tuned: Collection[str]) -> list[str]:
-    """Return the changed fields that nothing reads."""
     faults = []
     for name, (switch, values) in (_USED_IF | _method_fields()).items():
         if name in changed and switch not in tuned and settings[switch] not in values:
@@ -44,7 +43,6 @@ def _method_fields() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collection[str]) -> list[str]:
-    """Return the pairs of values that make no sense together."""
     faults = []
     if "nesterov" in changed and settings["momentum"] == 0 and "momentum" not in tuned:
         faults.append("nesterov: needs momentum above 0, found momentum 0")

@@ -200,5 +200,4 @@ class EpochSampler(LengthGroupedSampler):
         self._labels, self._pairing = labels, epochs
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the row indices of the current epoch."""
         return iter(pair_by_label(self._labels, self.generator)) if self._epoch < self._pairing else super().__iter__()

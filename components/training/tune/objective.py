@@ -78,7 +78,6 @@ class Search:
         return self.train.settings(chosen).model_copy(update=of_trial)
 
     def _after(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Log the trial, and seed the sampler for the next one."""
         done = len(finished_trials(study))
         log.info(
             "trial %d (%d of %d): %s; %s; %.0f s",

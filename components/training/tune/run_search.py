@@ -63,7 +63,6 @@ def _equal(first: PreparedSplits, second: PreparedSplits) -> bool:
 
 
 def _trial_splits(task: tasks.Task, learn: Path, base: str, share: float) -> PreparedSplits:
-    """Return the rows of a trial, encoded for `base`."""
     data = PreparedSplits.read(learn, base)
     return PreparedSplits(data.spec, data.train.take(_sampled(task, learn, data.train, share)), data.validation)
 

@@ -124,7 +124,6 @@ def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams
 
 
 def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> list[str]:
-    """Return the errors of a dimension: its name, its values, or its condition."""
     known = [field for field in TrainParams.model_fields if field not in NOT_SEARCHABLE]
     if name in NOT_SEARCHABLE:
         return [f"space.{name} cannot be searched: it is set in `tune` or fixed in `train`"]

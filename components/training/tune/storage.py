@@ -50,7 +50,6 @@ class Journals:
     """One file per study: twelve times as fast as SQLite, and repaired by cutting off a torn last line."""
 
     def __init__(self, folder: Path) -> None:
-        """Use `folder`, which is created."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -83,7 +82,6 @@ class Tables:
     """Optuna's tables in the shared database; its heartbeats are not needed, because a lock shows which studies are in use."""
 
     def __init__(self, database: str) -> None:
-        """Use the database with this URL."""
         self._database = database
 
     @contextmanager
