@@ -7,9 +7,11 @@ order, and with it every predicted label, stays the same.
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy
 
-from components.stats.units import Floats, Ints
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _BOUNDS = (0.2, 10.0)
 _SMALLEST = np.finfo(np.float64).tiny
