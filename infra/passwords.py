@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.core.errors import BadParams
@@ -16,34 +17,33 @@ from components.core.exits import run_command
 
 BYTES = 24  # random bytes per secret
 ACTIONS = ("Read", "Write", "List", "Tagging")
+IDENTITIES = ("admin", "mlflow", "retune")  # of the S3 store
 
 
 def generate_secrets() -> dict[str, str]:
     """Return the content of each file, by name; a password in two files is the same."""
     databases = {f"{name}_password": secrets.token_hex(BYTES) for name in ("postgres", "mlflow", "prefect", "retune")}
-    keys = {f"s3_{name}_key": secrets.token_hex(BYTES) for name in ("admin", "mlflow", "retune")}
-    return (
-        databases
-        | keys
-        | {
-            "retune_database": f"postgresql+psycopg://retune:{databases['retune_password']}@postgres:5432/retune",
-            "s3.json": json.dumps({"identities": identities(keys)}, indent=2),
-            "mlflow_admin_password": secrets.token_hex(BYTES),
-            "mlflow_flask_key": secrets.token_hex(BYTES),
-            "prefect_auth": f"retune:{secrets.token_hex(BYTES)}",
-        }
-    )
+    keys = {name: secrets.token_hex(BYTES) for name in IDENTITIES}
+    return {
+        **databases,
+        **{f"s3_{name}_key": key for name, key in keys.items()},
+        "retune_database": f"postgresql+psycopg://retune:{databases['retune_password']}@postgres:5432/retune",
+        "s3.json": json.dumps({"identities": identities(keys)}, indent=2),
+        "mlflow_admin_password": secrets.token_hex(BYTES),
+        "mlflow_flask_key": secrets.token_hex(BYTES),
+        "prefect_auth": f"retune:{secrets.token_hex(BYTES)}",
+    }
 
 
-def identities(keys: dict[str, str]) -> list[dict[str, object]]:
-    """Return the S3 permissions: MLflow and Retune only in the bucket of the same name, the administrator everywhere."""
+def identities(keys: Mapping[str, str]) -> list[dict[str, object]]:
+    """Return the S3 permissions for `keys` by identity: its own bucket, of the same name, and every bucket for the administrator."""
     return [
         {
             "name": name,
-            "credentials": [{"accessKey": name, "secretKey": keys[f"s3_{name}_key"]}],
+            "credentials": [{"accessKey": name, "secretKey": key}],
             "actions": ["Admin"] if name == "admin" else [f"{action}:{name}" for action in ACTIONS],
         }
-        for name in ("admin", "mlflow", "retune")
+        for name, key in keys.items()
     ]
 
 

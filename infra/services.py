@@ -14,18 +14,17 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import psutil
-
+from components.core.atomic import write_text
 from components.core.errors import Cancelled, Unavailable
 from components.core.exits import run_command
 from components.core.locks import lock
-from components.core.output_dir import make_private, open_log
-from components.core.process import end_group, is_foreign, owner, quiet_environment
+from components.core.output_dir import make_private
+from components.core.process import end_group, owner, quiet_environment
 from components.model.base_resolver import PROJECT
 from flows.audit.registered_model import open_project
 from flows.orchestrator import orphaned_runs
 from flows.orchestrator.prefect_api import POOL, client_settings
-from flows.orchestrator.processes import RestartedProcess, cancel_on_signals, log_tail, running
+from flows.orchestrator.processes import RestartedProcess, cancel_on_signals, end_supervisor, log_tail, running, spawn
 from flows.orchestrator.server import prefect_server
 from flows.orchestrator.services import STATE, State, read_state
 from flows.project.workspace import Workspace
@@ -52,9 +51,7 @@ def up(workspace: Workspace, settings: Settings, workers: int) -> State:
             print("replacing the services of an earlier release, which have no access control", file=sys.stderr)
             down(workspace, settings)
         log = home / "services.log"
-        with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
-            command = [sys.executable, "-m", "infra.services", "supervise", str(workers)]
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, text=True)
+        child = spawn([sys.executable, "-m", "infra.services", "supervise", str(workers)], log)
         end = time.monotonic() + 2 * settings.server_deadline  # for two servers in sequence
         while time.monotonic() < end and child.poll() is None:
             if state := read_state(workspace.var):
@@ -68,31 +65,11 @@ def down(workspace: Workspace, settings: Settings) -> bool:
     """End what `up` started, and return whether anything ran. Active runs end; the next run resumes them.
 
     Raises:
-        Unavailable: a process still runs after the deadline.
+        Unavailable: they run on another host, or the supervisor still runs after the deadline.
     """
-    state = read_state(workspace.var)
-    if state is None:
-        return False
-    refuse_foreign(state.owner, workspace.var / STATE)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        supervisor = psutil.Process(json.loads(state.owner)["pid"])
-        supervisor.terminate()
-        _, alive = psutil.wait_procs([supervisor], timeout=settings.server_deadline)
-        if alive:
-            raise Unavailable(f"process {supervisor.pid}, the supervisor of the services, did not end; see {workspace.var / STATE.parent}")
-    return True
-
-
-def refuse_foreign(tag: str, state: Path) -> None:
-    """Refuse to end services of another host, whose PIDs mean other processes here.
-
-    Raises:
-        Unavailable: the process of `tag` runs on another host.
-    """
-    if is_foreign(tag):
-        raise Unavailable(
-            f"{state} was written on {json.loads(tag)['host']}: end the services there, or remove the file if that host no longer exists"
-        )
+    if state := read_state(workspace.var):
+        end_supervisor(state.owner, workspace.var / STATE, settings.server_deadline, workspace.var / STATE.parent)
+    return state is not None
 
 
 def supervise(workspace: Workspace, settings: Settings, workers: int) -> None:
@@ -114,7 +91,7 @@ def supervise(workspace: Workspace, settings: Settings, workers: int) -> None:
         try:
             while True:
                 pids = tuple(process.child.pid for process in processes)
-                write_state(home, State(owner(), prefect, address, pids, guarded=True))
+                write_text(home / STATE.name, json.dumps(asdict(State(owner(), prefect, address, pids, guarded=True))))
                 time.sleep(CHECK)
                 for process in processes:
                     process.revive()
@@ -135,13 +112,6 @@ def worker_command(project: Path, prefect: str) -> tuple[list[str], dict[str, st
         PROJECT: str(project),
     }
     return [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1"], settings
-
-
-def write_state(home: Path, state: State) -> None:
-    """Write the state atomically."""
-    partial = home / f"{STATE.name}.partial"
-    partial.write_text(json.dumps(asdict(state)), encoding="utf-8")
-    os.replace(partial, home / STATE.name)
 
 
 def main(verb: str, workers: str = "1") -> None:

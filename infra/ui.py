@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import psutil
 
 from components.core.errors import Unavailable
 from components.core.exits import run_command
-from components.core.ports import HOST, free_port
+from components.core.ports import HOST, free_port, is_free
 from components.core.process import quiet_environment
 from components.mlflow_store.tracking import prepare_store
 from flows.orchestrator import credential
@@ -59,20 +60,7 @@ def mlflow(workspace: Workspace, settings: Settings) -> Iterator[str]:
     if settings.mlflow_uri:
         yield settings.mlflow_uri
         return
-    for attempt in range(ATTEMPTS):
-        with _mlflow(workspace, settings, free_port(PORT if attempt == 0 else 0)) as port:
-            if port is not None:
-                yield f"http://{HOST}:{port}"
-                return
-    raise Unavailable(f"MLflow's server found its port taken {ATTEMPTS} times; see {workspace.var / LOG}")
-
-
-@contextlib.contextmanager
-def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int | None]:
-    """Run MLflow's server on a port and yield that when it answers; yield None if another process took the port."""
-    log = workspace.var / LOG
-    store = prepare_store(workspace.var)
-    command = [sys.executable, "-m", "flows.orchestrator.guarded_app", "mlflow.server.fastapi_app:app", "--port", str(port)]
+    log, store = workspace.var / LOG, prepare_store(workspace.var)
     variables = {
         # Variables that `mlflow server` sets for its workers.
         "_MLFLOW_SERVER_FILE_STORE": store,
@@ -82,17 +70,26 @@ def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # no job submission
         VARIABLE: credential.make(workspace.var),
     }
-    with running(command, variables, log) as child:
-        end = time.monotonic() + settings.server_deadline
-        url = f"http://{HOST}:{port}/health"
-        while not (child.poll() is None and listens(psutil.Process(child.pid), port) and http_fault(url, timeout=2) is None):
-            if child.poll() is not None and free_port(port) != port:
-                yield None
+    for attempt in range(ATTEMPTS):
+        port = free_port(PORT if attempt == 0 else 0)
+        command = [sys.executable, "-m", "flows.orchestrator.guarded_app", "mlflow.server.fastapi_app:app", "--port", str(port)]
+        with running(command, variables, log) as child:
+            if _answers(child, port, settings.server_deadline):
+                yield f"http://{HOST}:{port}"
                 return
-            if child.poll() is not None or time.monotonic() > end:
+            if child.poll() is None or is_free(port):  # else another process took the port
                 raise Unavailable(f"MLflow's server did not answer on port {port} within {settings.server_deadline:.0f} s; see {log}")
-            time.sleep(0.3)
-        yield port
+    raise Unavailable(f"MLflow's server found its port taken {ATTEMPTS} times; see {log}")
+
+
+def _answers(child: "subprocess.Popen[str]", port: int, seconds: float) -> bool:
+    """Wait until MLflow's server answers; return False if it ended or did not answer within `seconds`."""
+    end = time.monotonic() + seconds
+    while child.poll() is None and time.monotonic() < end:
+        if listens(psutil.Process(child.pid), port) and http_fault(f"http://{HOST}:{port}/health", timeout=2) is None:
+            return True
+        time.sleep(0.3)
+    return False
 
 
 @contextlib.contextmanager

@@ -12,8 +12,10 @@ import importlib
 import os
 import sys
 import types
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from components.core.exits import run_command
 from components.core.ports import HOST
@@ -22,26 +24,21 @@ from components.serving.http.origin_check import fault
 VARIABLE = "RETUNE_GUARD"
 HEALTH = "/health"  # reveals only that the server is up, so clients need not send the credential to an unverified server
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
-
 
 class OriginGuard:
     """ASGI middleware that rejects foreign callers and, with a `credential`, unauthenticated requests."""
 
-    def __init__(self, app: App, credential: str = "") -> None:
+    def __init__(self, app: ASGIApp, credential: str = "") -> None:
         self._app, self._credential = app, credential
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request, or reject it."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
         elif reason := fault(scope["headers"]):
-            await reject(scope, send, 403, reason)
+            await _rejection(scope, 403, reason)(scope, receive, send)
         elif self._credential and scope["path"] != HEALTH and not is_authorized(scope["headers"], self._credential):
-            await reject(scope, send, 401, "expected the user name and the password of this server")
+            await _rejection(scope, 401, "expected the user name and the password of this server")(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -56,20 +53,15 @@ def is_authorized(headers: list[tuple[bytes, bytes]], credential: str) -> bool:
         return False
 
 
-async def reject(scope: Message, send: Send, status: int, reason: str) -> None:
-    """Respond with an error; on 401 a browser asks for the password."""
+def _rejection(scope: Scope, status: int, reason: str) -> ASGIApp:
+    """Return the response to a rejected request; on 401 a browser asks for the password."""
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": ""})
-        return
-    body = f"{reason}\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b'Basic realm="retune", charset="UTF-8"'))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        return WebSocketClose(1008)
+    challenge = {"www-authenticate": 'Basic realm="retune", charset="UTF-8"'}
+    return PlainTextResponse(f"{reason}\n", status, challenge if status == 401 else None)
 
 
-def load(path: str) -> App:
+def load(path: str) -> ASGIApp:
     """Load the application MODULE:NAME; a function is called to create it."""
     module, _, name = path.partition(":")
     app = getattr(importlib.import_module(module), name)

@@ -1,7 +1,7 @@
 """Find Prefect flow runs whose process has died, and set them and their tasks to Crashed; Prefect keeps them as running.
 
 The tag of a flow run identifies its process. A run that a worker has just claimed has no tag; with the managed server, which serves
-serves only this machine, its process is searched for. If it is unknown whether a process lives, its run is left unchanged.
+only this machine, its process is searched for. If it is unknown whether a process lives, its run is left unchanged.
 """
 
 import json
@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from components.core.hashing import digest_value
-from components.core.process import is_gone, owner
+from components.core.process import is_alive, is_gone, owner
 from flows.orchestrator.prefect_api import POOL, post
 
 log = logging.getLogger(__name__)
@@ -88,12 +88,9 @@ def process_is_gone(run: Run, managed: bool) -> bool:
 def was_restarted(run: Run, tag: str) -> bool:
     """Return whether a flow run was restarted in another process than the one in `tag`, and that may be alive."""
     former = json.loads(tag)
-    restarts = [
-        other
-        for other in run.get("tags", [])
-        if other.startswith(MARK) and not other.startswith(f"{MARK}{former['host']}/{former['pid']}/")
-    ]
-    return bool(restarts) and not process_is_gone(run, managed=False)
+    start = f"{MARK}{former['host']}/{former['pid']}/"
+    restarted = any(other.startswith(MARK) and not other.startswith(start) for other in run.get("tags", []))
+    return restarted and not process_is_gone(run, managed=False)
 
 
 def crash(api: str, run: Run) -> None:
@@ -153,15 +150,7 @@ def _start_ticks(pid: int) -> str:
 
 def _is_hidden(pid: int) -> bool:
     """Return whether a process belongs to another account and is hidden in /proc (hidepid)."""
-    if Path(f"/proc/{pid}/stat").exists():
-        return False
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return False
+    return is_alive(pid) and not Path(f"/proc/{pid}/stat").exists()
 
 
 def _is_alive(pid: str, since: float) -> bool:

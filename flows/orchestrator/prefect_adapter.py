@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from components.core.errors import Cancelled, Unavailable
 from flows.dvc_adapter.repro import RUNNING
 from flows.orchestrator import orphaned_runs
-from flows.orchestrator.prefect_api import auth, client_settings, patch, post
+from flows.orchestrator.prefect_api import auth, client_settings, post
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,16 +85,10 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_retryable(_task: Any, _run: Any, state: Any) -> bool:
-    from components.ledger import StaleVerdict
-
     try:
         state.result()
-    except StaleVerdict:  # only a new judgement helps
-        return False
-    except Unavailable:
-        return True
-    except Exception:
-        return False
+    except Exception as error:
+        return isinstance(error, Unavailable)
     return False
 
 
@@ -155,7 +149,7 @@ def _add_tag(mark: str, tags: list[str]) -> None:
 
     kept = [tag for tag in tags if not tag.startswith(orphaned_runs.MARK)]
     try:
-        patch(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}", {"tags": [*kept, mark]})
+        post(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}", {"tags": [*kept, mark]}, method="PATCH")
     except httpx.HTTPError as error:
         log.warning("could not record this run's process in Prefect: %s", error)
 

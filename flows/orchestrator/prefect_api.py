@@ -36,16 +36,7 @@ def client_settings(api: str) -> dict[str, str]:
     return {"PREFECT_API_URL": api, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"} | credential
 
 
-def ask(method: str, url: str, timeout: float = 10.0) -> httpx.Response:
-    """Send a request without a body and return the response, whatever its status.
-
-    Raises:
-        httpx.HTTPError: the server is unreachable.
-    """
-    return _send(method, url, timeout)
-
-
-def post(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
+def post(url: str, body: Any, timeout: float = 10.0, method: str = "POST") -> httpx.Response:
     """Send `body` as JSON, and retry while the status is 503: the server's SQLite file was busy, and nothing was written.
 
     Prefect's own client does the same. `timeout` is in seconds per attempt.
@@ -54,39 +45,30 @@ def post(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
         httpx.HTTPError: the server is unreachable.
         httpx.HTTPStatusError: it answers with an error, or with 503 for more than 7.5 s.
     """
-    return _retry_while_busy("POST", url, body, timeout)
-
-
-def patch(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
-    """Send a PATCH request like `post`.
-
-    Raises:
-        httpx.HTTPError, httpx.HTTPStatusError: as for `post`.
-    """
-    return _retry_while_busy("PATCH", url, body, timeout)
-
-
-def _retry_while_busy(method: str, url: str, body: Any, timeout: float) -> httpx.Response:
     for pause in PAUSES:
-        answer = _send(method, url, timeout, body)
+        answer = ask(method, url, body, timeout)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             return answer.raise_for_status()
         time.sleep(pause)
-    return _send(method, url, timeout, body).raise_for_status()
+    return ask(method, url, body, timeout).raise_for_status()
 
 
-def _send(method: str, url: str, timeout: float, body: Any = None) -> httpx.Response:
-    """Send a request; if the server requires a CSRF token, or a newer one, get it and send again."""
-    api, credential = _api(url), auth(url)
-    content = {} if body is None else {"json": body}
-    answer = httpx.request(method, url, timeout=timeout, auth=credential, headers=_tokens.get(api), verify=_certificates(), **content)
-    if answer.status_code != httpx.codes.FORBIDDEN or "CSRF" not in answer.text:
-        return answer
-    token = httpx.get(f"{api}/csrf-token", params={"client": CLIENT}, timeout=timeout, auth=credential, verify=_certificates())
-    if not token.is_success:
-        return answer
-    _tokens[api] = {"Prefect-Csrf-Client": CLIENT, "Prefect-Csrf-Token": str(token.json()["token"])}
-    return httpx.request(method, url, timeout=timeout, auth=credential, headers=_tokens[api], verify=_certificates(), **content)
+def ask(method: str, url: str, body: Any = None, timeout: float = 10.0) -> httpx.Response:
+    """Send a request and return the response, whatever its status; if the server requires a (newer) CSRF token, get it and send again.
+
+    Raises:
+        httpx.HTTPError: the server is unreachable.
+    """
+    api = _api(url)
+    with httpx.Client(auth=auth(url), timeout=timeout, verify=_certificates()) as client:
+        answer = client.request(method, url, json=body, headers=_tokens.get(api))
+        if answer.status_code != httpx.codes.FORBIDDEN or "CSRF" not in answer.text:
+            return answer
+        token = client.get(f"{api}/csrf-token", params={"client": CLIENT})
+        if not token.is_success:
+            return answer
+        _tokens[api] = {"Prefect-Csrf-Client": CLIENT, "Prefect-Csrf-Token": str(token.json()["token"])}
+        return client.request(method, url, json=body, headers=_tokens[api])
 
 
 @functools.cache

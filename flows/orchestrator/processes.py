@@ -1,10 +1,11 @@
 """Start, check, restart and end the processes of services: shared by the managed Prefect server, `retune up` and the local stack."""
 
+import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -13,9 +14,9 @@ from typing import Any
 import httpx
 import psutil
 
-from components.core.errors import Cancelled
+from components.core.errors import Cancelled, Unavailable
 from components.core.output_dir import open_log
-from components.core.process import end_group, tied_command
+from components.core.process import end_group, is_foreign, tied_command
 
 STEADY = 60.0  # seconds that a process must run before its next end counts as the first failure in a row
 
@@ -50,28 +51,56 @@ def has_ended(child: "subprocess.Popen[Any]") -> bool:
         return child.poll() is not None
 
 
-@contextmanager
-def running(command: list[str], settings: dict[str, str], log: Path, folder: Path | None = None) -> Iterator["subprocess.Popen[str]"]:
-    """Run a command with `settings` in its environment, in a separate session and tied to the life of this process."""
+def spawn(
+    command: Sequence[str], log: Path, folder: Path | None = None, variables: Mapping[str, str] | None = None, **account: Any
+) -> "subprocess.Popen[str]":
+    """Start a command in a separate session, and append its output to `log`; it outlives this process unless it is tied to it.
+
+    `variables` replace the environment; `account` has the arguments of Popen to run it as another user.
+    """
     with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
-        child = subprocess.Popen(
-            tied_command(command),
+        return subprocess.Popen(
+            command,
             cwd=folder,
-            env=os.environ | settings,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             start_new_session=True,
             text=True,
+            **account,
         )
+
+
+@contextmanager
+def running(command: list[str], settings: dict[str, str], log: Path, folder: Path | None = None) -> Iterator["subprocess.Popen[str]"]:
+    """Run a command with `settings` in its environment, tied to the life of this process."""
+    child = spawn(tied_command(command), log, folder, os.environ | settings)
     try:
         yield child
     finally:
         end_group(child, grace=5.0)
 
 
+def end_supervisor(tag: str, state: Path, seconds: float, logs: Path) -> None:
+    """End the supervisor with the `owner` tag that is in the file `state`; it ends its services first.
+
+    Raises:
+        Unavailable: it runs on another host, whose PIDs mean other processes here, or it did not end within `seconds`.
+    """
+    if is_foreign(tag):
+        raise Unavailable(
+            f"{state} was written on {json.loads(tag)['host']}: end the services there, or remove the file if that host no longer exists"
+        )
+    with suppress(psutil.NoSuchProcess):
+        supervisor = psutil.Process(json.loads(tag)["pid"])
+        supervisor.terminate()
+        if psutil.wait_procs([supervisor], timeout=seconds)[1]:
+            raise Unavailable(f"process {supervisor.pid}, the supervisor of the services of {state}, did not end; see {logs}")
+
+
 def http_fault(url: str, auth: tuple[str, str] | None = None, timeout: float = 5.0) -> str | None:
-    """Return None if `url` answers with 200 within `timeout` seconds, else what is wrong."""
+    """Return None if `url` answers with 200 within `timeout` seconds, else the fault."""
     try:
         status = httpx.get(url, auth=auth, timeout=timeout).status_code
     except httpx.HTTPError as error:

@@ -29,12 +29,12 @@ from components.core.atomic import write_text
 from components.core.errors import RetuneError, Unavailable
 from components.core.exits import run_command
 from components.core.locks import LockTimeout, lock
-from components.core.output_dir import closed_to, make_private, open_log
+from components.core.output_dir import closed_to, make_private
 from components.core.ports import HOST, free_port
 from components.core.process import quiet_environment, tied_command
 from flows.orchestrator import credential
 from flows.orchestrator.prefect_api import auth, use_credential
-from flows.orchestrator.processes import RestartedProcess, listens, log_tail
+from flows.orchestrator.processes import RestartedProcess, listens, log_tail, spawn
 from flows.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -91,12 +91,10 @@ def running(home: Path) -> str | None:
     server, secret = read_server(home), credential.read(home.parent)
     if server is None or secret is None or not server.guarded:
         return None
-    try:
+    with contextlib.suppress(psutil.Error, httpx.HTTPError):
         if listens_at(server) and status(server.url, secret) == httpx.codes.OK:
             use_credential(server.url, secret)
             return server.url
-    except (psutil.Error, httpx.HTTPError):
-        return None
     return None
 
 
@@ -161,14 +159,8 @@ def start(home: Path, settings: Settings) -> str:
         end_outdated(home)
         check_database(home)
         (home / "server.json").unlink(missing_ok=True)
-        with os.fdopen(open_log(home / "server.log"), "a") as out:
-            supervisor = subprocess.Popen(
-                [sys.executable, "-m", "flows.orchestrator.server", str(home), str(settings.server_linger)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+        command = [sys.executable, "-m", "flows.orchestrator.server", str(home), str(settings.server_linger)]
+        supervisor = spawn(command, home / "server.log")
         while time.monotonic() < end and supervisor.poll() is None:
             if url := running(home):
                 return url
@@ -235,9 +227,12 @@ def supervise(home: Path, linger: float) -> None:
 
 
 def launch_anywhere(home: Path, preferred: int) -> tuple["subprocess.Popen[bytes]", int]:
-    """Start the server on the preferred port or a free one, and record its URL."""
+    """Start the server on the preferred port or a free one, tied to the life of this process, and record its URL."""
     port = free_port(preferred)
-    child = launch(home, port)
+    remove_lease_lock(home)
+    settings = server_settings(home, port, credential.make(home.parent))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")} | settings
+    child = subprocess.Popen(tied_command(server_command(port)), env=environment, stdin=subprocess.DEVNULL)
     write_text(home / "server.json", json.dumps({"url": f"http://{HOST}:{port}/api", "pid": os.getpid(), "guarded": True}))
     return child, port
 
@@ -245,14 +240,6 @@ def launch_anywhere(home: Path, preferred: int) -> tuple["subprocess.Popen[bytes
 def remove_lease_lock(home: Path) -> None:
     """Remove the lock that a killed server left on its leases; a new server with the same PID would wait for it."""
     (home / "concurrency_leases/expirations.lock").unlink(missing_ok=True)
-
-
-def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start the server process, tied to the life of this process."""
-    remove_lease_lock(home)
-    settings = server_settings(home, port, credential.make(home.parent))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")} | settings
-    return subprocess.Popen(tied_command(server_command(port)), env=environment, stdin=subprocess.DEVNULL)
 
 
 def server_command(port: int) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from hashlib import sha256
+from hashlib import file_digest
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -214,15 +214,7 @@ def fill_bucket(stack: Stack, bucket: str, folder: Path, expected: dict[str, str
     client = bootstrap.s3_client(stack, "admin")
     for key, digest in expected.items():
         client.upload_file(str(folder / key), bucket, key)
-        if sha256_of(client.get_object(Bucket=bucket, Key=key)["Body"]) != digest:
+        if file_digest(client.get_object(Bucket=bucket, Key=key)["Body"], "sha256").hexdigest() != digest:
             raise RetuneError(f"{key} in bucket {bucket} differs from what was sent")
     if extra := set(keys(client, bucket)) ^ set(expected):
         raise RetuneError(f"bucket {bucket} differs from the copy, first in {min(extra)}")
-
-
-def sha256_of(body: Any) -> str:
-    """Return the sha256 of an object's content."""
-    hashed = sha256()
-    for chunk in body.iter_chunks(1 << 20):
-        hashed.update(chunk)
-    return hashed.hexdigest()

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from components.core.atomic import write_text
 from components.core.errors import RetuneError, Unavailable
 from components.core.process import tied_command
 from flows.orchestrator.processes import log_tail
 from infra.local import postgres
-from infra.local.layout import BUCKETS, USER, Stack, write_private
+from infra.local.layout import BUCKETS, PRIVATE, USER, Stack
 from infra.local.services import environment, prefect_settings
 
 ACCOUNTS = """[mlflow]
@@ -25,13 +26,12 @@ _MIGRATION = 300.0  # seconds
 
 
 def prepare_databases(stack: Stack) -> None:
-    """Create roles, databases and the tables of the installed MLflow and Prefect; PostgreSQL must be running.
+    """Create the tables of the installed MLflow and Prefect in the databases; PostgreSQL must be running.
 
     Raises:
         RetuneError: a migration failed; the message names its log.
     """
-    postgres.make_databases(stack)
-    write_private(stack.folder / "mlflow.ini", ACCOUNTS)
+    write_text(stack.folder / "mlflow.ini", ACCOUNTS, PRIVATE)
     run_parallel(lambda: prepare_mlflow(stack), lambda: prepare_prefect(stack))
 
 

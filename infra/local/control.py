@@ -1,7 +1,6 @@
 """The commands `up`, `down` and `status` of a stack; the supervisor stays in the background."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -12,11 +11,10 @@ from pathlib import Path
 import psutil
 
 from components.core.errors import RetuneError, Unavailable
-from flows.orchestrator.processes import cancel_on_signals
+from flows.orchestrator.processes import cancel_on_signals, end_supervisor, spawn
 from infra.local.layout import Stack, open_stack
 from infra.local.services import database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
 from infra.local.supervisor import CODE, read_state, stack_lock, supervisor_of, sweep
-from infra.services import refuse_foreign
 
 DEADLINE = 600.0  # seconds to start or end everything; each service also has a shorter deadline
 POLL = 0.3
@@ -31,19 +29,10 @@ def up(stack: Stack, project: Path, workers: int) -> None:
     if read_state(stack):
         return
     log = stack.log("keeper")
-    with log.open("a", encoding="utf-8") as out:
-        before = out.seek(0, os.SEEK_END)
-        command = [sys.executable, "-m", "infra.local", "keep", str(stack.folder), "--workers", str(workers)]
-        path = os.pathsep.join([str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])])
-        child = subprocess.Popen(
-            command,
-            cwd=project,
-            env=os.environ | {"PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+    before = log.stat().st_size if log.exists() else 0
+    command = [sys.executable, "-m", "infra.local", "keep", str(stack.folder), "--workers", str(workers)]
+    path = os.pathsep.join([str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    child = spawn(command, log, project, os.environ | {"PYTHONPATH": path})
     try:
         end = time.monotonic() + DEADLINE
         while child.poll() is None and not read_state(stack):
@@ -73,12 +62,7 @@ def down(stack: Stack) -> bool:
     """
     state, remaining = read_state(stack), started_by(stack)
     if state:
-        refuse_foreign(str(state["owner"]), stack.folder / "state.json")
-        supervisor = psutil.Process(json.loads(state["owner"])["pid"])
-        with contextlib.suppress(psutil.NoSuchProcess):
-            supervisor.terminate()
-            if psutil.wait_procs([supervisor], timeout=DEADLINE)[1]:
-                raise Unavailable(f"process {supervisor.pid}, the supervisor of {stack.folder}, did not end; see {stack.log('keeper')}")
+        end_supervisor(str(state["owner"]), stack.folder / "state.json", DEADLINE, stack.log("keeper"))
     with stack_lock(stack):
         sweep(stack, spare=os.getpid())  # processes of a killed supervisor
     if still := started_by(stack):

@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from components.core.atomic import write_text
 from components.core.errors import BadParams
 from components.core.locks import lock
 from components.core.ports import HOST, is_free
+from infra.passwords import IDENTITIES, identities
 
 RANGE = range(20_000, 30_000)  # below Linux's range for outgoing connections
 PORTS = ("postgres", "mlflow", "prefect", "s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
@@ -29,6 +32,7 @@ SECRETS = (
     "MLFLOW_FLASK_KEY",
     "PREFECT_PASSWORD",
 )
+PRIVATE = 0o600  # mode of the files with secrets
 USER = "retune"  # the account at MLflow's and Prefect's servers
 MIGRATE_TO = "RETUNE_MLFLOW_DATABASE"  # for `retune migrate` only: MLflow's own database
 
@@ -81,18 +85,8 @@ class Stack:
         }
 
     def identities(self) -> str:
-        """Return the S3 permissions as SeaweedFS reads them: each bucket belongs to the identity of its name and the administrator."""
-        allowed = ("Read", "Write", "List", "Tagging")
-        actions = {"admin": ["Admin"]} | {name: [f"{action}:{name}" for action in allowed] for name in BUCKETS}
-        identities = [
-            {
-                "name": name,
-                "credentials": [{"accessKey": name, "secretKey": self.secrets[f"S3_{name.upper()}_KEY"]}],
-                "actions": actions[name],
-            }
-            for name in actions
-        ]
-        return json.dumps({"identities": identities}, indent=2)
+        """Return the S3 permissions as SeaweedFS reads them."""
+        return json.dumps({"identities": identities({name: self.secrets[f"S3_{name.upper()}_KEY"] for name in IDENTITIES})}, indent=2)
 
 
 def make_stack(folder: Path) -> Stack:
@@ -107,13 +101,13 @@ def make_stack(folder: Path) -> Stack:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     with lock(folder / "lock", math.inf):  # two processes must not generate different secrets
         if not (folder / "ports.json").exists():
-            write_private(folder / "ports.json", json.dumps(free_ports(), indent=2))
+            write_text(folder / "ports.json", json.dumps(free_ports(), indent=2), PRIVATE)
         known = read_variables(folder / "secrets.env")
         values = {name: known.get(name) or secrets.token_hex(24) for name in SECRETS}
         stack = Stack(folder, json.loads((folder / "ports.json").read_text(encoding="utf-8")), values)
-        write_private(folder / "secrets.env", lines(values | {MIGRATE_TO: stack.database("mlflow")}))
-        write_private(folder / "retune.env", lines(stack.settings()))
-        write_private(folder / "s3.json", stack.identities())
+        write_text(folder / "secrets.env", lines(values | {MIGRATE_TO: stack.database("mlflow")}), PRIVATE)
+        write_text(folder / "retune.env", lines(stack.settings()), PRIVATE)
+        write_text(folder / "s3.json", stack.identities(), PRIVATE)
     return stack
 
 
@@ -149,14 +143,4 @@ def lines(variables: Mapping[str, str]) -> str:
 
 def read_variables(path: Path) -> dict[str, str]:
     """Read a file of variables; empty if it does not exist."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    pairs = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
-    return {name.strip(): value.strip() for name, equals, value in pairs if equals}
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file with mode 600, atomically."""
-    write_text(path, text, mode=0o600)
+    return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value is not None}

@@ -10,9 +10,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from components.core.atomic import write_text
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from components.core.ports import HOST
-from infra.local.layout import DATABASES, Stack, write_private
+from infra.local.layout import DATABASES, PRIVATE, Stack
 
 ADMINISTRATOR = "postgres"
 RELEASES = Path("/usr/lib/postgresql")  # Debian's folder of releases
@@ -68,7 +69,7 @@ def make_cluster(stack: Stack) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     password = folder / "password"
-    write_private(password, stack.secrets["POSTGRES_PASSWORD"])
+    write_text(password, stack.secrets["POSTGRES_PASSWORD"], PRIVATE)
     for path in (folder, password):
         os.chown(path, user.get("user", -1), user.get("group", -1))
     check_enterable(folder, user)
@@ -105,11 +106,9 @@ def command(stack: Stack) -> list[str]:
 
 
 def variables(stack: Stack, database: str) -> dict[str, str]:
-    """Return libpq's variables for the owner of a database or the administrator, so that no command contains a password."""
-    owner = ADMINISTRATOR if database == ADMINISTRATOR else database
-    password = stack.secrets["POSTGRES_PASSWORD" if owner == ADMINISTRATOR else f"{owner.upper()}_DATABASE_PASSWORD"]
-    port = str(stack.ports["postgres"])
-    return {"PGHOST": HOST, "PGPORT": port, "PGUSER": owner, "PGPASSWORD": password, "PGDATABASE": database, "PGCONNECT_TIMEOUT": "5"}
+    """Return libpq's variables for the owner of a database, who has its name, so that no command contains a password."""
+    port, password = str(stack.ports["postgres"]), stack.secrets[f"{database.upper()}_DATABASE_PASSWORD"]
+    return {"PGHOST": HOST, "PGPORT": port, "PGUSER": database, "PGPASSWORD": password, "PGDATABASE": database, "PGCONNECT_TIMEOUT": "5"}
 
 
 def answers(stack: Stack) -> bool:

@@ -4,7 +4,6 @@ No command contains a secret, since `ps` would show it: secrets are in files and
 """
 
 import os
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from components.core.ports import HOST
+from components.core.ports import HOST, is_free
 from components.core.process import QUIET
 from flows.orchestrator.prefect_api import POOL, post, use_credential
 from flows.orchestrator.processes import http_fault
@@ -83,7 +82,7 @@ def store_service(stack: Stack) -> Service:
     command = ["weed", "-logtostderr=true", "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
     # The gateway is ready before the volume server.
     # Each write is flushed, and a clean shutdown takes 15 s, so the grace period is short.
-    return Service("s3", command, {}, lambda: http_fault(f"{stack.s3}/healthz") is None and is_open(ports["volume"]), data, grace=5.0)
+    return Service("s3", command, {}, lambda: http_fault(f"{stack.s3}/healthz") is None and not is_free(ports["volume"]), data, grace=5.0)
 
 
 def mlflow_service(stack: Stack) -> Service:
@@ -150,13 +149,6 @@ def ask(stack: Stack, path: str, body: object) -> Any:
         return post(f"{stack.prefect}{path}", body, timeout=5).json()
     except httpx.HTTPError:
         return None
-
-
-def is_open(port: int) -> bool:
-    """Return whether a port accepts connections."""
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        return probe.connect_ex((HOST, port)) == 0
 
 
 def started_by(stack: Stack) -> list[psutil.Process]:

@@ -11,21 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from components.core.atomic import write_text
 from components.core.errors import Unavailable
 from components.core.locks import lock
 from components.core.ports import HOST, free_port
 from components.core.process import end_group, is_gone, owner, tied_command
-from flows.orchestrator.processes import RestartedProcess, has_ended, log_tail
+from flows.orchestrator.processes import RestartedProcess, has_ended, log_tail, spawn
 from flows.orchestrator.server import remove_lease_lock
 from infra.local import bootstrap, postgres
-from infra.local.layout import Stack, write_private
+from infra.local.layout import PRIVATE, Stack
 from infra.local.services import (
     Service,
     database_service,
@@ -43,12 +43,12 @@ LONGEST = 120.0  # seconds until a service must answer
 CODE = Path(__file__).parents[2]
 
 
-@dataclass
-class RunningService:
-    """A service and its process."""
+class RunningService(RestartedProcess):
+    """The process of a service, which is restarted after it ended."""
 
-    service: Service
-    process: RestartedProcess
+    def __init__(self, stack: Stack, service: Service) -> None:
+        super().__init__(partial(start, stack, service), PAUSES)
+        self.service = service
 
 
 class Supervisor:
@@ -89,7 +89,7 @@ class Supervisor:
     def launch(self, *services: Service) -> None:
         """Start services, without waiting."""
         for service in services:
-            self._running[service.name] = RunningService(service, RestartedProcess(partial(spawn, self._stack, service), PAUSES))
+            self._running[service.name] = RunningService(self._stack, service)
 
     def await_healthy(self, *services: Service) -> None:
         """Wait until services are healthy.
@@ -100,7 +100,7 @@ class Supervisor:
         end = time.monotonic() + LONGEST
         for service in services:
             while not service.healthy():
-                ended = self._running[service.name].process.child.poll()
+                ended = self._running[service.name].child.poll()
                 if ended is not None or time.monotonic() > end:
                     fault = f"ended with {ended}" if ended is not None else f"did not answer within {LONGEST:.0f} s"
                     log = self._stack.log(service.name)
@@ -111,8 +111,8 @@ class Supervisor:
         """Restart services that end, until this process receives a signal."""
         while True:
             for running in self._running.values():
-                if running.process.revive():
-                    note(f"{running.service.name} ended with {running.process.child.returncode} and will be restarted")
+                if running.revive():
+                    note(f"{running.service.name} ended with {running.child.returncode} and will be restarted")
             self.write_state()
             time.sleep(POLL)
 
@@ -120,52 +120,40 @@ class Supervisor:
         """End all services, workers first and stores last, and their remaining processes."""
         stores = [running for name, running in self._running.items() if name in ("postgres", "s3")]
         workers = [running for name, running in self._running.items() if name.startswith("worker-")]
-        servers = [running for running in self._running.values() if running not in workers and running not in stores]
+        servers = [running for running in self._running.values() if running not in workers + stores]
         for wave in (workers, servers, stores):
             end(wave)
         sweep(self._stack, spare=os.getpid())
 
     def write_state(self) -> None:
         """Write state.json if it changed."""
-        services = {
-            name: {"pid": running.process.child.pid, "restarts": running.process.restarts} for name, running in self._running.items()
-        }
+        services = {name: {"pid": running.child.pid, "restarts": running.restarts} for name, running in self._running.items()}
         text = json.dumps({"owner": owner(), "project": str(self._project), "services": services})
         path = self._stack.folder / "state.json"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_private(path, text)
+            write_text(path, text, PRIVATE)
 
 
-def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
-    """Start a service in a separate session, tied to the life of this process if it runs as the same user."""
+def start(stack: Stack, service: Service) -> "subprocess.Popen[str]":
+    """Start a service, tied to the life of this process if it runs as the same user."""
     if service.name == "prefect":
         remove_lease_lock(stack.folder / "prefect")
     command = list(service.command) if service.account else tied_command(service.command)
     variables = environment(stack, service.settings)
     variables.setdefault("PYTHONPATH", str(CODE))
-    with stack.log(service.name).open("a", encoding="utf-8") as out:
-        return subprocess.Popen(
-            command,
-            cwd=service.folder,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            **service.account,
-        )
+    return spawn(command, stack.log(service.name), service.folder, variables, **service.account)
 
 
 def end(services: Sequence[RunningService]) -> None:
     """End services and their process groups: SIGINT, which also shuts PostgreSQL down cleanly, then SIGKILL after their grace period."""
-    living, begin = [service for service in services if service.process.child.returncode is None], time.monotonic()
+    living, begin = [service for service in services if service.child.returncode is None], time.monotonic()
     for running in living:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.process.child.pid, signal.SIGINT)
+            os.killpg(running.child.pid, signal.SIGINT)
     for running in living:
-        while not has_ended(running.process.child) and time.monotonic() < begin + running.service.grace:
+        while not has_ended(running.child) and time.monotonic() < begin + running.service.grace:
             time.sleep(0.05)
-        end_group(running.process.child)
+        end_group(running.child)
 
 
 def sweep(stack: Stack, spare: int) -> None:

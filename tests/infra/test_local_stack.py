@@ -21,7 +21,7 @@ from flows.migrate.migrate import migrate
 from flows.migrate.registry import ArtifactRoots
 from flows.project.run_locks import folder_lock
 from infra.local import control
-from infra.local.layout import PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
+from infra.local.layout import PORTS, SECRETS, lines, make_stack, open_stack, read_variables
 from infra.local.services import environment, mlflow_service, prefect_service, started_by, store_service
 from infra.local.supervisor import check_ports
 from tests.support.project import ROOT
@@ -40,7 +40,7 @@ def test_ports_and_secrets_are_created_once_and_private(tmp_path: Path) -> None:
 def test_deleted_secret_is_regenerated(tmp_path: Path) -> None:
     before = make_stack(tmp_path / "stack")
     kept = {name: value for name, value in before.secrets.items() if name != "PREFECT_PASSWORD"}
-    write_private(before.folder / "secrets.env", "".join(f"{name}={value}\n" for name, value in kept.items()))
+    (before.folder / "secrets.env").write_text(lines(kept), encoding="utf-8")
 
     after = make_stack(tmp_path / "stack")
 
@@ -79,7 +79,7 @@ def test_key_gives_access_to_its_own_bucket_only(tmp_path: Path) -> None:
 def test_stack_with_deleted_secret_can_be_ended(tmp_path: Path) -> None:
     stack = make_stack(tmp_path / "stack")
     kept = {name: value for name, value in stack.secrets.items() if name != "S3_ADMIN_KEY"}
-    write_private(stack.folder / "secrets.env", "".join(f"{name}={value}\n" for name, value in kept.items()))
+    (stack.folder / "secrets.env").write_text(lines(kept), encoding="utf-8")
 
     with pytest.raises(BadParams, match=r"lacks S3_ADMIN_KEY.* then `up`"):
         open_stack(stack.folder)
