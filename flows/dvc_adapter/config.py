@@ -1,5 +1,6 @@
 """Read DVC's configuration as DVC resolves it (system, global, project, local), and pass it on to workspaces."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 from configobj import ConfigObj, ConfigObjError
 
+from components.core.atomic import write_bytes
 from components.core.errors import BadParams
 from flows.settings import Settings
 
@@ -96,7 +98,8 @@ def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
     Raises:
         BadParams: the DVC plug-in of the remote is not installed.
     """
-    if settings.dvc_remote.startswith("s3://") and find_spec("dvc_s3") is None:
+    on_s3 = settings.dvc_remote.startswith("s3://")
+    if on_s3 and find_spec("dvc_s3") is None:
         raise BadParams("RETUNE_DVC_REMOTE is an S3 URL, but dvc-s3 is not installed: pip install 'retune[s3]'")
     if not settings.dvc_remote and not (file.exists() and _SECTION in file.read_text(encoding="utf-8")):
         return
@@ -112,7 +115,7 @@ def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
     comments = core.comments.get("remote", []) if core.get("remote") == SHARED else []
     previous = next((line.partition(_BEFORE)[2].strip() for line in comments if _BEFORE in line), "")
     if settings.dvc_remote:
-        endpoint = {"endpointurl": settings.s3_endpoint} if settings.s3_endpoint and settings.dvc_remote.startswith("s3://") else {}
+        endpoint = {"endpointurl": settings.s3_endpoint} if settings.s3_endpoint and on_s3 else {}
         if core.get("remote", SHARED) != SHARED:
             core.comments["remote"] = [f"{_BEFORE} {core['remote']}"]
         core["remote"] = SHARED
@@ -128,17 +131,10 @@ def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
         if not core:
             del config["core"]
     if config.dict() != before or (settings.dvc_remote and not marked):
-        _write(config, file)
-
-
-def _write(config: ConfigObj, file: Path) -> None:
-    """Write a configuration atomically, with the file's mode or 0600 for a new file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
-        config.write(out)
-    partial.replace(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        config.write(content)
+        write_bytes(file, content.getvalue(), mode=file.stat().st_mode & 0o777 if file.exists() else 0o600)
 
 
 @contextmanager

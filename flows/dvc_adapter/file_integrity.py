@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.manifest import BaseManifest, SnapshotManifest, base_folder, base_names
+from components.core.atomic import write_text
 from components.core.errors import NotFound
 from components.core.hashing import digest_value
 from flows.dvc_adapter import lock
@@ -50,9 +51,7 @@ class VerifiedFiles:
         if not bad and None not in stamps.values() and not self._rehash:
             self._verified[name] = [digest, stamps]
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_name(f"{self._path.name}.partial")
-            partial.write_text(json.dumps(self._verified), encoding="utf-8")
-            partial.replace(self._path)
+            write_text(self._path, json.dumps(self._verified))
         return bad
 
     def _stamp(self, file: str) -> list[int] | None:
@@ -75,17 +74,14 @@ def damaged_outputs(root: Path, stages: Collection[str], rehash: bool = False) -
     verified, bad = VerifiedFiles(root, rehash), dict[str, str]()
     for path, md5 in lock.outputs(root, stages).items():
         if (root / path).exists() and not verified.has(path, md5):
-            try:
-                files = (
-                    {f"{path}/{name}": file_md5 for name, file_md5 in cached_listing(root, md5).items()}
-                    if md5.endswith(".dir")
-                    else {path: md5}
-                )
-            except NotFound:
-                bad |= (
-                    {path: md5} if object_path(root, md5).exists() else {}
-                )  # without a cached listing, it was not checked out from the cache
-                continue
+            files = {path: md5}
+            if md5.endswith(".dir"):
+                try:
+                    files = {f"{path}/{name}": file_md5 for name, file_md5 in cached_listing(root, md5).items()}
+                except NotFound:
+                    if object_path(root, md5).exists():  # else it was not checked out from the cache
+                        bad[path] = md5
+                    continue
             bad |= {file: files[file] for file in verified.check(path, md5, files)}
     return bad
 
@@ -102,10 +98,12 @@ def damaged_input(root: Path, folder: Path, rehash: bool = False) -> list[str]:
 
 def manifest_hashes(root: Path, folder: Path) -> dict[str, str]:
     """Return the sha256 of each file of a snapshot or of base models; empty without a manifest."""
-    folders = [folder] if folder.name == "raw" else [base_folder(folder, name) for name in base_names(folder)]
     try:
-        manifest_type: type[SnapshotManifest] | type[BaseManifest] = SnapshotManifest if folder.name == "raw" else BaseManifest
-        manifests: dict[Path, SnapshotManifest | BaseManifest] = {path: manifest_type.read(path) for path in folders}
+        manifests: dict[Path, SnapshotManifest | BaseManifest] = (
+            {folder: SnapshotManifest.read(folder)}
+            if folder.name == "raw"
+            else {path: BaseManifest.read(path) for path in (base_folder(folder, name) for name in base_names(folder))}
+        )
     except NotFound:
         return {}
     return {(path / part.name).relative_to(root).as_posix(): part.sha256 for path, manifest in manifests.items() for part in manifest.parts}

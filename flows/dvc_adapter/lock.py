@@ -55,21 +55,18 @@ def read_pointer(pointer: Path) -> dict[str, str]:
 
 def locked_stages(root: Path) -> frozenset[str]:
     """Return the stages in both dvc.lock and dvc.yaml; none without a lock."""
-    return frozenset(_stages(root)) if (root / "dvc.lock").exists() else frozenset()
+    return frozenset(_stages_if_any(root))
 
 
 def depends_on(root: Path, stage: str) -> frozenset[str]:
     """Return a stage and all stages in dvc.lock that it depends on."""
-    graph = stage_graph(_stages(root)) if (root / "dvc.lock").exists() else {}
-    return frozenset({stage, *upstream(graph, stage)})
+    return frozenset({stage, *upstream(stage_graph(_stages_if_any(root)), stage)})
 
 
 def tracked_md5(root: Path, path: str) -> str | None:
     """Return DVC's md5 of a folder with a .dvc file; None if it has none."""
     pointer = root / f"{path}.dvc"
-    if not pointer.exists():
-        return None
-    return next(iter(read_pointer(pointer).values()))
+    return next(iter(read_pointer(pointer).values())) if pointer.exists() else None
 
 
 def outputs(root: Path, stages: Collection[str]) -> dict[str, str]:
@@ -77,10 +74,7 @@ def outputs(root: Path, stages: Collection[str]) -> dict[str, str]:
 
     Outputs with another type of hash, as written by DVC 2, are left out.
     """
-    try:
-        locked = _stages(root)
-    except NotFound:
-        return {}
+    locked = _stages_if_any(root)
     return {out["path"]: out["md5"] for stage in stages for out in locked.get(stage, {}).get("outs", []) if out.get("hash") == "md5"}
 
 
@@ -111,10 +105,7 @@ def unchanged_stages(root: Path, changed: Collection[str]) -> frozenset[str]:
 
     None is up to date if something changed that is not in dvc.lock, since its dependants are unknown.
     """
-    try:
-        graph = stage_graph(_stages(root))
-    except NotFound:
-        return frozenset()
+    graph = stage_graph(_stages_if_any(root))
     if not set(changed) <= {*graph, *POINTERS}:
         return frozenset()
     return frozenset(stage for stage in STAGES if stage in graph and not (upstream(graph, stage) | {stage}) & set(changed))
@@ -123,14 +114,10 @@ def unchanged_stages(root: Path, changed: Collection[str]) -> frozenset[str]:
 def stage_graph(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
     """Return, for each stage of a dvc.lock, the stages whose outputs it reads."""
     outs = {str(out["path"]): name for name, stage in stages.items() for out in stage.get("outs", [])}
+    deps = {name: [dep["path"] for dep in stage.get("deps", [])] for name, stage in stages.items()}
     return {
-        name: {
-            maker
-            for dep in stage.get("deps", [])
-            for out, maker in outs.items()
-            if maker != name and (within(dep["path"], out) or within(out, dep["path"]))
-        }
-        for name, stage in stages.items()
+        name: {maker for out, maker in outs.items() if maker != name and any(within(out, dep) or within(dep, out) for dep in paths)}
+        for name, paths in deps.items()
     }
 
 
@@ -146,6 +133,11 @@ def upstream(graph: Mapping[str, Collection[str]], stage: str) -> set[str]:
 def within(path: str, folder: str) -> bool:
     """Return whether `path` is `folder` or inside it."""
     return path == folder or path.startswith(f"{folder}/")
+
+
+def _stages_if_any(root: Path) -> dict[str, dict[str, Any]]:
+    """Return `_stages`; empty without dvc.lock."""
+    return _stages(root) if (root / "dvc.lock").exists() else {}
 
 
 def _stages(root: Path) -> dict[str, dict[str, Any]]:
@@ -168,18 +160,19 @@ def _stages(root: Path) -> dict[str, dict[str, Any]]:
 def _parsed(lock: Path, data: bytes) -> dict[str, dict[str, Any]]:
     content = parse_yaml(data, lock, as_dvc=True) or {}
     stages = content.get("stages", {}) if isinstance(content, dict) else None
-    valid = isinstance(stages, dict) and all(
-        isinstance(stage, dict) and _have_paths(stage.get("outs", [])) and _have_paths(stage.get("deps", [])) and _has_params(stage)
-        for stage in stages.values()
-    )
-    if not isinstance(stages, dict) or not valid:
+    if not isinstance(stages, dict) or not all(map(_is_stage, stages.values())):
         raise BadParams(f"{lock} is damaged: expected `stages` with their deps and outs; {RESTORE}; else delete it and run `retune run`")
     return stages
 
 
-def _has_params(stage: dict[str, Any]) -> bool:
-    content = stage.get("params", {})
-    return isinstance(content, dict) and isinstance(content.get("params.yaml", {}), dict)
+def _is_stage(stage: object) -> bool:
+    params = stage.get("params", {}) if isinstance(stage, dict) else None
+    return (
+        isinstance(stage, dict)
+        and all(_have_paths(stage.get(name, [])) for name in ("outs", "deps"))
+        and isinstance(params, dict)
+        and isinstance(params.get("params.yaml", {}), dict)
+    )
 
 
 def _have_paths(entries: object) -> bool:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -178,40 +178,24 @@ def add_to_dvc(folders: Sequence[Path], root: Path) -> None:
 
 def changed(root: Path) -> frozenset[str]:
     """Return the changed stages of a run and the changed .dvc files they depend on, by name."""
-    prefetched = _PREFETCHED.pop(root, None)
-    with contextlib.suppress(RetuneError):  # a failed query is repeated, and then raises
-        if prefetched is not None and (names := prefetched.answer()) is not None:
-            return names
+    if prefetched := _PREFETCHED.pop(root, None):
+        marks, before, query = prefetched
+        with contextlib.suppress(RetuneError):  # a failed query is repeated, and then raises
+            names = query.result()
+            if _stamps(marks) == before:
+                return names
     return _query_changed(root)
 
 
 def prefetch_dvc_status(root: Path, marks: Sequence[Path]) -> None:
     """Start the query of `changed` in a thread, while this process imports; valid once, while the files `marks` are unchanged."""
-    _PREFETCHED[root] = _PrefetchedStatus(root, marks)
+    # A run that ends early waits for the thread: DVC leaves a corrupt file if it is killed.
+    pool, before = ThreadPoolExecutor(1), _stamps(marks)
+    _PREFETCHED[root] = marks, before, pool.submit(_query_changed, root)
+    pool.shutdown(wait=False)
 
 
-class _PrefetchedStatus:
-    """A `dvc status` query in a thread, so that its time overlaps with the imports."""
-
-    def __init__(self, root: Path, marks: Sequence[Path]) -> None:
-        self._marks, self._before = marks, _stamps(marks)
-        self._names: Future[frozenset[str]] = Future()
-        # Not a daemon: a run that ends early waits for DVC, which leaves a corrupt file if it is killed.
-        threading.Thread(target=self._query, args=(root,), name="dvc-status").start()
-
-    def _query(self, root: Path) -> None:
-        try:
-            self._names.set_result(_query_changed(root))
-        except Exception as error:
-            self._names.set_exception(error)
-
-    def answer(self) -> frozenset[str] | None:
-        """Return the result; None if the marks changed since."""
-        names = self._names.result()
-        return names if _stamps(self._marks) == self._before else None
-
-
-_PREFETCHED: dict[Path, _PrefetchedStatus] = {}
+_PREFETCHED: dict[Path, tuple[Sequence[Path], list[tuple[int, int] | None], Future[frozenset[str]]]] = {}
 
 
 def _stamps(marks: Sequence[Path]) -> list[tuple[int, int] | None]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from components.artifacts.manifest import FilePart
-from components.core.atomic import DISK_FULL, replacing
+from components.core.atomic import DISK_FULL, replacing, write_text
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from components.serving.batch.records import Done, RowCounts, ScoringManifest, ScoringPlan
@@ -119,7 +119,7 @@ class FolderTarget:
         (self._path / REPLACED).unlink(missing_ok=True)
         self._done = list(self._complete_parts())
         with self._writing():
-            self._write_log("".join(f"{done.model_dump_json()}\n" for done in self._done))
+            write_text(self._path / _PARTS, "".join(f"{done.model_dump_json()}\n" for done in self._done))
         scored = sum(done.part.rows or 0 for done in self._done)
         return RowCounts(scored + sum(done.quarantined for done in self._done), scored)
 
@@ -186,11 +186,6 @@ class FolderTarget:
             if not file.is_file() or digest_file(file) != done.part.sha256 or (done.quarantined and not quarantine.is_file()):
                 return
             yield done
-
-    def _write_log(self, lines: str) -> None:
-        partial = self._path / f"{_PARTS}.partial"
-        partial.write_text(lines, encoding="utf-8")
-        os.replace(partial, self._path / _PARTS)
 
     def _write(self, table: pa.Table, name: str) -> FilePart:
         with replacing(self._path / name) as partial:
