@@ -69,11 +69,9 @@ def make_checkout(project: Path, pid: int) -> Path:
 
 def root_of(home: Path) -> Path:
     """Return the project folder in the checkout below `home`: the top, or a subfolder of a larger repository."""
-    try:
-        subfolder = str(json.loads((home / OWNER).read_text(encoding="utf-8")).get("prefix", ""))
-    except (OSError, ValueError, AttributeError):
-        subfolder = ""
-    return home / FOLDER / subfolder
+    with suppress(OSError, ValueError, AttributeError):
+        return home / FOLDER / str(json.loads((home / OWNER).read_text(encoding="utf-8")).get("prefix", ""))
+    return home / FOLDER
 
 
 def checkouts(project: Path) -> list[Path]:

@@ -17,7 +17,7 @@ def git(folder: Path, *arguments: str, stdin: str | None = None) -> str:
     Raises:
         RetuneError: git failed or is not installed; the message is git's.
     """
-    return _output(folder, arguments, stdin).decode(errors="replace").strip()
+    return _run(folder, arguments, stdin).stdout.decode(errors="replace").strip()
 
 
 def head_commit(folder: Path) -> str:
@@ -28,11 +28,12 @@ def head_commit(folder: Path) -> str:
     """
     if not has_repository(folder):
         return ""
-    arguments = ("-c", "log.showSignature=false", "log", "-1", "--format=%H")
-    done = _run(folder, arguments)
-    if done.returncode != 0 and _UNBORN not in done.stderr.decode(errors="replace"):
-        raise _failed(folder, arguments[2:], done)
-    return done.stdout.decode(errors="replace").strip()
+    try:
+        return git(folder, "log", "-1", "--format=%H", "--no-show-signature")
+    except RetuneError as error:
+        if _UNBORN in str(error):
+            return ""
+        raise
 
 
 def has_commit(folder: Path, commit: str) -> bool:
@@ -41,11 +42,7 @@ def has_commit(folder: Path, commit: str) -> bool:
     Raises:
         RetuneError: git cannot read the repository, or it does not exist.
     """
-    arguments = ("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
-    done = _run(folder, arguments)
-    if done.returncode not in (0, 1):
-        raise _failed(folder, arguments, done)
-    return done.returncode == 0
+    return _run(folder, ("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"), codes=(0, 1)).returncode == 0
 
 
 def has_repository(folder: Path) -> bool:
@@ -67,21 +64,16 @@ def no_commit(folder: Path) -> str:
 def uncommitted(folder: Path) -> bytes:
     """Return `git status` and `git diff HEAD` of `folder`, as bytes that `git apply` accepts."""
     commands = (("status", "--porcelain", "--untracked-files=all", "--", "."), ("diff", "HEAD", "--no-color", "--no-ext-diff", "--", "."))
-    return b"\n".join(b"# git " + " ".join(command).encode() + b"\n" + _output(folder, command) for command in commands)
+    return b"\n".join(b"# git " + " ".join(command).encode() + b"\n" + _run(folder, command).stdout for command in commands)
 
 
-def _output(folder: Path, arguments: tuple[str, ...], stdin: str | None = None) -> bytes:
-    done = _run(folder, arguments, stdin)
-    if done.returncode != 0:
-        raise _failed(folder, arguments, done)
-    return done.stdout
-
-
-def _run(folder: Path, arguments: tuple[str, ...], stdin: str | None = None) -> "subprocess.CompletedProcess[bytes]":
-    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
+def _run(
+    folder: Path, arguments: tuple[str, ...], stdin: str | None = None, codes: tuple[int, ...] = (0,)
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run git; an exit code that is not in `codes` is an error."""
     try:
-        return subprocess.run(
-            command,
+        done = subprocess.run(
+            ["git", "-c", "core.hooksPath=/dev/null", *arguments],
             cwd=folder,
             env=inherited_environment() | {"LC_ALL": "C.UTF-8"},
             input=None if stdin is None else stdin.encode(),
@@ -90,8 +82,7 @@ def _run(folder: Path, arguments: tuple[str, ...], stdin: str | None = None) -> 
         )
     except FileNotFoundError as error:
         raise RetuneError(f"git cannot be run in {folder}: {error.strerror}: {error.filename}; is git installed, and on PATH?") from None
-
-
-def _failed(folder: Path, arguments: tuple[str, ...], done: "subprocess.CompletedProcess[bytes]") -> RetuneError:
-    message = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-    return RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {message}")
+    if done.returncode not in codes:
+        message = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+        raise RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {message}")
+    return done

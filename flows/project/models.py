@@ -28,7 +28,7 @@ def find_models(project: Path) -> list[ModelFolder]:
     models, faults = survey_models(project)
     for model in models:
         if (twin := next(other for other in models if other.name == model.name)) is not model:
-            faults.append(f"{model.params} and {twin.params} both name the model {model.name!r}: give one of them another name")
+            faults.append(_same_name(model, twin))
     if faults:
         raise BadParams("\n".join(faults))
     return models
@@ -56,7 +56,7 @@ def find_model(project: Path, name: str) -> ModelFolder:
     models, faults = survey_models(project)
     named = [model for model in models if model.name == name]
     if len(named) > 1:
-        raise BadParams(f"{' and '.join(str(model.params) for model in named)} both name the model {name!r}: give one of them another name")
+        raise BadParams(_same_name(*named))
     if chosen := named or [model for model in models if model.params.parent == project / MODELS / name]:
         return chosen[0]
     close = nearest(name, [model.name for model in models])
@@ -74,6 +74,10 @@ def open_model(name: str | None, params: Path | None) -> Workspace:
     if params is not None:
         raise BadParams("--model and --params both select a model: give one of them")
     return open_workspace(find_model(find_project(Path.cwd().resolve()), name).params)
+
+
+def _same_name(*models: ModelFolder) -> str:
+    return f"{' and '.join(str(model.params) for model in models)} both name the model {models[0].name!r}: give one of them another name"
 
 
 def _name(file: Path) -> str:

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.atomic import write_bytes
 from components.core.errors import BadInput, BadParams, NotFound
 from components.core.hashing import digest_value
 from components.core.output_dir import make_private
@@ -17,11 +18,7 @@ from flows.settings import load_into_environment, read_settings
 
 UNFIT = "?:{}\n\r"  # characters that break SQLite URLs, PATH, DVC (braces) or line-based tools
 MODELS = "models"  # has one folder per model
-DVC_FILES = {
-    "raw.dvc": "data/raw.dvc",
-    "base.dvc": "data/base.dvc",
-    "dvc.lock": "dvc.lock",
-}  # model folder: workspace
+DVC_FILES = {"raw.dvc": "data/raw.dvc", "base.dvc": "data/base.dvc", "dvc.lock": "dvc.lock"}  # model folder: workspace
 
 
 @dataclass(frozen=True)
@@ -159,15 +156,16 @@ def sync_workspace(workspace: Workspace) -> None:
 
 def copy_code(project: Path, root: Path) -> None:
     """Mirror dvc.yaml, .dvcignore and components/ of the project in `root`."""
-    for path in (project / "dvc.yaml", project / ".dvcignore"):
-        if path.is_file():
-            copy_if_changed(path, root / path.name)
-    sources = {path.relative_to(project) for path in (project / "components").rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    for relative in sources:
+    code = code_of(project)
+    for relative in {*code, *(path for path in (Path("dvc.yaml"), Path(".dvcignore")) if (project / path).is_file())}:
         copy_if_changed(project / relative, root / relative)
-    for path in list((root / "components").rglob("*")):
-        if path.is_file() and path.suffix != ".pyc" and path.relative_to(root) not in sources:
-            path.unlink()
+    for relative in code_of(root) - code:
+        (root / relative).unlink()
+
+
+def code_of(root: Path) -> set[Path]:
+    """Return the paths of the files in components/, relative to `root`."""
+    return {path.relative_to(root) for path in (root / "components").rglob("*") if path.is_file() and path.suffix != ".pyc"}
 
 
 def copy_lock_files_back(workspace: Workspace) -> None:
@@ -175,9 +173,7 @@ def copy_lock_files_back(workspace: Workspace) -> None:
     for target, source in workspace.dvc_files.items():
         if source.is_file() and not (target.is_file() and target.read_bytes() == source.read_bytes()):
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.partial")
-            shutil.copyfile(source, partial)
-            partial.replace(target)
+            write_bytes(target, source.read_bytes())
 
 
 def copy_if_changed(source: Path, target: Path) -> None:
