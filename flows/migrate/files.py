@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,7 @@ from components.core.hashing import digest_file
 
 log = logging.getLogger(__name__)
 
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"  # MLflow's artifact proxy
 SENT = "migrated.jsonl"
 PATIENCE = 600.0  # seconds per file
 AT_ONCE = 8  # parallel transfers
@@ -60,7 +62,8 @@ class Store:
             BadInput: the credentials are rejected, or the server has no artifact store or cannot access it.
             Unavailable: it does not answer.
         """
-        answer = self._request("GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": ""})
+        with self._reachable():
+            answer = self._client.get(f"{self._server}{ARTIFACTS}", params={"path": ""})
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             raise BadInput(f"MLflow at {self._server} rejects RETUNE_MLFLOW_USER and RETUNE_MLFLOW_PASSWORD")
         if not answer.is_success:
@@ -72,36 +75,33 @@ class Store:
         Raises:
             Unavailable: the server or its store rejected it.
         """
-        with artifact.path.open("rb") as file:
-            size = str(artifact.path.stat().st_size)
-            answer = self._request(
-                "PUT", _path(artifact.target), content=iter(lambda: file.read(_CHUNK), b""), headers={"Content-Length": size}
-            )
+        size = str(artifact.path.stat().st_size)
+        with self._reachable(), artifact.path.open("rb") as file:
+            content = iter(lambda: file.read(_CHUNK), b"")
+            answer = self._client.put(self._server + _path(artifact.target), content=content, headers={"Content-Length": size})
         if not answer.is_success:
             raise Unavailable(f"MLflow at {self._server} rejects {artifact.target}: it answers with {_summary(answer)}")
 
     def digest(self, artifact: ArtifactFile) -> str | None:
         """Return the sha256 of a file read back from the server; None if it does not exist."""
         hashed = sha256()
-        try:
-            with self._client.stream("GET", self._server + _path(artifact.target)) as answer:
-                if not answer.is_success:
-                    return None
-                for chunk in answer.iter_bytes(_CHUNK):
-                    hashed.update(chunk)
-        except httpx.HTTPError as error:
-            raise Unavailable(f"MLflow at {self._server} does not answer: {type(error).__name__}") from None
+        with self._reachable(), self._client.stream("GET", self._server + _path(artifact.target)) as answer:
+            if not answer.is_success:
+                return None
+            for chunk in answer.iter_bytes(_CHUNK):
+                hashed.update(chunk)
         return hashed.hexdigest()
 
-    def _request(self, method: str, path: str, **more: object) -> httpx.Response:
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
         try:
-            return self._client.request(method, self._server + path, **more)  # type: ignore[arg-type]
+            yield
         except httpx.HTTPError as error:
             raise Unavailable(f"MLflow at {self._server} does not answer: {type(error).__name__}") from None
 
 
 def _path(target: str) -> str:
-    return f"/api/2.0/mlflow-artifacts/artifacts/{quote(target)}"
+    return f"{ARTIFACTS}/{quote(target)}"
 
 
 def _summary(answer: httpx.Response) -> str:

@@ -137,19 +137,14 @@ def copy_ledger(file: Path, url: str, really: bool) -> int:
         if "promotions" not in names:
             raise BadInput(f"{file} is a database, but not a ledger: restore a copy of the ledger, or move it away")
         if not names <= frozenset(target_tables.tables):  # the target has no ledger yet
-            return sum(table.rows for table in tables.contents(source, source_tables, names, source_tables, unchanged).values())
-        expected = tables.contents(source, source_tables, names, target_tables, unchanged)
-        actual = tables.contents(writing, target_tables, names, target_tables, unchanged)
+            return sum(table.rows for table in tables.contents(source, source_tables, names, source_tables).values())
+        expected = tables.contents(source, source_tables, names, target_tables)
+        actual = tables.contents(writing, target_tables, names, target_tables)
         if actual != expected and any(table.rows for table in actual.values()):
             difference = tables.first_difference(expected, actual)
             raise BadInput(f"the shared ledger is not empty and differs in {difference}: nothing was overwritten")
         if really and actual != expected:
-            tables.copy(source, writing, (source_tables, target_tables), names, unchanged)
+            tables.copy(source, writing, (source_tables, target_tables), names)
             if chain.head(writing) is None:
                 chain.begin_over_older(writing)
         return sum(table.rows for table in expected.values())
-
-
-def unchanged(_table: str, row: dict[str, object]) -> dict[str, object]:
-    """Return a row unchanged."""
-    return row

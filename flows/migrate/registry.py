@@ -69,7 +69,7 @@ class Databases:
 
     def contents(self) -> tuple[dict[str, Content], dict[str, Content]]:
         """Return the source's content, converted for the target, and the target's content."""
-        return self.source_contents(), tables.contents(self.target, self.target_tables, self.names, self.target_tables, lambda _, row: row)
+        return self.source_contents(), tables.contents(self.target, self.target_tables, self.names, self.target_tables)
 
 
 def read_roots(source: sa.Connection) -> ArtifactRoots:
@@ -85,8 +85,7 @@ def check_source(source: sa.Connection) -> None:
     Raises:
         BadInput: a run is active, or was killed and is not repaired yet.
     """
-    running = source.execute(sa.text("SELECT run_uuid FROM runs WHERE status = 'RUNNING'")).scalars().all()
-    if running:
+    if running := source.execute(sa.text("SELECT run_uuid FROM runs WHERE status = 'RUNNING'")).scalars().all():
         raise BadInput(f"{len(running)} MLflow runs are active or were killed, first {running[0]}: wait, or repair them with `retune run`")
 
 
@@ -99,18 +98,16 @@ def open_databases(source: sa.Connection, target: sa.Connection) -> Databases:
     if not target.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK))).scalar_one():
         raise BadInput("another migration into this database is running: wait until it ends")
     source_tables, target_tables = tables.reflect(source), tables.reflect(target)
-    revisions = [revision_of(source, source_tables), revision_of(target, target_tables)]
-    if revisions[0] != revisions[1]:
+    ours, theirs = revision_of(source, source_tables), revision_of(target, target_tables)
+    if ours != theirs:
         raise BadInput(
-            f"MLflow's tables have revision {revisions[0]} here and {revisions[1]} in the server's database: upgrade both to the same"
-            " release of MLflow (`mlflow db upgrade`), then migrate"
+            f"MLflow's tables have revision {ours} here and {theirs} in the server's database: upgrade both to the same release of"
+            " MLflow (`mlflow db upgrade`), then migrate"
         )
-    unknown = set(source_tables.tables) - set(target_tables.tables)
-    if unknown:
+    if unknown := set(source_tables.tables) - set(target_tables.tables):
         raise BadInput(f"the server's database has no table {', '.join(sorted(unknown))}")
-    return Databases(
-        source, target, source_tables, target_tables, read_roots(source), frozenset(set(source_tables.tables) - {VERSION, *SERVER_STATE})
-    )
+    names = frozenset(set(source_tables.tables) - {VERSION, *SERVER_STATE})
+    return Databases(source, target, source_tables, target_tables, read_roots(source), names)
 
 
 def revision_of(connection: sa.Connection, metadata: sa.MetaData) -> str | None:
@@ -136,8 +133,8 @@ def is_done(databases: Databases) -> bool:
     return False
 
 
-def copy_registry(databases: Databases) -> dict[str, Content]:
-    """Copy every table, and return the content that was read back.
+def copy_registry(databases: Databases) -> None:
+    """Copy every table, and read it back.
 
     Raises:
         RetuneError: a table differs when read back; nothing was written.
@@ -147,14 +144,12 @@ def copy_registry(databases: Databases) -> dict[str, Content]:
     tables.copy(
         databases.source, databases.target, (databases.source_tables, databases.target_tables), databases.names, databases.roots.rewrite
     )
-    expected, actual = databases.contents()
-    if difference := tables.first_difference(expected, actual):
+    if difference := tables.first_difference(*databases.contents()):
         raise RetuneError(f"the copy differs in {difference}; nothing was written")
-    return actual
 
 
-def verify(source: str, server: str, roots: ArtifactRoots) -> int:
-    """Compare the runs and versions that the server shows with the local ones, and return the number of runs.
+def verify(source: str, server: str, roots: ArtifactRoots) -> None:
+    """Compare the runs and versions that the server shows with the local ones.
 
     Raises:
         RetuneError: the server shows other content, so it uses another database.
@@ -169,7 +164,6 @@ def verify(source: str, server: str, roots: ArtifactRoots) -> int:
             f"MLflow at {server} does not show what was copied, first difference: {missing[0] if missing else 'extra entries'};"
             " check that RETUNE_MLFLOW_DATABASE is this server's database"
         )
-    return sum(entry[0] == "run" for entry in local)
 
 
 def shown(uri: str, roots: ArtifactRoots) -> set[tuple[object, ...]]:

@@ -21,6 +21,14 @@ from sqlalchemy.pool import NullPool
 from components.core.errors import BadInput, RetuneError, Unavailable
 
 ROWS = 1_000  # per batch
+CONVERSIONS: Mapping[
+    type[sa.types.TypeEngine[Any]], Callable[[Any], Any]
+] = {  # of SQLite's values; PostgreSQL's driver returns other types
+    sa.Boolean: bool,
+    sa.Float: float,
+    sa.JSON: lambda value: json.loads(value) if isinstance(value, str) else value,
+    sa.DateTime: lambda value: datetime.fromisoformat(value) if isinstance(value, str) else value,
+}
 Rewrite = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 
@@ -67,8 +75,13 @@ def reflect(connection: sa.Connection) -> sa.MetaData:
     return metadata
 
 
+def unchanged(_table: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row unchanged."""
+    return row
+
+
 def contents(
-    connection: sa.Connection, tables: sa.MetaData, names: Collection[str], like: sa.MetaData, rewrite: Rewrite
+    connection: sa.Connection, tables: sa.MetaData, names: Collection[str], like: sa.MetaData, rewrite: Rewrite = unchanged
 ) -> dict[str, Content]:
     """Return the content of each table, converted to the column types of `like`; missing tables are empty."""
     return {name: content(rows_of(connection, tables, name, like, rewrite)) for name in sorted(names)}
@@ -99,21 +112,19 @@ def rows_of(connection: sa.Connection, tables: sa.MetaData, name: str, like: sa.
 
 
 def _typed(value: Any, type_: sa.types.TypeEngine[Any]) -> Any:
-    if value is None:
-        return None
-    if isinstance(type_, sa.Boolean):
-        return bool(value)
-    if isinstance(type_, sa.Float):
-        return float(value)
-    if isinstance(type_, sa.JSON):
-        return json.loads(value) if isinstance(value, str) else value
-    if isinstance(type_, sa.DateTime) and isinstance(value, str):
-        return datetime.fromisoformat(value)
+    if value is not None:
+        for type_of_column, convert in CONVERSIONS.items():
+            if isinstance(type_, type_of_column):
+                return convert(value)
     return value
 
 
 def copy(
-    source: sa.Connection, target: sa.Connection, tables: tuple[sa.MetaData, sa.MetaData], names: Collection[str], rewrite: Rewrite
+    source: sa.Connection,
+    target: sa.Connection,
+    tables: tuple[sa.MetaData, sa.MetaData],
+    names: Collection[str],
+    rewrite: Rewrite = unchanged,
 ) -> None:
     """Insert the rows of the tables `names` into the empty tables of the same names, and advance their sequences.
 
