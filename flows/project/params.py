@@ -132,11 +132,7 @@ def _checked(path: Path, content: bytes) -> Params:
 
 
 def _check_bases(params: Params) -> None:
-    """Check that `train` and `tune` use exactly the configured base models.
-
-    Raises:
-        BadParams: a base model is unknown or unused.
-    """
+    """Raise BadParams unless `train` and `tune` use exactly the configured base models."""
     configured, used = [MAIN, *params.base.others], [params.train.fixed.base]
     if "base" in params.train.tuned:
         used = [str(name) for name in params.tune.space["base"].choices] if "base" in params.tune.space else configured

@@ -27,11 +27,7 @@ def run_lock(project: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def folder_lock(root: Path) -> Iterator[None]:
-    """Lock the workspace at `root`; the kernel releases the lock when the process ends.
-
-    Raises:
-        Unavailable: another run uses it.
-    """
+    """Lock the workspace at `root` until the block or the process ends; raise Unavailable if another run uses it."""
     path = root / LOCK
     make_private(path.parent)
     with lock(path, busy=f"another run uses {root} (it holds {path}); wait for it or stop it"):

@@ -20,11 +20,7 @@ def local(workspace: Workspace) -> Environment:
 
 
 def champion_of(workspace: Workspace) -> Environment:
-    """Return the project's registry and ledger without creating them, for read-only use.
-
-    Raises:
-        NotFound: they do not exist.
-    """
+    """Return the project's registry and ledger for read-only use; raise NotFound if they do not exist."""
     database = workspace.var / "mlflow.db"
     if not read_settings(workspace.project).mlflow_uri and not database.exists():
         raise NotFound(f"{database} is missing: no run has been recorded here; `retune run` creates it")
