@@ -179,7 +179,7 @@ def migrate(
 
     Example: `retune migrate --dry-run`
     """
-    from flows.migrate import migrate as copy_all
+    from flows.migrate.migrate import migrate as copy_all
     from flows.project.workspace import find_project
 
     done = copy_all(find_project(Path.cwd().resolve()), dry_run)

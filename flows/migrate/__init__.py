@@ -2,7 +2,3 @@
 
 The source is only read; the target must be empty or contain the result of an earlier migration of the same state.
 """
-
-from flows.migrate.migrate import Migrated, migrate
-
-__all__ = ["Migrated", "migrate"]

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -70,11 +70,7 @@ class Store:
             raise BadInput(f"MLflow at {self._server} cannot use its artifact store: it answers with {_summary(answer)}; see its log")
 
     def send(self, artifact: ArtifactFile) -> None:
-        """Send a file.
-
-        Raises:
-            Unavailable: the server or its store rejected it.
-        """
+        """Send a file; raise Unavailable if the server or its store rejects it."""
         size = str(artifact.path.stat().st_size)
         with self._reachable(), artifact.path.open("rb") as file:
             content = iter(lambda: file.read(_CHUNK), b"")
@@ -114,7 +110,7 @@ def send_all(store: Store, server: str, artifacts: list[ArtifactFile], var: Path
     Raises:
         RetuneError: some files differ when read back; the next try sends all of them again.
     """
-    transferred = dict(_sent(var / SENT, server))
+    transferred = _sent(var / SENT, server)
     digests = {artifact.target: digest_file(artifact.path) for artifact in artifacts}
     pending = [artifact for artifact in artifacts if transferred.get(artifact.target) != digests[artifact.target]]
     with (var / SENT).open("a", encoding="utf-8") as notes:
@@ -141,13 +137,11 @@ def _at_once(act: Callable[[ArtifactFile], T], artifacts: list[ArtifactFile]) ->
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _sent(notes: Path, server: str) -> Iterator[tuple[str, str]]:
-    if not notes.exists():
-        return
-    for line in notes.read_text(encoding="utf-8").splitlines():
-        try:
+def _sent(notes: Path, server: str) -> dict[str, str]:
+    sent = {}
+    for line in notes.read_text(encoding="utf-8").splitlines() if notes.exists() else ():
+        with suppress(ValueError, KeyError, TypeError):  # an incomplete last line of a killed run
             entry = json.loads(line)
             if entry["server"] == server:
-                yield entry["place"], entry["sha256"]
-        except (ValueError, KeyError, TypeError):  # an incomplete last line of a killed run
-            continue
+                sent[entry["place"]] = entry["sha256"]
+    return sent

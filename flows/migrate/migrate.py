@@ -70,7 +70,7 @@ def copy_all(project: Path, settings: Settings, dry_run: bool) -> Migrated:
         databases = registry.open_databases(reading, writing)
         done = registry.is_done(databases)
         artifacts = files.find(databases.roots.folders())
-        planned = report(databases, artifacts, settings, var, project, sent=False)
+        planned = report(databases, artifacts, settings, project, sent=False)
         if dry_run:
             return planned
         log.info("sending %d artifacts to %s", len(artifacts), settings.mlflow_uri)
@@ -79,7 +79,7 @@ def copy_all(project: Path, settings: Settings, dry_run: bool) -> Migrated:
             registry.copy_registry(databases)
     registry.verify(f"sqlite:///{database}", settings.mlflow_uri, databases.roots)
     with source.connect() as reading, target.connect() as querying:
-        return report(registry.open_databases(reading, querying), artifacts, settings, var, project, sent=True)
+        return report(registry.open_databases(reading, querying), artifacts, settings, project, sent=True)
 
 
 def check(settings: Settings, var: Path) -> Path:
@@ -101,11 +101,9 @@ def check(settings: Settings, var: Path) -> Path:
     return database
 
 
-def report(
-    databases: registry.Databases, artifacts: list[files.ArtifactFile], settings: Settings, var: Path, project: Path, sent: bool
-) -> Migrated:
+def report(databases: registry.Databases, artifacts: list[files.ArtifactFile], settings: Settings, project: Path, sent: bool) -> Migrated:
     """Copy ledger, studies and DVC objects if `sent`, and count everything."""
-    contents = databases.source_contents()
+    contents, var, database = databases.source_contents(), project / "var", settings.database.get_secret_value()
     return Migrated(
         done=sent,
         rows=sum(table.rows for table in contents.values()),
@@ -113,8 +111,8 @@ def report(
         versions=contents["model_versions"].rows,
         artifacts=len(artifacts),
         bytes=sum(artifact.path.stat().st_size for artifact in artifacts),
-        ledger=copy_ledger(var / "ledger.db", settings.database.get_secret_value(), sent),
-        studies=copy_studies.copy_studies(var / "optuna", settings.database.get_secret_value(), sent),
+        ledger=copy_ledger(var / "ledger.db", database, sent),
+        studies=copy_studies.copy_studies(var / "optuna", database, sent),
         objects=cache.push(project) if sent else cache.count(project),
     )
 

@@ -34,10 +34,8 @@ class ArtifactRoots:
 
     def rewrite(self, table: str, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row with the server's locations."""
-        for column in LOCATIONS.get(table, ()):
-            if isinstance(row.get(column), str):
-                row[column] = self.on_server(row[column])
-        return row
+        columns = [column for column in LOCATIONS.get(table, ()) if isinstance(row.get(column), str)]
+        return row | {column: self.on_server(row[column]) for column in columns}
 
     def on_server(self, location: str) -> str:
         """Return the server's location for a local one; others are unchanged."""
@@ -80,11 +78,7 @@ def read_roots(source: sa.Connection) -> ArtifactRoots:
 
 
 def check_source(source: sa.Connection) -> None:
-    """Check that no run is active.
-
-    Raises:
-        BadInput: a run is active, or was killed and is not repaired yet.
-    """
+    """Raise BadInput if a run is active, or was killed and is not repaired yet."""
     if running := source.execute(sa.text("SELECT run_uuid FROM runs WHERE status = 'RUNNING'")).scalars().all():
         raise BadInput(f"{len(running)} MLflow runs are active or were killed, first {running[0]}: wait, or repair them with `retune run`")
 
@@ -118,27 +112,18 @@ def revision_of(connection: sa.Connection, metadata: sa.MetaData) -> str | None:
 
 
 def is_done(databases: Databases) -> bool:
-    """Return whether the target already has the source's content; otherwise it must be a new, empty database.
-
-    Raises:
-        BadInput: the target has other content.
-    """
+    """Return whether the target already has the source's content; raise BadInput if it has other content."""
     expected, actual = databases.contents()
     if expected == actual:
         return True
-    filled = [name for name in sorted(actual) if actual[name].rows > (1 if name in SEEDED else 0)]
-    if filled:
-        counted = ", ".join(f"{name} {actual[name].rows:,}" for name in filled[:5])
+    if filled := [f"{name} {actual[name].rows:,}" for name in sorted(actual) if actual[name].rows > (1 if name in SEEDED else 0)]:
+        counted = ", ".join(filled[:5])
         raise BadInput(f"the server's database is not empty ({counted} rows), and nothing was overwritten: migrate into a new one")
     return False
 
 
 def copy_registry(databases: Databases) -> None:
-    """Copy every table, and read it back.
-
-    Raises:
-        RetuneError: a table differs when read back; nothing was written.
-    """
+    """Copy every table and read it back; raise RetuneError, without a change, if one differs."""
     for name in reversed([table.name for table in databases.target_tables.sorted_tables if table.name in SEEDED]):
         databases.target.execute(databases.target_tables.tables[name].delete())
     tables.copy(
@@ -174,15 +159,12 @@ def shown(uri: str, roots: ArtifactRoots) -> set[tuple[object, ...]]:
     token = None
     while True:
         page = client.search_runs(experiments, run_view_type=everything, max_results=1000, page_token=token)
-        entries |= {
-            ("run", run.info.run_id, run.info.status, roots.on_server(run.info.artifact_uri), len(run.data.metrics)) for run in page
-        }
+        for run in page:
+            entries.add(("run", run.info.run_id, run.info.status, roots.on_server(run.info.artifact_uri), len(run.data.metrics)))
         if not (token := page.token):
             break
     for model in client.search_registered_models(max_results=1000):
         entries |= {("alias", model.name, alias, int(number)) for alias, number in model.aliases.items()}
-        versions = client.search_model_versions(f"name = '{model.name}'", max_results=1000)
-        entries |= {
-            ("version", model.name, int(version.version), version.run_id, tuple(sorted(version.tags.items()))) for version in versions
-        }
+        for version in client.search_model_versions(f"name = '{model.name}'", max_results=1000):
+            entries.add(("version", model.name, int(version.version), version.run_id, tuple(sorted(version.tags.items()))))
     return entries

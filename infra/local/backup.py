@@ -66,11 +66,7 @@ def dump_all(stack: Stack, into: Path) -> dict[str, Any]:
 
 
 def dump(stack: Stack, name: str, file: Path) -> dict[str, Any]:
-    """Dump a database, and return the file's sha256, and row count and hash of each table at the time of the dump.
-
-    Raises:
-        RetuneError: `pg_dump` failed.
-    """
+    """Dump a database; return the file's sha256, and rows and hash of each table; raise RetuneError if `pg_dump` fails."""
     with connected(stack, name) as connection:
         snapshot = connection.execute(sa.select(sa.func.pg_export_snapshot())).scalar_one()
         run(stack, name, ["pg_dump", "--format=custom", f"--snapshot={snapshot}", f"--file={file}"])
@@ -78,11 +74,7 @@ def dump(stack: Stack, name: str, file: Path) -> dict[str, Any]:
 
 
 def connected(stack: Stack, name: str) -> sa.Connection:
-    """Return a connection to a database with a consistent snapshot.
-
-    Raises:
-        Unavailable: it does not answer.
-    """
+    """Return a connection to a database with a consistent snapshot; raise Unavailable if it does not answer."""
     tables.open_target(stack.database(name), f"the database {name}").dispose()
     return sa.create_engine(stack.database(name), poolclass=NullPool, isolation_level="REPEATABLE READ").connect()
 
@@ -95,11 +87,7 @@ def table_digests(connection: sa.Connection) -> dict[str, list[Any]]:
 
 
 def run(stack: Stack, name: str, command: list[str]) -> None:
-    """Run a PostgreSQL program on a database, as its owner.
-
-    Raises:
-        RetuneError: it failed.
-    """
+    """Run a PostgreSQL program on a database, as its owner; raise RetuneError if it fails."""
     variables = environment(stack, postgres.variables(stack, name))
     result = subprocess.run([postgres.program(command[0]), *command[1:]], env=variables, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -175,24 +163,17 @@ def read_manifest(copy: Path) -> dict[str, Any]:
 
 
 def check_files(copy: Path, manifest: dict[str, Any]) -> None:
-    """Check every file of a copy against the manifest.
-
-    Raises:
-        RetuneError: one is missing or damaged.
-    """
-    expected = {copy / f"{name}{DUMP}": database["sha256"] for name, database in manifest["databases"].items()}
-    expected |= {copy / "s3" / bucket / key: digest for bucket, objects in manifest["objects"].items() for key, digest in objects.items()}
-    for path, digest in expected.items():
+    """Raise RetuneError if a file of a copy is missing or differs from the manifest."""
+    expected = {f"{name}{DUMP}": database["sha256"] for name, database in manifest["databases"].items()}
+    expected |= {f"s3/{bucket}/{key}": digest for bucket, objects in manifest["objects"].items() for key, digest in objects.items()}
+    for name, digest in expected.items():
+        path = copy / name
         if not path.is_file() or digest_file(path) != digest:
             raise RetuneError(f"{path} is missing or changed: the copy is damaged")
 
 
 def fill_database(stack: Stack, name: str, file: Path, expected: dict[str, list[Any]]) -> None:
-    """Restore a database from its dump, in one transaction.
-
-    Raises:
-        RetuneError: `pg_restore` failed, or the tables differ from the dump.
-    """
+    """Restore a database in one transaction; raise RetuneError if `pg_restore` fails or the tables differ from the dump."""
     run(stack, name, ["pg_restore", "--no-owner", "--exit-on-error", "--single-transaction", f"--dbname={name}", str(file)])
     with connected(stack, name) as connection:
         actual = table_digests(connection)
@@ -206,11 +187,7 @@ def fill_database(stack: Stack, name: str, file: Path, expected: dict[str, list[
 
 
 def fill_bucket(stack: Stack, bucket: str, folder: Path, expected: dict[str, str]) -> None:
-    """Upload every object of a bucket, and read it back.
-
-    Raises:
-        RetuneError: an object differs when read back.
-    """
+    """Upload every object of a bucket and read it back; raise RetuneError if one differs."""
     client = bootstrap.s3_client(stack, "admin")
     for key, digest in expected.items():
         client.upload_file(str(folder / key), bucket, key)
