@@ -38,11 +38,10 @@ def create_if_missing(client: Any, name: str) -> bool:
 
     try:
         client.head_bucket(Bucket=name)
+        return False
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
             raise
-    else:
-        return False
     client.create_bucket(Bucket=name)
     return True
 

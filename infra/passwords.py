@@ -48,11 +48,7 @@ def identities(keys: Mapping[str, str]) -> list[dict[str, object]]:
 
 
 def write(folder: Path) -> list[str]:
-    """Write the secrets into a new folder, atomically, and return their names.
-
-    Raises:
-        BadParams: the folder exists, and running services use its secrets.
-    """
+    """Write the secrets into a new folder, atomically, and return their names; raise BadParams if the folder exists."""
     if folder.exists():
         raise BadParams(f"{folder} exists, and databases use its secrets; to change one, see docs/containers.md")
     folder.parent.mkdir(parents=True, exist_ok=True)

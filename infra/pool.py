@@ -46,11 +46,7 @@ def with_defaults(template: Json, defaults: Json, source: str) -> Json:
 
 
 def read_json(path: Path) -> Json:
-    """Read a JSON file.
-
-    Raises:
-        BadParams: it is missing, or not a JSON object.
-    """
+    """Read a JSON file; raise BadParams if it is missing or not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -30,14 +30,9 @@ POLL = 2  # seconds between two checks for a decision
 
 
 def serve(workspace: Workspace, settings: Settings) -> None:
-    """Start both servers, print their URLs and wait.
-
-    Raises:
-        Unavailable: a server did not answer within the deadline.
-    """
+    """Start both servers, print their URLs and wait; raise Unavailable if one does not answer within the deadline."""
     with prefect_server(workspace.var, settings) as prefect, mlflow(workspace, settings) as address, approvals(workspace, prefect):
-        print(f"MLflow   {address}\nPrefect  {prefect.removesuffix('/api')}", flush=True)
-        print(login(workspace.var, settings), flush=True)
+        print(f"MLflow   {address}\nPrefect  {prefect.removesuffix('/api')}\n{login(workspace.var, settings)}")
         print("Answer waiting requests under Deployments, decide. Ctrl-C ends both servers.", flush=True)
         while True:
             time.sleep(3600)

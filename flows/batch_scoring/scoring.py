@@ -55,11 +55,7 @@ def score(workspace: Workspace, source: str, output: str, model: str, settings: 
 
 
 def expand(template: str, time: datetime) -> str:
-    """Return `template` with {date} as 2026-11-28 and {time} as 14-05-09, in UTC.
-
-    Raises:
-        BadParams: another name is in braces.
-    """
+    """Return `template` with {date} as 2026-11-28 and {time} as 14-05-09, in UTC; raise BadParams for another name."""
     for name in _TEMPLATE.findall(template):
         if name not in TIME_FORMATS:
             raise BadParams(f"{template}: unknown placeholder {{{name}}}{nearest(name, list(TIME_FORMATS))}")
@@ -67,11 +63,7 @@ def expand(template: str, time: datetime) -> str:
 
 
 def read_columns(pairs: Sequence[str]) -> dict[str, str]:
-    """Return INPUT=COLUMN pairs as a mapping.
-
-    Raises:
-        BadParams: a value is not such a pair, or an input is repeated.
-    """
+    """Return INPUT=COLUMN pairs as a mapping; raise BadParams for another format, or an input that is repeated."""
     columns = {}
     for pair in pairs:
         name, equals, column = pair.partition("=")

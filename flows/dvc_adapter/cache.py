@@ -15,11 +15,7 @@ def object_path(root: Path, md5: str) -> Path:
 
 
 def cached_object(root: Path, md5: str) -> Path:
-    """Return the cached file with this md5; `….dir` is the listing of a folder.
-
-    Raises:
-        NotFound: it is missing or corrupt.
-    """
+    """Return the cached file with this md5 (`….dir`: the listing of a folder); raise NotFound if it is missing or corrupt."""
     path = object_path(root, md5)
     if not path.is_file():
         raise NotFound(f"{md5} is not in DVC's cache ({path}): `dvc pull` restores it if it was pushed")
@@ -31,11 +27,7 @@ def cached_object(root: Path, md5: str) -> Path:
 
 
 def cached_listing(root: Path, md5: str) -> dict[str, str]:
-    """Return the md5 of each file of a cached folder, by relative path.
-
-    Raises:
-        NotFound: as for `cached_object`.
-    """
+    """Return the md5 of each file of a cached folder, by relative path; raise NotFound like `cached_object`."""
     return {entry["relpath"]: entry["md5"] for entry in json.loads(cached_object(root, md5).read_text(encoding="utf-8"))}
 
 

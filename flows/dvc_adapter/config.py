@@ -24,11 +24,7 @@ _WORKSPACE = {"no_scm": "true", "analytics": "false", "check_update": "false", "
 
 
 def read(root: Path) -> dict[str, Any]:
-    """Return the merged configuration for the project at `root`, with absolute paths.
-
-    Raises:
-        BadParams: a file is not valid.
-    """
+    """Return the merged configuration for the project at `root`, with absolute paths; raise BadParams if a file is invalid."""
     with _reading(root) as config:
         merged: dict[str, Any] = config.read()
         return merged

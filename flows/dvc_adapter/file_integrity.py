@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,10 @@ def drop_input(root: Path, folder: Path, bad: Collection[str], md5: str | None) 
     """Remove a damaged snapshot or base, and its damaged objects in DVC's cache; `md5` is the folder's md5 in DVC."""
     log.warning("%s: damaged or missing: %s", folder, ", ".join(bad))
     if md5 is not None:
-        try:
+        drop_object(root, md5)
+        with suppress(NotFound):
             for file_md5 in cached_listing(root, md5).values():
                 drop_object(root, file_md5)
-        except NotFound:
-            drop_object(root, md5)
     _remove(folder)
 
 

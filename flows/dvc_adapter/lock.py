@@ -29,11 +29,7 @@ def edited_params(root: Path) -> list[str]:
 
 
 def lock_hashes(root: Path) -> dict[str, str]:
-    """Return DVC's md5 of every tracked folder and stage output below `root`, by path.
-
-    Raises:
-        NotFound: dvc.lock is missing.
-    """
+    """Return DVC's md5 of every tracked folder and stage output, by path; raise NotFound without dvc.lock."""
     hashes = {out["path"]: str(out["md5"]) for stage in _stages(root).values() for out in stage.get("outs", []) if "md5" in out}
     for pointer in sorted((root / "data").glob("*.dvc")):
         hashes |= {f"data/{path}": md5 for path, md5 in read_pointer(pointer).items()}
@@ -41,11 +37,7 @@ def lock_hashes(root: Path) -> dict[str, str]:
 
 
 def read_pointer(pointer: Path) -> dict[str, str]:
-    """Return the md5 of each file or folder in a .dvc file, by name.
-
-    Raises:
-        BadParams: it is damaged.
-    """
+    """Return the md5 of each file or folder in a .dvc file, by name; raise BadParams if it is damaged."""
     content = read_yaml(pointer, as_dvc=True)
     outs = content.get("outs") if isinstance(content, dict) else None
     if not outs or not _have_paths(outs) or not all(isinstance(out.get("md5"), str) for out in outs):

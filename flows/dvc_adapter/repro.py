@@ -102,14 +102,14 @@ def check_pipeline(root: Path) -> None:
     Raises:
         BadInput: dvc.yaml lacks a stage or has a frozen one, which DVC never reruns; or `data` is a link.
     """
-    file = root / "dvc.yaml"
+    file, restore = root / "dvc.yaml", "`git checkout dvc.yaml` restores it if it was committed"
     try:
         definition = read_yaml(file)
     except BadParams as error:
-        raise BadInput(f"{error}; `git checkout dvc.yaml` restores it if it was committed") from None
+        raise BadInput(f"{error}; {restore}") from None
     stages = definition.get("stages") if isinstance(definition, dict) else None
     if not isinstance(stages, dict):
-        raise BadInput(f"{file} has no stages: `git checkout dvc.yaml` restores it if it was committed")
+        raise BadInput(f"{file} has no stages: {restore}")
     if missing := [stage for stage in STAGES if stage not in stages]:
         names = ", ".join(stages) or "none"
         raise BadInput(
@@ -136,30 +136,19 @@ def reproduce_stage(stage: str, root: Path) -> StageResult:
         Unavailable: a resource was busy; retry later.
         Cancelled: the run was cancelled.
     """
-    lines = dvc(["--wait-for-lock", "repro", stage], root, what=f"the stage {stage}")
-    output = "\n".join(lines)
+    output = "\n".join(dvc(["--wait-for-lock", "repro", stage], root, what=f"the stage {stage}"))
     if f"Running stage '{stage}'" in output:
         return StageResult.RAN
-    if f"Stage '{stage}' is cached" in output:
-        return StageResult.RESTORED
-    return StageResult.UNCHANGED
+    return StageResult.RESTORED if f"Stage '{stage}' is cached" in output else StageResult.UNCHANGED
 
 
 def pull(target: str, root: Path) -> None:
-    """Pull a stage's outputs or a .dvc file from DVC's remote, and check them out.
-
-    Raises:
-        StageFailed, Unavailable, Cancelled: as for `reproduce_stage`.
-    """
+    """Pull a stage's outputs or a .dvc file from DVC's remote, and check them out; raise the errors of `dvc`."""
     dvc(["--wait-for-lock", "pull", "--force", target], root, what=f"dvc pull {target}", level=logging.DEBUG)
 
 
 def in_remote(root: Path, objects: Collection[str]) -> set[str]:
-    """Return those objects that are in DVC's default remote.
-
-    Raises:
-        Unavailable: it cannot be reached.
-    """
+    """Return those objects that are in DVC's default remote; raise Unavailable if it cannot be reached."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -233,38 +222,35 @@ def dvc(
 
 def _output_of(arguments: list[str], root: Path, level: int, variables: Mapping[str, str]) -> tuple[list[str], int]:
     """Run a DVC command, log its output, and return its lines and exit code."""
-    lines: list[str] = []
-    failing = False
+    lines, failing = list[str](), False
     with RUNNING.start([sys.executable, "-m", "dvc", *arguments], root, variables) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if text := line.rstrip():
-                lines.append(text)
-                failing = failing or text.startswith("error: ")  # from here on the caller reports the error's text
-                log.log(logging.DEBUG if failing or CHATTER.match(text) else level, "%s", text)
+        for text in filter(None, map(str.rstrip, child.stdout or ())):
+            lines.append(text)
+            failing = failing or text.startswith("error: ")  # from here on the caller reports the error's text
+            log.log(logging.DEBUG if failing or CHATTER.match(text) else level, "%s", text)
         return lines, child.wait()
 
 
 def _failure(lines: list[str], what: str, code: int, root: Path) -> Exception:
     output = "\n".join(lines)
-    exited = re.search(r"exited with (-?\d+)", output)
+    match = re.search(r"exited with (-?\d+)", output)
+    exited = int(match.group(1)) if match else 0
     step = re.search(r"^error: (.*?)(?=^ERROR: |\Z)", output, re.MULTILINE | re.DOTALL)
     dvc_errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     if step is None and (damage := _damage(root)):
         return BadParams(f"{what} failed: {damage}")
     plain = lines[-1:] if "Traceback (most recent call last):" in lines else [line.strip() for line in lines]
     message = step.group(1).strip() if step else "; ".join(dvc_errors) or " ".join(filter(None, plain))[:LONGEST] or f"exit code {code}"
-    if exited and int(exited.group(1)) in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    if exited in (-signal.SIGKILL, 128 + signal.SIGKILL):
         message = f"it was killed (signal 9), manually or for lack of memory; run again to resume. {message}"
     errors = {error.exit_code: error for error in (BadInput, Unavailable, Cancelled)}
-    return errors.get(int(exited.group(1)) if exited else 0, StageFailed)(f"{what} failed: {message}")
+    return errors.get(exited, StageFailed)(f"{what} failed: {message}")
 
 
 def _damage(root: Path) -> str | None:
     """Describe the first damaged file among those that DVC reads, which DVC itself does not report."""
-    for path in (root / "dvc.yaml", root / "dvc.lock", root / "params.yaml", *sorted((root / "data").glob("*.dvc"))):
-        if not path.is_file():
-            continue
+    paths = (root / "dvc.yaml", root / "dvc.lock", root / "params.yaml", *sorted((root / "data").glob("*.dvc")))
+    for path in filter(Path.is_file, paths):
         try:
             content = read_yaml(path, as_dvc=True)
         except BadParams as error:

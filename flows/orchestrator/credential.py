@@ -16,11 +16,7 @@ USER = "retune"
 
 
 def make(var: Path) -> str:
-    """Return the credential of the servers of `var`; create it if it is missing or damaged.
-
-    Raises:
-        RetuneError: the file belongs to another account.
-    """
+    """Return the credential of the servers of `var`, and create it if needed; raise RetuneError if it belongs to another account."""
     if secret := read(var):
         return secret
     path = var / FILE

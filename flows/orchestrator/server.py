@@ -147,11 +147,7 @@ def end_outdated(home: Path) -> None:
 
 
 def start(home: Path, settings: Settings) -> str:
-    """Start a supervisor, unless another process has just done so, and wait until the server answers.
-
-    Raises:
-        Unavailable: the deadline passed.
-    """
+    """Start a supervisor unless one runs, and wait until the server answers; raise Unavailable after the deadline."""
     end = time.monotonic() + settings.server_deadline
     with lock(home / "start.lock", settings.server_deadline):
         if url := running(home):
@@ -174,19 +170,14 @@ def start(home: Path, settings: Settings) -> str:
 
 
 def check_database(home: Path) -> None:
-    """Refuse a file that cannot be the server's database, and warn if it is empty.
-
-    Raises:
-        RetuneError: it is a folder, or not a SQLite database.
-    """
-    database = home / "prefect.db"
+    """Raise RetuneError for a file that cannot be the server's database, and warn if it is empty."""
+    database, head = home / "prefect.db", b"a folder"
     if not database.exists():
         return
-    head = b""
     if not database.is_dir():
         with database.open("rb") as file:
             head = file.read(16)
-    if database.is_dir() or (head and not head.startswith(b"SQLite format 3")):
+    if head and not head.startswith(b"SQLite format 3"):
         raise RetuneError(f"{database} is not a database of Prefect's server: restore a copy, or move it away to start with a new one")
     if not head:
         log.warning(
@@ -215,13 +206,14 @@ def supervise(home: Path, linger: float) -> None:
         try:
             with lock(home / "in-use"):
                 idle_since = idle_since or time.monotonic()
-                if time.monotonic() - idle_since >= linger:
-                    (home / "server.json").unlink(missing_ok=True)
-                    server.child.terminate()
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        server.child.wait(10)
-                    server.child.kill()
-                    return
+                if time.monotonic() - idle_since < linger:
+                    continue
+                (home / "server.json").unlink(missing_ok=True)
+                server.child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.child.wait(10)
+                server.child.kill()
+                return
         except LockTimeout:  # a run uses the server
             idle_since = None
 

@@ -1,6 +1,7 @@
 """The services that `retune up` started: their state in var/services/state.json, and their health."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,11 @@ class State:
 
 def read_state(var: Path) -> State | None:
     """Read the state; None if nothing was started or the supervisor ended."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         raw = json.loads((var / STATE).read_text(encoding="utf-8"))
-        state = State(raw["owner"], raw["prefect"], raw["mlflow"], tuple(raw["workers"]), bool(raw.get("guarded")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return None if is_gone(state.owner) else state
+        if not is_gone(raw["owner"]):
+            return State(raw["owner"], raw["prefect"], raw["mlflow"], tuple(raw["workers"]), bool(raw.get("guarded")))
+    return None
 
 
 def health(state: State) -> dict[str, str]:

@@ -22,25 +22,13 @@ from flows.settings import read_settings
 
 log = logging.getLogger(__name__)
 
+PROMOTION = ("model", "version", "previous", "outcome", "evidence", "forced", "who", "why", "origin")  # fields of an entry
+
 
 def publish_promotion(entry: Entry) -> None:
     """Publish a new champion: promoted, rolled back or adopted."""
-    emit(
-        f"retune.{entry.action.replace(' ', '-')}",
-        entry.model,
-        {
-            "model": entry.model,
-            "version": entry.version,
-            "previous": entry.previous,
-            "outcome": entry.outcome,
-            "evidence": entry.evidence,
-            "forced": entry.forced,
-            "who": entry.who,
-            "why": entry.why,
-            "origin": entry.origin,
-        },
-        entry.at,
-    )
+    payload = {name: getattr(entry, name) for name in PROMOTION}
+    emit(f"retune.{entry.action.replace(' ', '-')}", entry.model, payload, entry.at)
 
 
 def publish_rejection(request: Request) -> None:
@@ -62,8 +50,7 @@ def address() -> str | None:
 
 def emit(event: str, model: str, payload: dict[str, Any], at: datetime) -> None:
     """Send an event to Prefect's server, if there is one."""
-    url = address()
-    if url is None:
+    if (url := address()) is None:
         return
     body = {
         "id": str(uuid.uuid4()),

@@ -45,24 +45,20 @@ def environment(name: str = LOCAL, start: Path | None = None) -> Environment:
     settings = load_into_environment(project)
     if name == LOCAL:
         return local(Workspace(project, project, project / "params.yaml"))
-    configured = settings.environments
-    if name not in configured:
-        raise BadParams(f"RETUNE_ENVIRONMENTS has no environment {name!r}{nearest(name, [LOCAL, *configured])}")
-    return Environment(name, configured[name].mlflow, configured[name].ledger)
+    if (chosen := settings.environments.get(name)) is None:
+        raise BadParams(f"RETUNE_ENVIRONMENTS has no environment {name!r}{nearest(name, [LOCAL, *settings.environments])}")
+    return Environment(name, chosen.mlflow, chosen.ledger)
 
 
 def person(start: Path | None = None) -> str:
     """Return the user for the ledger: RETUNE_USER, else ACCOUNT@HOST."""
-    user = read_settings(find_project((start or Path.cwd()).resolve())).user
-    return user or f"{account()}@{socket.gethostname()}"
-
-
-def account() -> str:
-    """Return the name of the account; its number if it has no name, as in some containers."""
+    if user := read_settings(find_project((start or Path.cwd()).resolve())).user:
+        return user
     try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid {os.getuid()}"
+        account = getpass.getuser()
+    except (OSError, KeyError):  # the account has no name, as in some containers
+        account = f"uid {os.getuid()}"
+    return f"{account}@{socket.gethostname()}"
 
 
 def promote(env: Environment, name: str, number: int, *, who: str, why: str | None = None, force: bool = False) -> Promotion:
@@ -92,7 +88,7 @@ def promote(env: Environment, name: str, number: int, *, who: str, why: str | No
 
 
 def publish_event(promotion: Promotion) -> Promotion:
-    """Publish the event of a promotion that changed something, and return the promotion."""
+    """Publish the event of a promotion, if it changed something, and return the promotion."""
     if promotion.changed:
         events.publish_promotion(promotion.entry)
     return promotion
@@ -232,23 +228,14 @@ def answer_of(request: Request) -> str | None:
 
 
 def reconcile(env: Environment, name: str | None = None) -> dict[str, list[str]]:
-    """Repair the aliases of one model, or of all, from the ledger; return the repairs as sentences by model.
-
-    Raises:
-        NotFound: there is no model with that name.
-    """
+    """Repair the aliases of one model, or of all, from the ledger; return the repairs by model. Raise NotFound for an unknown model."""
     if name is not None:
         check_known(env, name)
-    chosen = [name] if name is not None else models(env)
-    return {model: sync_registry(env, model) for model in chosen}
+    return {model: sync_registry(env, model) for model in ([name] if name is not None else models(env))}
 
 
 def accept(env: Environment, *, who: str, why: str) -> None:
-    """Accept the ledger as it is: start a new chain over it, which records who did it and why.
-
-    Raises:
-        BadInput: the reason is blank.
-    """
+    """Accept the ledger as it is: start a new chain over it, with the user and a reason; raise BadInput if that is blank."""
     registry.accept_ledger(env.mlflow, env.ledger, who, reason(why))
 
 

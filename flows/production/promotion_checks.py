@@ -13,11 +13,7 @@ from components.mlflow_store.registry.environments import judged_here, reference
 
 
 def find(environment: Environment, name: str, number: int) -> Version:
-    """Return a version.
-
-    Raises:
-        NotFound: the model or version does not exist; the message names the existing ones.
-    """
+    """Return a version; raise NotFound, with the existing ones, if the model or the version does not exist."""
     check_known(environment, name)
     versions = registry.versions(environment.mlflow, name)
     version = next((version for version in versions if version.number == number), None)
@@ -27,11 +23,7 @@ def find(environment: Environment, name: str, number: int) -> Version:
 
 
 def check_known(environment: Environment, name: str) -> None:
-    """Check that the registry or the ledger has a model.
-
-    Raises:
-        NotFound: neither has it; the message suggests the closest name.
-    """
+    """Raise NotFound, with the closest name, if neither the registry nor the ledger has the model."""
     if name not in (registered := models(environment)):
         raise NotFound(
             f"no model {name!r} is registered in {environment.name}{nearest(name, registered) or '; `retune run` registers one'}"
@@ -98,11 +90,7 @@ def judged_champion(version: Version, verdict: Verdict) -> int | None:
 
 
 def check_evidence(environment: Environment, version: Version, request: Request) -> None:
-    """Check that the verdict is the one that the request is about.
-
-    Raises:
-        BadInput: the stored verdict is unreadable or has changed.
-    """
+    """Raise BadInput if the stored verdict is unreadable, or not the one that the request is about."""
     verdict = registry.read_verdict(environment.mlflow, version)
     evidence = verdict.evidence if verdict else None
     if evidence != request.evidence:
@@ -113,22 +101,14 @@ def check_evidence(environment: Environment, version: Version, request: Request)
 
 
 def checked_reason(why: str | None, *, force: bool = False) -> str | None:
-    """Return the stripped reason; None if there is none and none is required.
-
-    Raises:
-        BadInput: it is blank, or missing with `force`.
-    """
+    """Return the stripped reason or None; raise BadInput if it is blank, or missing with `force`."""
     if force and not (why or "").strip():
         raise BadInput("--force needs --why TEXT: the ledger records the reason")
     return None if why is None else reason(why)
 
 
 def reason(why: str) -> str:
-    """Return the stripped reason.
-
-    Raises:
-        BadInput: it is blank.
-    """
+    """Return the stripped reason; raise BadInput if it is blank."""
     if not why.strip():
         raise BadInput("--why is blank: give a reason, which the ledger records")
     return why.strip()

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import httpx
 import yaml
 
+from components.core.atomic import replacing
 from components.core.documents import read_yaml
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from components.core.output_dir import make_private
@@ -49,14 +50,13 @@ def deploy(project: Path, api: str, pool: str | None) -> list[str]:
     file = project / "var/prefect/deployments.yaml"
     make_private(file.parent)
     former = read_yaml(file) if file.is_file() else {"deployments": []}
-    partial = file.with_name(f".{file.name}")
-    partial.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    prefect(project, api, ["--no-prompt", "deploy", "--all", "--prefect-file", str(partial)])
-    for name in sorted(set(names(former)) - set(names(described))):
-        remove(api, name)
-    for name in unscheduled(described, former):
-        unschedule(api, name)
-    partial.replace(file)
+    with replacing(file) as partial:
+        partial.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        prefect(project, api, ["--no-prompt", "deploy", "--all", "--prefect-file", str(partial)])
+        for name in sorted(set(names(former)) - set(names(described))):
+            remove(api, name)
+        for name in unscheduled(described, former):
+            unschedule(api, name)
     return names(described)
 
 
@@ -115,39 +115,30 @@ def call(method: str, url: str) -> httpx.Response | None:
 
 
 def read_file(project: Path) -> dict[str, Any]:
-    """Read the project's prefect.yaml.
-
-    Raises:
-        BadParams: it is missing or invalid.
-    """
-    path = project / FILE
-    file = read_yaml(path)
+    """Read the project's prefect.yaml; raise BadParams if it is missing or invalid."""
+    file = read_yaml(project / FILE)
     deployments = file.get("deployments") if isinstance(file, dict) else None
-    names = [entry.get("name") for entry in deployments if isinstance(entry, dict)] if isinstance(deployments, list) else []
-    if not isinstance(file, dict) or RETRAIN not in names:
-        raise BadParams(f"{path}: expected `deployments` with one named {RETRAIN}")
-    return file
+    entries = deployments if isinstance(deployments, list) else []
+    if isinstance(file, dict) and any(isinstance(entry, dict) and entry.get("name") == RETRAIN for entry in entries):
+        return file
+    raise BadParams(f"{project / FILE}: expected `deployments` with one named {RETRAIN}")
 
 
 def describe(file: Mapping[str, Any], models: Sequence[tuple[ModelFolder, RetrainParams]], pool: str | None) -> dict[str, Any]:
     """Return `file` with its `retrain` once per model, on the model's own schedule."""
-    deployments = []
+    deployments: list[dict[str, Any]] = []
     for entry in file["deployments"]:
-        if entry["name"] == RETRAIN:
-            deployments += [_for_model(entry, model, settings) for model, settings in models]
-        else:
-            deployments.append(copy.deepcopy(entry))
-    for deployment in deployments:
-        deployment["work_pool"] = {**deployment["work_pool"], **({"name": pool} if pool else {})}
+        deployments += [_for_model(entry, *model) for model in models] if entry["name"] == RETRAIN else [copy.deepcopy(entry)]
+    if pool:
+        for deployment in deployments:
+            deployment["work_pool"] = {**deployment["work_pool"], "name": pool}
     return {**{name: value for name, value in file.items() if name != "definitions"}, "deployments": deployments}
 
 
 def _for_model(template: Mapping[str, Any], model: ModelFolder, settings: RetrainParams) -> dict[str, Any]:
     schedules = template.get("schedules", [])
-    if settings.cron == "off":
-        schedules = []
-    elif settings.cron:
-        schedules = [{"cron": settings.cron, "timezone": settings.timezone, "active": True}]
+    if settings.cron:
+        schedules = [] if settings.cron == "off" else [{"cron": settings.cron, "timezone": settings.timezone, "active": True}]
     return {
         **copy.deepcopy(dict(template)),
         "name": model.name,
@@ -177,11 +168,7 @@ def ensure_pool(project: Path, api: str, name: str, named: bool) -> None:
 
 
 def prefect(project: Path, api: str, arguments: Sequence[str]) -> str:
-    """Run Prefect's command line and return its output.
-
-    Raises:
-        RetuneError: it failed.
-    """
+    """Run Prefect's command line and return its output; raise RetuneError if it fails."""
     settings = client_settings(api) | {"PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
     environment = os.environ | settings | {"PYTHONPATH": str(project)}
     command = [sys.executable, "-m", "prefect", *arguments]

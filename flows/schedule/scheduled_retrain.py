@@ -90,7 +90,10 @@ def run_if_changed(workspace: Workspace) -> Retraining:
     """Run the pipeline if something changed; the caller holds the lock of the model. A failed push does not change the verdict."""
     state = mark(workspace).read_text(encoding="utf-8") if mark(workspace).exists() else ""
     if state == MADE:
-        retry_push(workspace)
+        try:  # while the DVC files in the checkout are still those of the last run
+            push(workspace)
+        except Unavailable as error:
+            log.warning("the results of the last run could not be pushed to DVC's remote: %s", error)
     fetch_new_data(workspace)
     change = ChangeCheck(True, "the last run was interrupted") if state == BEGUN else check_for_changes(workspace)
     if not change.changed:
@@ -156,21 +159,9 @@ def mark(workspace: Workspace) -> Path:
     return workspace.project / RUNS / f"{read_name(workspace)}.open"
 
 
-def retry_push(workspace: Workspace) -> None:
-    """Push the results of the last run, while the DVC files in the checkout are still its own."""
-    try:
-        push(workspace)
-    except Unavailable as error:
-        log.warning("the results of the last run could not be pushed to DVC's remote: %s", error)
-
-
 @task
 def push(workspace: Workspace) -> None:
-    """Push the results and the run cache to DVC's remote, and remove the mark.
-
-    Raises:
-        Unavailable: the push failed.
-    """
+    """Push the results and the run cache to DVC's remote and remove the mark; raise Unavailable if that fails."""
     try:
         repro.dvc(["push", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)
     except StageFailed as error:

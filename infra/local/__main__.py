@@ -15,25 +15,24 @@ from infra.local import backup, control
 from infra.local.layout import make_stack, open_stack
 
 FOLDER = "var/stack"  # below the project
+VERBS = {
+    "up": "start it; create it first if needed",
+    "down": "end it",
+    "status": "print the health of each service",
+    "keep": "",  # the background process of `up`; internal
+    "backup": "copy it while it runs",
+    "restore": "create a new stack from a copy",
+}
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m infra.local", description="The shared stack on this machine, on loopback.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    commands = {
-        "up": verbs.add_parser("up", help="start it; create it first if needed"),
-        "down": verbs.add_parser("down", help="end it"),
-        "status": verbs.add_parser("status", help="print the health of each service"),
-        "keep": verbs.add_parser("keep"),  # the background process of `up`; internal
-    }
-    copy_commands = {
-        "backup": verbs.add_parser("backup", help="copy it while it runs"),
-        "restore": verbs.add_parser("restore", help="create a new stack from a copy"),
-    }
-    for verb, command in copy_commands.items():
-        command.add_argument("copy", type=Path, help="the folder of the copy" + (", must not exist" if verb == "backup" else ""))
-    for verb, command in (commands | copy_commands).items():
+    for verb, text in VERBS.items():
+        command = verbs.add_parser(verb, **({"help": text} if text else {}))
+        if verb in ("backup", "restore"):
+            command.add_argument("copy", type=Path, help="the folder of the copy" + (", must not exist" if verb == "backup" else ""))
         command.add_argument("folder", nargs="?", type=Path, help=f"the folder of the stack; default: {FOLDER} in the project")
         if verb in ("up", "keep"):
             command.add_argument("--workers", type=int, default=2, choices=range(17), metavar="N", help="number of parallel runs")

@@ -37,12 +37,10 @@ def prepare_databases(stack: Stack) -> None:
 
 def prepare_mlflow(stack: Stack) -> None:
     """Upgrade MLflow's tables, its own before those of its accounts, and set the administrator's password from secrets.env."""
-    settings, mlflow = postgres.variables(stack, "mlflow"), [sys.executable, "-m", "mlflow"]
     if tables_of(stack, "mlflow") != version("mlflow"):
-        url = "postgresql+psycopg:///mlflow"
-        migrate(stack, "mlflow-tables", [*mlflow, "db", "upgrade", url], settings)
-        accounts = [sys.executable, "-m", "mlflow.server.auth", "db", "upgrade", "--url", url]
-        migrate(stack, "mlflow-accounts", accounts, settings)
+        settings, url = postgres.variables(stack, "mlflow"), "postgresql+psycopg:///mlflow"
+        migrate(stack, "mlflow-tables", ["mlflow", "db", "upgrade", url], settings)
+        migrate(stack, "mlflow-accounts", ["mlflow.server.auth", "db", "upgrade", "--url", url], settings)
         note_tables(stack, "mlflow", version("mlflow"))
     update_admin_password(stack)
 
@@ -50,22 +48,17 @@ def prepare_mlflow(stack: Stack) -> None:
 def prepare_prefect(stack: Stack) -> None:
     """Upgrade Prefect's tables."""
     if tables_of(stack, "prefect") != version("prefect"):
-        command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
-        migrate(stack, "prefect-tables", command, prefect_settings(stack))
+        migrate(stack, "prefect-tables", ["prefect", "server", "database", "upgrade", "--yes"], prefect_settings(stack))
         note_tables(stack, "prefect", version("prefect"))
 
 
-def migrate(stack: Stack, name: str, command: Sequence[str], settings: Mapping[str, str]) -> None:
-    """Run a migration and wait for its end.
-
-    Raises:
-        RetuneError: it failed, or took too long.
-    """
+def migrate(stack: Stack, name: str, module: Sequence[str], settings: Mapping[str, str]) -> None:
+    """Run a migration, a Python module with its arguments, and wait for its end; raise RetuneError if it fails or takes too long."""
     log = stack.log(name)
     with log.open("a", encoding="utf-8") as out:
         try:
             result = subprocess.run(
-                tied_command(command),
+                tied_command([sys.executable, "-m", *module]),
                 env=environment(stack, settings),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -111,11 +104,7 @@ def update_admin_password(stack: Stack) -> None:
 
 
 def prepare_buckets(stack: Stack, deadline: float) -> None:
-    """Create missing buckets; retry until the S3 store, which must answer already, can write.
-
-    Raises:
-        Unavailable: it cannot write within `deadline` seconds.
-    """
+    """Create missing buckets; raise Unavailable if the S3 store cannot write within `deadline` seconds."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     client, end = s3_client(stack, "admin"), time.monotonic() + deadline
@@ -152,7 +141,7 @@ def run_parallel(*tasks: Callable[[], None]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=guarded, args=(task,), daemon=True) for task in tasks]
+    threads = [threading.Thread(target=guarded, args=(task,), daemon=True) for task in tasks]  # a signal does not wait for them
     for thread in threads:
         thread.start()
     for thread in threads:

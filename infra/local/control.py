@@ -55,11 +55,7 @@ def is_supervised(folder: Path) -> bool:
 
 
 def down(stack: Stack) -> bool:
-    """End all processes of the stack, and return whether there were any.
-
-    Raises:
-        Unavailable: a process still runs after the deadline.
-    """
+    """End all processes of the stack and return whether there were any; raise Unavailable if one still runs."""
     state, remaining = read_state(stack), started_by(stack)
     if state:
         end_supervisor(str(state["owner"]), stack.folder / "state.json", DEADLINE, stack.log("keeper"))

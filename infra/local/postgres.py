@@ -20,11 +20,7 @@ RELEASES = Path("/usr/lib/postgresql")  # Debian's folder of releases
 
 
 def program(name: str) -> str:
-    """Return the path of a PostgreSQL program: of Debian's newest release, else on PATH.
-
-    Raises:
-        NotFound: it is not installed.
-    """
+    """Return the path of a PostgreSQL program, in Debian's newest release or on PATH; raise NotFound if it is not installed."""
     releases = sorted((int(path.name), path) for path in RELEASES.glob("*") if path.name.isdigit() and (path / "bin" / name).exists())
     path = shutil.which(name) if name != "postgres" else None
     if releases:  # server and tools must have the same release
@@ -83,11 +79,7 @@ def make_cluster(stack: Stack) -> None:
 
 
 def check_enterable(folder: Path, user: dict[str, Any]) -> None:
-    """Check that PostgreSQL's user can enter its folder.
-
-    Raises:
-        BadParams: it cannot, e.g. in root's home.
-    """
+    """Raise BadParams if PostgreSQL's user cannot enter its folder, e.g. in root's home."""
     if user and subprocess.run(["test", "-x", str(folder)], cwd="/", check=False, **user).returncode != 0:
         raise BadParams(f"the user {ADMINISTRATOR}, which runs PostgreSQL for root, cannot enter {folder}; choose an accessible folder")
 

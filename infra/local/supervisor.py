@@ -92,11 +92,7 @@ class Supervisor:
             self._running[service.name] = RunningService(self._stack, service)
 
     def await_healthy(self, *services: Service) -> None:
-        """Wait until services are healthy.
-
-        Raises:
-            Unavailable: one ended, or is not healthy within the deadline.
-        """
+        """Wait until services are healthy; raise Unavailable if one ends, or is not healthy within the deadline."""
         end = time.monotonic() + LONGEST
         for service in services:
             while not service.healthy():
@@ -176,22 +172,14 @@ def note(text: str) -> None:
 
 @contextlib.contextmanager
 def stack_lock(stack: Stack) -> Iterator[None]:
-    """Lock the stack: only one process may run its services.
-
-    Raises:
-        Unavailable: another process does.
-    """
+    """Lock the stack, as only one process may run its services; raise Unavailable if another does."""
     busy = f"the stack in {stack.folder} is running or stopping: end it with `python -m infra.local down`"
     with lock(stack.folder / "running", busy=busy):
         yield
 
 
 def check_ports(stack: Stack) -> None:
-    """Check that the stack's ports are free.
-
-    Raises:
-        Unavailable: a port is in use.
-    """
+    """Raise Unavailable if a port of the stack is in use."""
     if taken := [f"{name} {port}" for name, port in stack.ports.items() if free_port(port) != port]:
         raise Unavailable(
             f"ports of {HOST} in use by other programs: {', '.join(taken)}; end these, or set other ports in"
@@ -219,8 +207,7 @@ def supervisor_of(stack: Stack, project: Path, workers: int) -> Iterator[Supervi
 
 def read_state(stack: Stack) -> dict[str, Any] | None:
     """Read state.json; None if no supervisor is running."""
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError):
         state: dict[str, Any] = json.loads((stack.folder / "state.json").read_text(encoding="utf-8"))
         return None if is_gone(str(state["owner"])) else state
-    except (OSError, ValueError, KeyError):
-        return None
+    return None
