@@ -11,12 +11,7 @@ from flows.settings import load_into_environment
 
 
 def create_missing(names: Sequence[str], project: Path) -> list[str]:
-    """Create the missing buckets and return their names.
-
-    Raises:
-        BadParams: the store rejects the keys or a name.
-        Unavailable: the store does not answer.
-    """
+    """Create the missing buckets and return their names; raise BadParams for rejected keys or names, or Unavailable."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError

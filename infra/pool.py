@@ -22,11 +22,7 @@ Json = dict[str, Any]
 
 
 def with_defaults(template: Json, defaults: Json, source: str) -> Json:
-    """Return the job template with new defaults for its variables, checked against their schemas.
-
-    Raises:
-        BadParams: a variable is unknown or a value is invalid; the message lists all faults.
-    """
+    """Return the job template with new defaults for its variables; raise BadParams with all unknown variables and invalid values."""
     from jsonschema import Draft202012Validator
 
     template = copy.deepcopy(template)

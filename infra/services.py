@@ -37,11 +37,7 @@ CHECK = 5.0  # seconds between two checks of the workers
 
 
 def up(workspace: Workspace, settings: Settings, workers: int) -> State:
-    """Start the services unless they run, and wait until they answer.
-
-    Raises:
-        Unavailable: they did not start within the deadline; the message has the end of the log.
-    """
+    """Start the services unless they run, and wait until they answer; raise Unavailable, with the log, after the deadline."""
     home = (workspace.var / STATE).parent
     make_private(home)
     with lock(home / "up.lock", settings.server_deadline):
@@ -62,11 +58,7 @@ def up(workspace: Workspace, settings: Settings, workers: int) -> State:
 
 
 def down(workspace: Workspace, settings: Settings) -> bool:
-    """End what `up` started, and return whether anything ran. Active runs end; the next run resumes them.
-
-    Raises:
-        Unavailable: they run on another host, or the supervisor still runs after the deadline.
-    """
+    """End what `up` started and return whether anything ran; the next run resumes active runs. Raise Unavailable if it still runs."""
     if state := read_state(workspace.var):
         end_supervisor(state.owner, workspace.var / STATE, settings.server_deadline, workspace.var / STATE.parent)
     return state is not None

@@ -47,11 +47,7 @@ def login(var: Path, settings: Settings) -> str:
 
 @contextlib.contextmanager
 def mlflow(workspace: Workspace, settings: Settings) -> Iterator[str]:
-    """Run MLflow's server for the embedded store and yield its URL, or yield that of the configured server.
-
-    Raises:
-        Unavailable: it did not answer within the deadline.
-    """
+    """Run MLflow's server, unless one is configured, and yield its URL; raise Unavailable after the deadline."""
     if settings.mlflow_uri:
         yield settings.mlflow_uri
         return

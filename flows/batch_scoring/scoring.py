@@ -31,7 +31,6 @@ def score(workspace: Workspace, source: str, output: str, model: str, settings: 
     `model` is the project's champion. Text files are read according to `snapshot` in params.yaml. Inputs are found by their own name, or,
     for the project's own model, by the column in `snapshot.columns`.
 
-
     Raises:
         BadInput: the input or the output is not valid.
         NotFound: the version does not exist.

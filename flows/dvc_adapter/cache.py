@@ -32,11 +32,7 @@ def cached_listing(root: Path, md5: str) -> dict[str, str]:
 
 
 def cached_file(root: Path, md5: str, name: str = "") -> Path:
-    """Return the cached file `name` of the folder `md5` (`….dir`), or the file `md5` itself; read-only.
-
-    Raises:
-        NotFound: it is missing or corrupt, or the folder has no such file.
-    """
+    """Return the cached file `name` of the folder `md5` (`….dir`), or the file `md5`; raise NotFound if it is missing or corrupt."""
     if not md5.endswith(".dir"):
         return cached_object(root, md5)
     listing = cached_listing(root, md5)
@@ -46,11 +42,7 @@ def cached_file(root: Path, md5: str, name: str = "") -> Path:
 
 
 def cached_folder(root: Path, md5: str, into: Path) -> Path:
-    """Copy a cached folder into `into`, which is created if missing, and return it.
-
-    Raises:
-        NotFound: its listing or one of its files is missing or corrupt; nothing was written.
-    """
+    """Copy a cached folder into `into` and return that; raise NotFound before anything is written if a file is missing or corrupt."""
     files = {name: cached_object(root, object_md5) for name, object_md5 in cached_listing(root, md5).items()}
     into.mkdir(parents=True, exist_ok=True)
     for name, path in files.items():

@@ -14,12 +14,7 @@ POINTERS = ("data/raw.dvc", "data/base.dvc")  # folders that a run writes before
 
 
 def edited_params(root: Path) -> list[str]:
-    """Return the sections of params.yaml that differ from dvc.lock.
-
-    Raises:
-        NotFound: dvc.lock is missing.
-        BadParams: it is damaged.
-    """
+    """Return the sections of params.yaml that differ from dvc.lock; raise NotFound without it, BadParams if it is damaged."""
     params = root / "params.yaml"
     now = read_yaml(params, as_dvc=True)  # dvc.lock has the string `yes` without quotes
     if not isinstance(now, dict):
@@ -71,14 +66,9 @@ def outputs(root: Path, stages: Collection[str]) -> dict[str, str]:
 
 
 def overtaken_stages(root: Path) -> dict[str, list[str]]:
-    """Return the stages whose inputs in dvc.lock differ from the current outputs, with these inputs.
-
-    This happens if a stage was run alone with other settings or data and the stages after it were not.
-
-    Raises:
-        NotFound: dvc.lock is missing.
-    """
+    """Return the stages whose inputs in dvc.lock differ from the current outputs, with these inputs; raise NotFound without it."""
     current = lock_hashes(root)
+    # Inputs differ if a stage was run alone with other settings or data and the stages after it were not.
     stale = {
         name: [dep["path"] for dep in stage.get("deps", []) if current.get(dep["path"], dep.get("md5")) != dep.get("md5")]
         for name, stage in _ours(root).items()

@@ -97,11 +97,7 @@ def environment(cwd: Path) -> dict[str, str]:
 
 
 def check_pipeline(root: Path) -> None:
-    """Check before any work that DVC can bring every stage of a run up to date.
-
-    Raises:
-        BadInput: dvc.yaml lacks a stage or has a frozen one, which DVC never reruns; or `data` is a link.
-    """
+    """Raise BadInput if DVC cannot bring every stage up to date: one is missing or frozen, or `data` is a link."""
     file, restore = root / "dvc.yaml", "`git checkout dvc.yaml` restores it if it was committed"
     try:
         definition = read_yaml(file)
@@ -203,11 +199,7 @@ def _query_changed(root: Path) -> frozenset[str]:
 def dvc(
     arguments: list[str], root: Path, what: str, level: int = logging.INFO, variables: Mapping[str, str] = MappingProxyType({})
 ) -> list[str]:
-    """Run a DVC command in `root` with extra environment `variables`; log its output and return its lines.
-
-    Raises:
-        StageFailed, Unavailable, Cancelled: as for `reproduce_stage`.
-    """
+    """Run a DVC command with extra `variables`, log its output and return its lines; raise the errors of `reproduce_stage`."""
     lines, code = _output_of(arguments, root, level, variables)
     if code != 0 and any("Unable to read RWLock-file" in line for line in lines):
         (root / ".dvc/tmp/rwlock").unlink(missing_ok=True)

@@ -105,11 +105,7 @@ def _summary(answer: httpx.Response) -> str:
 
 
 def send_all(store: Store, server: str, artifacts: list[ArtifactFile], var: Path) -> None:
-    """Send the files that are not transferred yet, and read all of them back.
-
-    Raises:
-        RetuneError: some files differ when read back; the next try sends all of them again.
-    """
+    """Send the pending files and read all back; raise RetuneError if one differs, and the next try sends all of them again."""
     transferred = _sent(var / SENT, server)
     digests = {artifact.target: digest_file(artifact.path) for artifact in artifacts}
     pending = [artifact for artifact in artifacts if transferred.get(artifact.target) != digests[artifact.target]]

@@ -83,12 +83,7 @@ def copy_all(project: Path, settings: Settings, dry_run: bool) -> Migrated:
 
 
 def check(settings: Settings, var: Path) -> Path:
-    """Return the path of MLflow's embedded database, after checking the settings.
-
-    Raises:
-        NotFound: the database is missing.
-        BadInput: settings are missing; the message lists all of them.
-    """
+    """Return the path of MLflow's embedded database; raise NotFound without one, BadInput with all settings that are missing."""
     required = ("mlflow_uri", "mlflow_database", "database", "dvc_remote")
     missing = [f"RETUNE_{name.upper()}" for name in required if not getattr(settings, name)]
     if missing:
@@ -118,11 +113,7 @@ def report(databases: registry.Databases, artifacts: list[files.ArtifactFile], s
 
 
 def copy_ledger(file: Path, url: str, really: bool) -> int:
-    """Copy the ledger's rows in one transaction, unless they are already there, and return their number.
-
-    Raises:
-        BadInput: the target's ledger has other content.
-    """
+    """Copy the ledger's rows in one transaction, and return their number; raise BadInput if the target has other content."""
     if not file.exists():
         return 0
     check_file(file)

@@ -84,11 +84,7 @@ def check_source(source: sa.Connection) -> None:
 
 
 def open_databases(source: sa.Connection, target: sa.Connection) -> Databases:
-    """Open both databases; the target is locked until its transaction ends.
-
-    Raises:
-        BadInput: their revisions differ, or another migration is running.
-    """
+    """Open both databases and lock the target; raise BadInput if it is locked, or their revisions differ."""
     if not target.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK))).scalar_one():
         raise BadInput("another migration into this database is running: wait until it ends")
     source_tables, target_tables = tables.reflect(source), tables.reflect(target)
@@ -134,11 +130,7 @@ def copy_registry(databases: Databases) -> None:
 
 
 def verify(source: str, server: str, roots: ArtifactRoots) -> None:
-    """Compare the runs and versions that the server shows with the local ones.
-
-    Raises:
-        RetuneError: the server shows other content, so it uses another database.
-    """
+    """Raise RetuneError unless the server shows the local runs and versions; otherwise it uses another database."""
     with translated_errors(source):
         local = shown(source, roots)
     with translated_errors(server):

@@ -46,12 +46,7 @@ def open_source(database: Path) -> sa.Engine:
 
 
 def open_target(url: str, what: str) -> sa.Engine:
-    """Return an engine of a PostgreSQL database after a test connection; errors never show the password.
-
-    Raises:
-        BadInput: the login is rejected, or the database does not exist.
-        Unavailable: it does not answer.
-    """
+    """Return an engine of a PostgreSQL database; raise BadInput if it rejects the login, or Unavailable, without the password."""
     engine = sa.create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
     try:
         engine.connect().close()
@@ -126,11 +121,7 @@ def copy(
     names: Collection[str],
     rewrite: Rewrite = unchanged,
 ) -> None:
-    """Insert the rows of the tables `names` into the empty tables of the same names, and advance their sequences.
-
-    Raises:
-        RetuneError: the target rejects a row.
-    """
+    """Insert the rows of the tables `names` into empty ones and advance their sequences; raise RetuneError if one is rejected."""
     source_tables, target_tables = tables
     for table in target_tables.sorted_tables:  # in order of foreign keys
         if table.name not in names:
@@ -148,8 +139,7 @@ def copy(
 def advance_sequences(target: sa.Connection, table: sa.Table) -> None:
     """Set a table's sequences to the highest existing value."""
     for column in table.primary_key:
-        name = target.execute(sa.select(sa.func.pg_get_serial_sequence(f'"{table.name}"', column.name))).scalar()
-        if name:
+        if name := target.execute(sa.select(sa.func.pg_get_serial_sequence(f'"{table.name}"', column.name))).scalar():
             highest = sa.select(sa.func.max(column)).scalar_subquery()
             target.execute(sa.select(sa.func.setval(name, sa.func.coalesce(highest, 1), highest.is_not(None))))
 

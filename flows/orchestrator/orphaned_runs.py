@@ -56,11 +56,7 @@ def close(api: str, managed: bool) -> int:
 
 
 def find(api: str, managed: bool) -> list[Run]:
-    """Return the open flow runs, or those with open tasks, whose process has died.
-
-    Raises:
-        httpx.HTTPError: the server does not answer, or rejects the request.
-    """
+    """Return the open flow runs, or those with open tasks, whose process has died; raise httpx.HTTPError."""
     runs = {run["id"]: run for run in pages(api, "flow_runs", {"flow_runs": {"state": {"type": {"any_": OPEN}}}})}
     tasks = pages(api, "task_runs", {"task_runs": {"state": {"type": {"any_": OPEN_TASKS}}}})
     others = sorted({str(task["flow_run_id"]) for task in tasks if task["flow_run_id"]} - runs.keys())
@@ -165,7 +161,6 @@ def _is_alive(pid: str, since: float) -> bool:
 
 
 def _runs_flow(pid: int, flow_run: str) -> bool:
-    try:
+    with suppress(psutil.Error, OSError):  # it ended, or belongs to another account
         return bool(psutil.Process(pid).environ().get(FLOW_RUN) == flow_run)
-    except (psutil.Error, OSError):  # it ended, or belongs to another account
-        return False
+    return False

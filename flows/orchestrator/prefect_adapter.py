@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
+import httpx
+
 from components.core.errors import Cancelled, Unavailable
 from flows.dvc_adapter.repro import RUNNING
 from flows.orchestrator import orphaned_runs
@@ -145,8 +147,6 @@ def joined() -> Iterator[None]:
 
 
 def _add_tag(mark: str, tags: list[str]) -> None:
-    import httpx
-
     kept = [tag for tag in tags if not tag.startswith(orphaned_runs.MARK)]
     try:
         post(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}", {"tags": [*kept, mark]}, method="PATCH")
@@ -155,8 +155,6 @@ def _add_tag(mark: str, tags: list[str]) -> None:
 
 
 def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
-    import httpx
-
     answered, api = time.monotonic(), os.environ["PREFECT_API_URL"]
     with httpx.Client(base_url=api, timeout=5.0, auth=auth(api)) as client:
         while not done.wait(WATCH_SECONDS):
@@ -177,10 +175,7 @@ def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
 
 def mark_cancelled() -> None:
     """Set the state Cancelled from outside the flow; inside a task it would become Failed."""
-    if Mode.flow_run is None:
-        return
-    import httpx
-
     body = {"state": {"type": "CANCELLED", "name": "Cancelled", "message": "ended on request"}, "force": True}
-    with suppress(httpx.HTTPError):
-        post(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}/set_state", body)
+    if Mode.flow_run is not None:
+        with suppress(httpx.HTTPError):
+            post(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}/set_state", body)

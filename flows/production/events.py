@@ -7,6 +7,7 @@ one never fails the promotion; the ledger is authoritative.
 import logging
 import os
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,10 @@ def address() -> str | None:
     """Return the API URL of the Prefect server of this process or project; None if none is configured or running."""
     if url := os.environ.get("PREFECT_API_URL"):
         return url
-    try:
+    with suppress(NotFound):
         project = find_project(Path.cwd().resolve())
-    except NotFound:
-        return None
-    return read_settings(project).prefect_api_url or running(project / "var/prefect")
+        return read_settings(project).prefect_api_url or running(project / "var/prefect")
+    return None
 
 
 def emit(event: str, model: str, payload: dict[str, Any], at: datetime) -> None:

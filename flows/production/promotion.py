@@ -35,12 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def environment(name: str = LOCAL, start: Path | None = None) -> Environment:
-    """Return an environment of the project at or above `start` (the working folder).
-
-    Raises:
-        NotFound: there is no project.
-        BadParams: there is no environment with that name.
-    """
+    """Return an environment of the project at or above `start`; raise NotFound without a project, BadParams for an unknown name."""
     project = find_project((start or Path.cwd()).resolve())
     settings = load_into_environment(project)
     if name == LOCAL:

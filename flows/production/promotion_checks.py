@@ -36,11 +36,7 @@ def models(environment: Environment) -> list[str]:
 
 
 def passed(environment: Environment, version: Version) -> Verdict:
-    """Return the verdict of a version that passed; the tag alone does not count, since anyone can set it.
-
-    Raises:
-        BadInput: it did not pass, the verdict is unreadable, or a person rejected it.
-    """
+    """Return the verdict of a version; raise BadInput unless it passed, by its readable verdict, and no person rejected it."""
     display_name = f"{version.name} version {version.number}"
     by_force = '--force --why "…" promotes it anyway'
     if version.verdict is None:
@@ -75,11 +71,7 @@ def check_copied(source: Environment, target: Environment, version: Version, ver
 
 
 def judged_champion(version: Version, verdict: Verdict) -> int | None:
-    """Return the number of the champion that the verdict compared with; None if there was none.
-
-    Raises:
-        BadInput: the version is a copy, and the number belongs to another version in the registry that judged it.
-    """
+    """Return the champion that the verdict compared with, or None; raise BadInput if that number is of another registry."""
     number = int(verdict.champion) if verdict.champion else None
     if version.origin is not None and reference_number(version) != number:
         raise BadInput(

@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
+
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from components.core.exits import run_command
 from components.core.output_dir import make_private
 from components.core.process import is_foreign, is_gone, owner, quiet_environment
 from components.model.base_resolver import PROJECT
 from components.training.trainer.state_dir import STATE
-from flows.orchestrator.orphaned_runs import FLOW_RUN
+from flows.orchestrator.orphaned_runs import FLOW_RUN, crash, was_restarted
+from flows.orchestrator.prefect_api import ask
 from flows.project.git import git, head_commit, no_commit, prefix
 from flows.project.models import find_model
 from flows.project.run_locks import RUNS, folder_lock
@@ -45,11 +48,7 @@ def checkout(project: Path) -> Iterator[Path]:
 
 
 def make_checkout(project: Path, pid: int) -> Path:
-    """Create a checkout for the process `pid` and return its folder; abandoned checkouts are removed first.
-
-    Raises:
-        NotFound: the project has no commit.
-    """
+    """Create a checkout for the process `pid` and return its folder, after removing abandoned ones; raise NotFound without a commit."""
     remove_abandoned(project)
     commit = head_commit(project)
     if not commit:
@@ -111,11 +110,6 @@ def report_crashed(flow_run: str | None, tag: str) -> None:
     api = os.environ.get("PREFECT_API_URL")
     if not flow_run or not api or flow_run == os.environ.get(FLOW_RUN):  # a retry of this run is this process
         return
-    import httpx
-
-    from flows.orchestrator.orphaned_runs import crash, was_restarted
-    from flows.orchestrator.prefect_api import ask
-
     try:
         run = {"id": flow_run, **ask("GET", f"{api}/flow_runs/{flow_run}").json()}
         if not was_restarted(run, tag):
@@ -153,18 +147,14 @@ def enter_checkout(model: str) -> Workspace:
 
 
 def committed_params(root: Path, project: Path, model: str, commit: str) -> Path:
-    """Return the path of the parameter file of `model`, relative to the root of the checkout.
-
-    Raises:
-        BadParams: the model does not exist, or is not committed.
-    """
-    own = Path("params.yaml")
-    if not model and (root / own).is_file():
-        return own
-    with suppress(BadParams):
-        if model:
+    """Return the model's parameter file, relative to the checkout; raise BadParams if it does not exist or is not committed."""
+    path = Path("params.yaml")
+    if model:
+        with suppress(BadParams):
             return find_model(root, model).params.relative_to(root)
-    path = find_model(project, model).params.relative_to(project) if model else own
+        path = find_model(project, model).params.relative_to(project)
+    elif (root / path).is_file():
+        return path
     raise BadParams(
         f"{path} is not in commit {commit[:12]}, or has another name there; a scheduled run uses committed settings: "
         f"`git add {path}`, `git commit`"

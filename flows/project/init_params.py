@@ -134,17 +134,11 @@ def slug(stem: str) -> str:
 
 
 def guess_columns(data: Path) -> Guess:
-    """Guess from the first rows of a file.
-
-    Raises:
-        BadSource: the file cannot be read, or no column looks like a text or a label.
-    """
-    head = read_head(data)
-    frame, delimiter = head.frame, head.settings.delimiter
+    """Guess from the first rows of a file; raise BadSource if it cannot be read, or no column looks like a text or a label."""
+    frame, settings, split_files = read_head(data)
     split = next((str(name) for name in frame.columns if _is_split(frame[name])), None)
-    frame = frame.drop(columns=[split] if split else [])
-    guess = _columns(frame, data, delimiter)
-    return replace(guess, quoting=head.settings.quoting, split_column=None if head.split_files else split, split_files=head.split_files)
+    guess = _columns(frame.drop(columns=[split] if split else []), data, settings.delimiter)
+    return replace(guess, quoting=settings.quoting, split_column=None if split_files else split, split_files=split_files)
 
 
 def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
@@ -186,23 +180,15 @@ def _max_length(texts: "pd.Series[str]") -> int:
     return next((limit for limit in MAX_LENGTHS if words * TOKENS_PER_WORD + 2 <= limit), MAX_LENGTHS[-1])
 
 
-@dataclass(frozen=True)
-class SampleRows:
-    """The first rows, and the settings that read them; `split_files` is set if the names of the files give splits."""
-
-    frame: pd.DataFrame
-    settings: SnapshotParams
-    split_files: bool
-
-
-def read_head(data: Path) -> SampleRows:
-    """Return the first rows as text: of the first file, or of the first file of each split.
+def read_head(data: Path) -> tuple[pd.DataFrame, SnapshotParams, bool]:
+    """Return the first rows as text, the settings that read them, and whether the names of the files give splits, each with its rows.
 
     Raises:
         BadSource: no settings can read the rows.
     """
-    fetched = files.fetch(SourceRequest(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
-    splits = splits_by_file(fetched, SnapshotParams(source=str(data)))
+    source = SnapshotParams(source=str(data))
+    fetched = files.fetch(SourceRequest(source, Path.cwd(), {}), Path())
+    splits = splits_by_file(fetched, source)
     firsts = list({splits.get(path): path for path in reversed(list(fetched.files))}.values())
     sample = replace(fetched, files={path: fetched.files[path] for path in firsts[::-1]})
     error: BadSource | None = None
@@ -214,7 +200,7 @@ def read_head(data: Path) -> SampleRows:
             error = error or fault
             continue
         if len(frame):
-            return SampleRows(frame, settings, bool(splits))
+            return frame, settings, bool(splits)
     raise error or BadSource(f"{data}: the file has a header but no rows; expected at least one row")
 
 
@@ -225,10 +211,10 @@ def _head(path: Path) -> bytes:
 
 def _ways(data: Path, file_format: str, escaped: bool) -> Iterator[SnapshotParams]:
     """Yield the settings to try, the usual ones first; `escaped` is set if a quote follows a backslash somewhere."""
-    delimiters = {"csv": (None, ";", "\t", "|"), "tsv": (None,)}.get(file_format)
-    if delimiters is None:
+    if file_format not in ("csv", "tsv"):
         yield SnapshotParams(source=str(data))
         return
+    delimiters = (None, ";", "\t", "|") if file_format == "csv" else (None,)
     for quoting in (None, "backslash", "none") if escaped else (None, "none", "backslash"):
         for delimiter in delimiters:
             yield SnapshotParams(source=str(data), delimiter=delimiter, quoting=quoting)

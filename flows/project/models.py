@@ -20,11 +20,7 @@ class ModelFolder:
 
 
 def find_models(project: Path) -> list[ModelFolder]:
-    """Return every model of the project, its own first, then by folder.
-
-    Raises:
-        BadParams: a params.yaml is missing, unreadable or has no name, or two have the same name; with every fault.
-    """
+    """Return every model, the project's own first, then by folder; raise BadParams with all faults, e.g. two equal names."""
     models, faults = survey_models(project)
     for model in models:
         if (twin := next(other for other in models if other.name == model.name)) is not model:
@@ -60,11 +56,7 @@ def find_model(project: Path, name: str) -> ModelFolder:
 
 
 def open_model(name: str | None, params: Path | None) -> Workspace:
-    """Return the workspace of the model `name`, else of the parameter file, else of the project's own model.
-
-    Raises:
-        BadParams: both are given, or the model or file does not exist.
-    """
+    """Return the workspace of the model `name`, else of `params`, else the project's own; raise BadParams for both, or unknown ones."""
     if name is None:
         return open_workspace(params)
     if params is not None:

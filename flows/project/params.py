@@ -101,11 +101,7 @@ class Params(Section):
 
 
 def read_params(path: Path) -> Params:
-    """Read and check a whole params.yaml.
-
-    Raises:
-        BadParams: a setting is invalid, or two sections contradict each other; with every fault.
-    """
+    """Read and check a whole params.yaml; raise BadParams with every fault, also for sections that contradict each other."""
     if not path.is_file():
         raise BadParams(f"{path} is missing; `retune init DATA` writes one")
     return _checked(path, path.read_bytes())

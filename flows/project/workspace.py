@@ -45,9 +45,7 @@ class Workspace:
 
         A model in models/NAME has them next to its params.yaml, the project's own model at the paths that DVC reads.
         """
-        if self.root == self.project:
-            return {}
-        if self.origin == self.project:
+        if self.root != self.project and self.origin == self.project:
             return {self.project / path: self.root / path for path in DVC_FILES.values()}
         if self.origin.parent == self.project / MODELS:
             return {self.origin / name: self.root / path for name, path in DVC_FILES.items()}
@@ -103,13 +101,11 @@ def open_workspace(params: Path | None = None, start: Path | None = None) -> Wor
     """
     project = find_project((start or Path.cwd()).resolve())
     load_into_environment(project)
-    own = project / "params.yaml"
-    chosen = own if params is None else params.resolve()
+    chosen = project / "params.yaml" if params is None else params.resolve()
     if not chosen.is_file():
         raise BadParams(f"{chosen} is missing; `retune init DATA` writes a params.yaml")
-    if chosen == own:
-        return Workspace(project, project, own)
-    root = project / "var/workspaces" / f"{chosen.parent.name}-{digest_value(str(chosen))[:8]}"
+    own = chosen == project / "params.yaml"
+    root = project if own else project / "var/workspaces" / f"{chosen.parent.name}-{digest_value(str(chosen))[:8]}"
     return Workspace(project, root, chosen)
 
 
@@ -136,21 +132,21 @@ def sync_workspace(workspace: Workspace) -> None:
 
     The caller must hold the lock of the workspace: a running stage must not see other code or settings.
     """
-    settings = read_settings(workspace.project)
-    share_remote(workspace.project / ".dvc/config.local", settings)
-    if workspace.root == workspace.project:
+    settings, project, root = read_settings(workspace.project), workspace.project, workspace.root
+    share_remote(project / ".dvc/config.local", settings)
+    if root == project:
         return
-    make_private(workspace.root)
-    copy_if_changed(workspace.params, workspace.root / "params.yaml")
+    make_private(root)
+    copy_if_changed(workspace.params, root / "params.yaml")
     if not workspace.commit:
-        copy_code(workspace.project, workspace.root)
+        copy_code(project, root)
     for source, target in workspace.dvc_files.items():
         if source.is_file():
             copy_if_changed(source, target)
         elif workspace.commit:  # the file in the checkout belongs to another model
             target.unlink(missing_ok=True)
-    inherit(workspace.project, workspace.root)
-    if (config := workspace.root / ".dvc/config.local").exists():  # written by an earlier release
+    inherit(project, root)
+    if (config := root / ".dvc/config.local").exists():  # written by an earlier release
         share_remote(config, settings.model_copy(update={"dvc_remote": ""}), ours=True)
 
 

@@ -97,12 +97,7 @@ def remove(api: str, name: str) -> None:
 
 
 def call(method: str, url: str) -> httpx.Response | None:
-    """Call Prefect's API and return the response; None if it is 404.
-
-    Raises:
-        Unavailable: Prefect does not answer.
-        RetuneError: it returns an error.
-    """
+    """Call Prefect's API; return None for 404; raise RetuneError for other errors, Unavailable without an answer."""
     try:
         response = ask(method, url)
     except httpx.HTTPError as error:
@@ -150,12 +145,7 @@ def _for_model(template: Mapping[str, Any], model: ModelFolder, settings: Retrai
 
 
 def ensure_pool(project: Path, api: str, name: str, named: bool) -> None:
-    """Create the work pool of the file, of type process, if it is missing; a pool from the command line (`named`) must exist.
-
-    Raises:
-        NotFound: it does not exist.
-        Unavailable, RetuneError: see `call`.
-    """
+    """Create the file's work pool if it is missing; raise NotFound if a pool from the command line (`named`) is."""
     if call("GET", f"{api}/work_pools/{quote(name)}"):
         return
     if named:

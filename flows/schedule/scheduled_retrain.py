@@ -72,7 +72,7 @@ def retrain(model: str) -> Retraining:
 
 def lock_model(workspace: Workspace, locks: ExitStack) -> bool:
     """Lock the model until `locks` closes; if another run holds it, wait or return False, according to `retrain.on_overlap`."""
-    params, logged = read_params(workspace.params), False
+    params, waiting = read_params(workspace.params), False
     while not RUNNING.cancelled.is_set():
         try:
             locks.enter_context(run_lock(workspace.project, params.name))
@@ -80,9 +80,9 @@ def lock_model(workspace: Workspace, locks: ExitStack) -> bool:
         except LockTimeout:
             if params.retrain.on_overlap == "skip":
                 return False
-            if not logged:
+            if not waiting:
                 log.info("waiting for another run of %s to end (retrain.on_overlap)", params.name)
-            logged = True
+            waiting = True
     raise Cancelled("the run was cancelled while it waited for another run of the model")
 
 

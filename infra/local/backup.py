@@ -52,11 +52,7 @@ def back_up(stack: Stack, into: Path) -> dict[str, Any]:
 
 
 def dump_all(stack: Stack, into: Path) -> dict[str, Any]:
-    """Dump every database; repeat if the ledger grew meanwhile, since MLflow's copy must not know later entries.
-
-    Raises:
-        Unavailable: the ledger grew during every attempt.
-    """
+    """Dump every database; repeat if the ledger grew, since MLflow's copy must not know later entries, then raise Unavailable."""
     for _ in range(TRIES):
         databases = {name: dump(stack, name, into / f"{name}{DUMP}") for name in DATABASES}
         with connected(stack, "retune") as connection:
@@ -95,11 +91,7 @@ def run(stack: Stack, name: str, command: list[str]) -> None:
 
 
 def fetch(stack: Stack, bucket: str, into: Path) -> dict[str, str]:
-    """Copy every object of a bucket, and return the sha256 by key.
-
-    Raises:
-        RetuneError: the store does not answer, or a key is not a valid file name.
-    """
+    """Copy every object of a bucket and return the sha256 by key; raise RetuneError for a key that leads outside the copy."""
     client, digests = bootstrap.s3_client(stack, "admin"), {}
     into.mkdir(parents=True)
     for key in keys(client, bucket):
@@ -146,12 +138,7 @@ def restore(copy: Path, folder: Path, project: Path) -> dict[str, Any]:
 
 
 def read_manifest(copy: Path) -> dict[str, Any]:
-    """Read the manifest of a copy.
-
-    Raises:
-        NotFound: the manifest is missing or invalid.
-        BadInput: the installed releases are different, with other tables.
-    """
+    """Read the manifest of a copy; raise NotFound without a valid one, BadInput if other releases are installed."""
     try:
         manifest: dict[str, Any] = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -12,6 +12,7 @@ from components.core.atomic import write_text
 from components.core.errors import RetuneError, Unavailable
 from components.core.process import tied_command
 from flows.orchestrator.processes import log_tail
+from infra.buckets import create_if_missing
 from infra.local import postgres
 from infra.local.layout import BUCKETS, PRIVATE, USER, Stack
 from infra.local.services import environment, prefect_settings
@@ -26,11 +27,7 @@ _MIGRATION = 300.0  # seconds
 
 
 def prepare_databases(stack: Stack) -> None:
-    """Create the tables of the installed MLflow and Prefect in the databases; PostgreSQL must be running.
-
-    Raises:
-        RetuneError: a migration failed; the message names its log.
-    """
+    """Create the tables of the installed MLflow and Prefect; raise RetuneError, with the log, if a migration fails."""
     write_text(stack.folder / "mlflow.ini", ACCOUNTS, PRIVATE)
     run_parallel(lambda: prepare_mlflow(stack), lambda: prepare_prefect(stack))
 
@@ -110,10 +107,8 @@ def prepare_buckets(stack: Stack, deadline: float) -> None:
     client, end = s3_client(stack, "admin"), time.monotonic() + deadline
     while True:
         try:
-            existing = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
             for name in BUCKETS:
-                if name not in existing:
-                    client.create_bucket(Bucket=name)
+                create_if_missing(client, name)
             return
         except (BotoCoreError, ClientError) as error:
             if time.monotonic() > end:

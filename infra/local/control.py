@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,7 @@ import psutil
 from components.core.errors import RetuneError, Unavailable
 from flows.orchestrator.processes import cancel_on_signals, end_supervisor, spawn
 from infra.local.layout import Stack, open_stack
-from infra.local.services import database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
+from infra.local.services import Service, database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
 from infra.local.supervisor import CODE, read_state, stack_lock, supervisor_of, sweep
 
 DEADLINE = 600.0  # seconds to start or end everything; each service also has a shorter deadline
@@ -21,11 +20,7 @@ POLL = 0.3
 
 
 def up(stack: Stack, project: Path, workers: int) -> None:
-    """Start the stack in the background, and wait until all services are healthy; does nothing if it runs.
-
-    Raises:
-        Unavailable: it did not start; nothing is left running.
-    """
+    """Start the stack in the background unless it runs, and wait until it is healthy; else end it and raise Unavailable."""
     if read_state(stack):
         return
     log = stack.log("keeper")
@@ -75,18 +70,17 @@ def status(stack: Stack) -> tuple[list[str], bool]:
     services = [database_service(stack), store_service(stack), mlflow_service(stack), prefect_service(stack)]
     project, started = Path(state["project"]), state["services"]
     services += [worker_service(stack, project, int(name.partition("-")[2])) for name in started if name.startswith("worker-")]
-    states = [(service.name, is_healthy(service.name, started, service.healthy)) for service in services]
+    healthy = {service.name: is_healthy(service, started[service.name]["pid"]) for service in services}
     restarts = {name: f"  (restarted {times} times; see its log)" for name, entry in started.items() if (times := entry["restarts"])}
-    lines = [f"{name:9} {'ok' if healthy else 'NOT WELL'}  {location(stack, name)}{restarts.get(name, '')}" for name, healthy in states]
-    return lines, all(healthy for _, healthy in states)
+    lines = [f"{name:9} {'ok' if well else 'NOT WELL'}  {location(stack, name)}{restarts.get(name, '')}" for name, well in healthy.items()]
+    return lines, all(healthy.values())
 
 
-def is_healthy(name: str, started: dict[str, dict[str, int]], healthy: Callable[[], bool]) -> bool:
+def is_healthy(service: Service, pid: int) -> bool:
     """Return whether a service's process exists and the service is healthy."""
-    try:
-        return psutil.pid_exists(started[name]["pid"]) and healthy()
-    except RetuneError:
-        return False
+    with contextlib.suppress(RetuneError):
+        return psutil.pid_exists(pid) and service.healthy()
+    return False
 
 
 def location(stack: Stack, name: str) -> str:

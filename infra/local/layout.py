@@ -90,11 +90,7 @@ class Stack:
 
 
 def make_stack(folder: Path) -> Stack:
-    """Create the folder of a stack or complete it: existing content is kept, deleted secrets are regenerated.
-
-    Raises:
-        BadParams: the folder has other content.
-    """
+    """Create or complete the folder of a stack: content is kept, missing secrets are generated; raise BadParams for other content."""
     folder = folder.resolve()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "ports.json").exists():
         raise BadParams(f"{folder} is not empty and not a stack; choose a new folder")
@@ -112,11 +108,7 @@ def make_stack(folder: Path) -> Stack:
 
 
 def open_stack(folder: Path, whole: bool = True) -> Stack:
-    """Return the stack in a folder; with `whole=False` secrets may be missing, which is enough to end the stack.
-
-    Raises:
-        BadParams: there is no stack, or a secret is missing.
-    """
+    """Return the stack in a folder, with `whole=False` even without secrets, to end it; raise BadParams if something is missing."""
     folder = folder.resolve()
     try:
         ports = json.loads((folder / "ports.json").read_text(encoding="utf-8"))

@@ -33,11 +33,7 @@ def program(name: str) -> str:
 
 
 def account() -> dict[str, Any]:
-    """Return the account of PostgreSQL's programs for subprocess: the current user, or `postgres` for root.
-
-    Raises:
-        NotFound: the current user is root, and there is no user `postgres`.
-    """
+    """Return the account of PostgreSQL's programs for subprocess, `postgres` for root; raise NotFound if that does not exist."""
     if os.geteuid() != 0:
         return {}
     try:
@@ -68,7 +64,8 @@ def make_cluster(stack: Stack) -> None:
     write_text(password, stack.secrets["POSTGRES_PASSWORD"], PRIVATE)
     for path in (folder, password):
         os.chown(path, user.get("user", -1), user.get("group", -1))
-    check_enterable(folder, user)
+    if user and subprocess.run(["test", "-x", str(folder)], cwd="/", check=False, **user).returncode != 0:  # e.g. in root's home
+        raise BadParams(f"the user {ADMINISTRATOR}, which runs PostgreSQL for root, cannot enter {folder}; choose an accessible folder")
     arguments = ["--auth=scram-sha-256", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", f"--username={ADMINISTRATOR}"]
     command = [program("initdb"), *arguments, f"--pwfile={password}", f"--pgdata={folder / 'partial'}"]
     result = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **user)
@@ -76,12 +73,6 @@ def make_cluster(stack: Stack) -> None:
     if result.returncode != 0:
         raise RetuneError(f"initdb could not create {folder}: {' '.join(result.stderr.strip().splitlines()[-3:])}")
     (folder / "partial").rename(folder / "data")
-
-
-def check_enterable(folder: Path, user: dict[str, Any]) -> None:
-    """Raise BadParams if PostgreSQL's user cannot enter its folder, e.g. in root's home."""
-    if user and subprocess.run(["test", "-x", str(folder)], cwd="/", check=False, **user).returncode != 0:
-        raise BadParams(f"the user {ADMINISTRATOR}, which runs PostgreSQL for root, cannot enter {folder}; choose an accessible folder")
 
 
 def command(stack: Stack) -> list[str]:
@@ -104,11 +95,7 @@ def variables(stack: Stack, database: str) -> dict[str, str]:
 
 
 def answers(stack: Stack) -> bool:
-    """Return whether PostgreSQL answers and accepts the administrator.
-
-    Raises:
-        BadParams: it rejects the password: secrets.env does not match the cluster.
-    """
+    """Return whether PostgreSQL answers; raise BadParams if it rejects the administrator's password."""
     import psycopg
 
     try:

@@ -6,6 +6,7 @@ No command contains a secret, since `ps` would show it: secrets are in files and
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -155,9 +156,7 @@ def started_by(stack: Stack) -> list[psutil.Process]:
     """Return all running processes of the stack, including those that its services and workers started."""
     processes = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error, OSError):
             if process.environ().get(MARK) == str(stack.folder) and process.status() != psutil.STATUS_ZOMBIE:
                 processes.append(process)
-        except (psutil.Error, OSError):
-            continue
     return processes

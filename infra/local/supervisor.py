@@ -47,7 +47,7 @@ class RunningService(RestartedProcess):
     """The process of a service, which is restarted after it ended."""
 
     def __init__(self, stack: Stack, service: Service) -> None:
-        super().__init__(partial(start, stack, service), PAUSES)
+        super().__init__(partial(start_service, stack, service), PAUSES)
         self.service = service
 
 
@@ -59,11 +59,7 @@ class Supervisor:
         self._running: dict[str, RunningService] = {}
 
     def start(self) -> None:
-        """Start all services and wait until they are healthy.
-
-        Raises:
-            RetuneError: a service did not start; the message names its log.
-        """
+        """Start all services and wait until they are healthy; raise RetuneError, with the log, if one does not start."""
         stack = self._stack
         self.start_stores()
         bootstrap.prepare_databases(stack)
@@ -130,7 +126,7 @@ class Supervisor:
             write_text(path, text, PRIVATE)
 
 
-def start(stack: Stack, service: Service) -> "subprocess.Popen[str]":
+def start_service(stack: Stack, service: Service) -> "subprocess.Popen[str]":
     """Start a service, tied to the life of this process if it runs as the same user."""
     if service.name == "prefect":
         remove_lease_lock(stack.folder / "prefect")
@@ -189,11 +185,7 @@ def check_ports(stack: Stack) -> None:
 
 @contextlib.contextmanager
 def supervisor_of(stack: Stack, project: Path, workers: int) -> Iterator[Supervisor]:
-    """Yield a supervisor that ends its services when the block ends.
-
-    Raises:
-        Unavailable: the stack is running, or a port is in use.
-    """
+    """Yield a supervisor that ends its services after the block; raise Unavailable if the stack runs or a port is in use."""
     with stack_lock(stack):
         sweep(stack, spare=os.getpid())  # processes of a killed supervisor
         check_ports(stack)
