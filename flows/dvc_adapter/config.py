@@ -1,6 +1,5 @@
 """Read DVC's configuration as DVC resolves it (system, global, project, local), and pass it on to workspaces."""
 
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from urllib.parse import urlsplit
 
 from configobj import ConfigObj, ConfigObjError
 
-from components.core.atomic import write_bytes
 from components.core.errors import BadParams
 from flows.settings import Settings
 
@@ -127,10 +125,17 @@ def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
         if not core:
             del config["core"]
     if config.dict() != before or (settings.dvc_remote and not marked):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()
-        config.write(content)
-        write_bytes(file, content.getvalue(), mode=file.stat().st_mode & 0o777 if file.exists() else 0o600)
+        _write(config, file)
+
+
+def _write(config: ConfigObj, file: Path) -> None:
+    """Write a configuration atomically, also if runs of several models do it at once; a new file gets mode 0600."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
+        config.write(out)
+    partial.replace(file)
 
 
 @contextmanager

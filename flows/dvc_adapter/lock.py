@@ -148,13 +148,10 @@ def _parsed(lock: Path, data: bytes) -> dict[str, dict[str, Any]]:
 
 
 def _is_stage(stage: object) -> bool:
-    params = stage.get("params", {}) if isinstance(stage, dict) else None
-    return (
-        isinstance(stage, dict)
-        and all(_have_paths(stage.get(name, [])) for name in ("outs", "deps"))
-        and isinstance(params, dict)
-        and isinstance(params.get("params.yaml", {}), dict)
-    )
+    if not isinstance(stage, dict) or not all(_have_paths(stage.get(name, [])) for name in ("outs", "deps")):
+        return False
+    params = stage.get("params", {})
+    return isinstance(params, dict) and isinstance(params.get("params.yaml", {}), dict)
 
 
 def _have_paths(entries: object) -> bool:

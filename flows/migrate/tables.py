@@ -21,14 +21,6 @@ from sqlalchemy.pool import NullPool
 from components.core.errors import BadInput, RetuneError, Unavailable
 
 ROWS = 1_000  # per batch
-CONVERSIONS: Mapping[
-    type[sa.types.TypeEngine[Any]], Callable[[Any], Any]
-] = {  # of SQLite's values; PostgreSQL's driver returns other types
-    sa.Boolean: bool,
-    sa.Float: float,
-    sa.JSON: lambda value: json.loads(value) if isinstance(value, str) else value,
-    sa.DateTime: lambda value: datetime.fromisoformat(value) if isinstance(value, str) else value,
-}
 Rewrite = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 
@@ -107,10 +99,16 @@ def rows_of(connection: sa.Connection, tables: sa.MetaData, name: str, like: sa.
 
 
 def _typed(value: Any, type_: sa.types.TypeEngine[Any]) -> Any:
-    if value is not None:
-        for type_of_column, convert in CONVERSIONS.items():
-            if isinstance(type_, type_of_column):
-                return convert(value)
+    if value is None:
+        return None
+    if isinstance(type_, sa.Boolean):
+        return bool(value)
+    if isinstance(type_, sa.Float):
+        return float(value)
+    if isinstance(type_, sa.JSON):
+        return json.loads(value) if isinstance(value, str) else value
+    if isinstance(type_, sa.DateTime) and isinstance(value, str):
+        return datetime.fromisoformat(value)
     return value
 
 

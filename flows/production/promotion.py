@@ -226,7 +226,8 @@ def reconcile(env: Environment, name: str | None = None) -> dict[str, list[str]]
     """Repair the aliases of one model, or of all, from the ledger; return the repairs by model. Raise NotFound for an unknown model."""
     if name is not None:
         check_known(env, name)
-    return {model: sync_registry(env, model) for model in ([name] if name is not None else models(env))}
+    chosen = [name] if name is not None else models(env)
+    return {model: sync_registry(env, model) for model in chosen}
 
 
 def accept(env: Environment, *, who: str, why: str) -> None:

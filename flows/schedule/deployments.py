@@ -121,9 +121,12 @@ def read_file(project: Path) -> dict[str, Any]:
 
 def describe(file: Mapping[str, Any], models: Sequence[tuple[ModelFolder, RetrainParams]], pool: str | None) -> dict[str, Any]:
     """Return `file` with its `retrain` once per model, on the model's own schedule."""
-    deployments: list[dict[str, Any]] = []
+    deployments = []
     for entry in file["deployments"]:
-        deployments += [_for_model(entry, *model) for model in models] if entry["name"] == RETRAIN else [copy.deepcopy(entry)]
+        if entry["name"] == RETRAIN:
+            deployments += [_for_model(entry, model, settings) for model, settings in models]
+        else:
+            deployments.append(copy.deepcopy(entry))
     if pool:
         for deployment in deployments:
             deployment["work_pool"] = {**deployment["work_pool"], "name": pool}

@@ -53,16 +53,15 @@ def restore_last_inputs(workspace: Workspace) -> None:
     Raises:
         Unavailable: the registry or the ledger is unreachable.
     """
-    root = workspace.root
     for folder in (workspace.raw, workspace.base):
-        path = folder.relative_to(root).as_posix()
-        current = lock.tracked_md5(root, path)
+        path = folder.relative_to(workspace.root).as_posix()
+        current = lock.tracked_md5(workspace.root, path)
         digest = hash_of_last_version(workspace, path, current) or current
         try:
             if digest and digest != current:
-                fetch_inputs(root, workspace.project, {path: digest})
+                fetch_inputs(workspace.root, workspace.project, {path: digest})
             elif current:
-                repro.pull(f"{path}.dvc", root)
+                repro.pull(f"{path}.dvc", workspace.root)
             repair_input(workspace, folder)
         except (Unavailable, Cancelled):
             raise
