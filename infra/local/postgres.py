@@ -89,7 +89,7 @@ def command(stack: Stack) -> list[str]:
 
 
 def variables(stack: Stack, database: str) -> dict[str, str]:
-    """Return libpq's variables for the owner of a database, who has its name, so that no command contains a password."""
+    """Return libpq's variables for a database and its owner of the same name, so that no command contains a password."""
     port, password = str(stack.ports["postgres"]), stack.secrets[f"{database.upper()}_DATABASE_PASSWORD"]
     return {"PGHOST": HOST, "PGPORT": port, "PGUSER": database, "PGPASSWORD": password, "PGDATABASE": database, "PGCONNECT_TIMEOUT": "5"}
 
