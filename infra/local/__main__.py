@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.local", description="The shared stack on this machine, on loopback.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, text in VERBS.items():
-        command = verbs.add_parser(verb, **({"help": text} if text else {}))
+        command = verbs.add_parser(verb, help=text) if text else verbs.add_parser(verb)
         if verb in ("backup", "restore"):
             command.add_argument("copy", type=Path, help="the folder of the copy" + (", must not exist" if verb == "backup" else ""))
         command.add_argument("folder", nargs="?", type=Path, help=f"the folder of the stack; default: {FOLDER} in the project")
