@@ -102,13 +102,12 @@ def data(workspace: Workspace) -> str:
 def base_model(workspace: Workspace) -> str:
     """Check that the base model is available and can be loaded."""
     from components.data.base_model import pin_base
-    from flows.pipeline.actions import find_registered
     from flows.project.params import read_params
+    from flows.project.stores import find_registered
 
     base = read_params(workspace.params).base
     with temporary() as folder:
-        registered = partial(find_registered, workspace)
-        manifest = pin_base(workspace.origin, folder / "base", base=base, registered=registered)
+        manifest = pin_base(workspace.origin, folder / "base", base=base, registered=partial(find_registered, workspace))
     return f"{base.model}, {sum(part.bytes for part in manifest.parts) / 2**20:.0f} MiB in {len(manifest.parts)} files"
 
 

@@ -11,10 +11,10 @@ from components.core.errors import Cancelled, RetuneError
 from flows.dvc_adapter import repro
 from flows.orchestrator import orphaned_runs, prefect_adapter
 from flows.orchestrator.server import prefect_server
-from flows.project.models import find_models
+from flows.project.models import find_models, open_model
 from flows.project.run_locks import folder_lock, run_lock
 from flows.project.workspace import Workspace, open_workspace, sync_workspace
-from flows.settings import Settings, load_into_environment
+from flows.settings import load_into_environment
 
 if TYPE_CHECKING:
     from components.ledger import Retraining
@@ -33,11 +33,16 @@ def run_retrain(workspace: Workspace, inline: bool) -> "Result":
     """
     from flows.project.params import read_params
 
+    def retrained() -> "Result":
+        from flows.pipeline.retrain import retrain
+
+        return retrain(str(workspace.params))
+
     with folder_lock(workspace.root), run_lock(workspace.project, read_params(workspace.params).name):
         sync_workspace(workspace)  # with the lock: uses the DVC files that the previous run left
         if (workspace.root / "dvc.lock").exists():
             repro.prefetch_dvc_status(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
-        return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
+        return under_prefect(workspace.project, inline, retrained)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,10 @@ def under_prefect(project: Path, inline: bool, run: Callable[[], T]) -> T:
     """Call `run` with a Prefect server, or without one if `inline`; a cancelled run is marked as such on the server."""
     try:
         settings = load_into_environment(project)
-        reach_mlflow(settings)
+        if settings.mlflow_uri:  # checked before hours of training rather than after
+            from components.mlflow_store.connection import check_server
+
+            check_server(settings.mlflow_uri)
         if inline:
             return run()
         with prefect_server(project / "var", settings) as url:
@@ -103,31 +111,14 @@ def under_prefect(project: Path, inline: bool, run: Callable[[], T]) -> T:
         raise
 
 
-def reach_mlflow(settings: Settings) -> None:
-    """Check that the configured tracking server answers, before hours of training rather than after.
-
-    Raises:
-        Unavailable: it does not answer.
-    """
-    if settings.mlflow_uri:
-        from components.mlflow_store.connection import check_server
-
-        check_server(settings.mlflow_uri)
-
-
-def _retrain(workspace: Workspace) -> "Result":
-    from flows.pipeline.retrain import retrain
-
-    return retrain(str(workspace.params))
-
-
 @contextmanager
-def single_process(workspace: Workspace) -> Iterator[None]:
-    """Lock the workspace and sync its code and settings.
+def locked_workspace(model: str | None, params: Path | None) -> Iterator[Workspace]:
+    """Lock the workspace of a model or a parameter file, and sync its code and settings.
 
     Raises:
         Unavailable: another run uses the workspace.
     """
+    workspace = open_model(model, params)
     with folder_lock(workspace.root):
         sync_workspace(workspace)
-        yield
+        yield workspace

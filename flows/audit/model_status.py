@@ -1,7 +1,7 @@
-"""Report a model's state: alias against ledger, waiting requests, and the remaining test-set budget."""
+"""Report a model's state: versions, alias against ledger, waiting requests, and the remaining test-set budget."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 from components.artifacts.profile import Profile
@@ -9,53 +9,51 @@ from components.artifacts.rows import read_rows
 from components.artifacts.verdict import Role
 from components.core.errors import NotFound
 from components.ledger import Ledger
+from components.mlflow_store import registry
 from components.mlflow_store.connection import sqlite_path
 from flows.audit.registered_model import shown
 from flows.pipeline.historical_data import TEST, row_keys
 from flows.project.params import read_params
+from flows.project.stores import store
 from flows.project.workspace import Workspace
 
 
-@dataclass(frozen=True)
-class ModelStatus:
-    """`ledger` is the champion in the ledger; `fault` describes a wrong alias or ledger, with the fix."""
+def read_status(workspace: Workspace) -> dict[str, Any]:
+    """Return the champion, all versions, and the `standing` of the workspace's model, ready for JSON.
 
-    ledger: int | None
-    since: str | None
-    fault: str | None
-    waiting: tuple[dict[str, Any], ...]
-    test_digest: str | None
-    looks_used: int | None
-    looks_allowed: int | None
-
-
-def read_status(workspace: Workspace, alias: int | None, registered: Collection[int]) -> ModelStatus:
-    """Return the status of the workspace's model.
-
-    `alias` is the champion in the registry, `registered` are all its versions.
+    In `standing`, `ledger` is the champion in the ledger; `fault` describes a wrong alias or ledger, with the fix.
     """
     params = read_params(workspace.params)
-    name, test = params.name, _test_digest(workspace)
+    name, uri, test = params.name, store(workspace), _test_digest(workspace)
+    versions, current = registry.versions(uri, name), registry.status(uri, name)
     path = sqlite_path(workspace.ledger)
     missing = path is not None and not path.exists()
     ledger = None if missing else Ledger(workspace.ledger)
     head = ledger.head(name) if ledger else None
     champion = head.version if head else None
     waiting = ledger.open_requests(name) if ledger else []
-    return ModelStatus(
-        ledger=champion,
-        since=shown(head.at) if head else None,
-        fault=fault(name, alias, champion, registered, f"the ledger {path} is missing" if missing else None),
-        waiting=tuple(
+    numbers, lost, budget = (
+        {version.number for version in versions},
+        f"the ledger {path} is missing" if missing else None,
+        params.gates.test_budget,
+    )
+    used = ledger.count_test_uses(name, test, _test_keys(workspace), budget.shared) if ledger and test else 0
+    standing = {
+        "ledger": champion,
+        "since": shown(head.at) if head else None,
+        "fault": fault(name, current.version, champion, numbers, lost),
+        "waiting": [
             {"run": request.run, "version": request.version, "until": shown(request.expires_at), "reason": request.reason}
             for request in waiting
-        ),
-        test_digest=test,
-        looks_used=ledger.count_test_uses(name, test, _test_keys(workspace), params.gates.test_budget.shared)
-        if ledger and test
-        else (0 if test else None),
-        looks_allowed=None if params.gates.test_budget.role is Role.OFF else params.gates.test_budget.at_most,
-    )
+        ],
+        "test_digest": test,
+        "looks_used": used if test else None,
+        "looks_allowed": None if budget.role is Role.OFF else budget.at_most,
+    }
+    listed = [
+        {"version": v.number, "aliases": list(v.aliases), "verdict": v.tags.get("retune.verdict"), "run_key": v.key} for v in versions
+    ]
+    return {**asdict(current), "versions": listed, "standing": standing}
 
 
 def fault(name: str, alias: int | None, ledger: int | None, registered: Collection[int], missing: str | None = None) -> str | None:

@@ -1,5 +1,6 @@
-"""Batch scoring for the command and the flow: resolve names to files, tables and versions, and call `components.serving.batch`."""
+"""Predict texts or score a table: resolve names to files, tables and versions, then call the registry or `components.serving.batch`."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -7,13 +8,19 @@ from contextlib import contextmanager
 from dataclasses import replace as changed
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from components.core.errors import BadInput, BadParams, BadSource
+import pandas as pd
+
+from components.core.documents import parse_json
+from components.core.errors import BadData, BadInput, BadParams, BadSource, NotFound
 from components.core.section import nearest
 from components.core.temporary import temporary
 from components.data import sql
 from components.data.snapshot import SnapshotParams
 from components.data.snapshot.sources import SourceRequest, source_of
+from components.mlflow_store import registry
+from components.model import tasks
 from components.serving import batch
 from components.serving.batch import ScoringManifest, ScoringSettings
 from flows.project.params import read_params
@@ -51,6 +58,41 @@ def score(workspace: Workspace, source: str, output: str, model: str, settings: 
         changed(settings, default_columns=defaults),
         replace,
     )
+
+
+def predict(workspace: Workspace, version: str, questions: Sequence[str]) -> list[dict[str, Any]]:
+    """Predict with a version number or an alias, by the code that was packaged with it.
+
+    A question is a text, or a JSON object with all inputs if the task has several.
+
+    Raises:
+        NotFound: the model has no such version.
+        BadData: a question is not such an object.
+    """
+    name, uri = read_params(workspace.params).name, store(workspace)
+    if not registry.versions(uri, name):
+        raise NotFound(f"{name} has no version yet; `retune run` registers one")
+    reference = f"{name}/{version}" if version.isdigit() else f"{name}@{version}"
+    rows = _as_rows(tasks.of(registry.spec_of(uri, reference)).inputs, questions)  # the inputs of the version, not of the current task
+    answers = registry.predict(uri, reference, rows)
+    return [{str(key): value for key, value in row.items()} for row in answers.to_dict(orient="records")]
+
+
+def _as_rows(inputs: Sequence[str], questions: Sequence[str]) -> pd.DataFrame:
+    """Return the questions as a table with the columns `inputs`; several inputs need a JSON object with exactly those."""
+    if len(inputs) == 1:
+        return pd.DataFrame({inputs[0]: pd.Series(list(questions), dtype="str")})
+    rows = []
+    for number, text in enumerate(questions, 1):
+        try:
+            row = parse_json(text, f"question {number}")
+        except BadParams:
+            row = None
+        if not isinstance(row, dict) or set(row) != set(inputs):
+            keys = ", ".join(f'"{name}": …' for name in inputs)
+            raise BadData(f"question {number}: expected a JSON object {{{keys}}}, with each key once, found {text[:80]!r}")
+        rows.append({name: cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for name, cell in row.items()})
+    return pd.DataFrame(rows, columns=list(inputs), dtype="str")
 
 
 def expand(template: str, time: datetime) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flows.cli.options import INSPECT, AsJson, ModelName, ParamsFile, app, interval, out, print_json
 from flows.cli.promotion import EnvironmentName, Name, Number
+from flows.project.models import open_model
 
 if TYPE_CHECKING:
     from flows.audit.history import LedgerCheck
@@ -34,19 +35,15 @@ def status(
     Example: `retune status --all`
     """
     from flows.audit.model_status import read_status
-    from flows.pipeline import actions
-    from flows.project.models import open_model
 
     if every:
         show_overview(as_json)
         return
-    workspace = open_model(model, params)
-    state = actions.status(workspace)
-    standing = asdict(read_status(workspace, state["version"], {version["version"] for version in state["versions"]}))
+    state = read_status(open_model(model, params))
     if as_json:
-        print_json({**state, "standing": standing})
+        print_json(state)
     else:
-        show_status(state, standing)
+        show_status(state, state["standing"])
 
 
 def show_overview(as_json: bool) -> None:

@@ -24,7 +24,8 @@ from flows.cli.options import (
     print_json,
     replaced_option,
 )
-from flows.project.workspace import open_workspace
+from flows.project.models import open_model
+from flows.project.workspace import find_project, open_workspace
 
 
 @app.command(rich_help_panel=START)
@@ -80,11 +81,9 @@ def snapshot(
     Example: `retune snapshot new-labels.csv`
     """
     from flows.pipeline import actions
-    from flows.project.models import open_model
-    from flows.run import single_process
+    from flows.run import locked_workspace
 
-    workspace = open_model(model, params)
-    with single_process(workspace):
+    with locked_workspace(model, params) as workspace:
         data = actions.snapshot(workspace, source)
         base = actions.pin_base(workspace)
         actions.put_under_dvc(workspace)
@@ -115,7 +114,6 @@ def run(
 
     Example: `retune run --inline`
     """
-    from flows.project.models import open_model
     from flows.run import run_retrain
 
     if every:
@@ -137,7 +135,6 @@ def run(
 
 def show_all(params: Path | None, model: str | None, inline: bool, as_json: bool) -> int:
     """Run every model of the project and print the results; return the exit code of the first that failed."""
-    from flows.project.workspace import find_project
     from flows.run import run_all
 
     if params is not None or model is not None:
@@ -170,12 +167,13 @@ def judge(
     """
     from components.artifacts.verdict import Outcome
     from flows.pipeline import actions
-    from flows.project.models import open_model
-    from flows.run import single_process
+    from flows.pipeline.judge import judge as run_gates
+    from flows.project.stores import store
+    from flows.run import locked_workspace
 
-    workspace = open_model(model, params)
-    with single_process(workspace):
-        verdict = actions.judge(workspace, actions.register(workspace, actions.record(workspace, ())), again).verdict
+    with locked_workspace(model, params) as workspace:
+        version = actions.register(workspace, actions.record(workspace, ()))
+        verdict = run_gates(workspace, store(workspace), version, again).verdict
     if as_json:
         print_json(verdict)
     else:
@@ -196,11 +194,9 @@ def register(params: ParamsFile = None, model: ModelName = None, as_json: AsJson
     Example: `retune register`
     """
     from flows.pipeline import actions
-    from flows.project.models import open_model
-    from flows.run import single_process
+    from flows.run import locked_workspace
 
-    workspace = open_model(model, params)
-    with single_process(workspace):
+    with locked_workspace(model, params) as workspace:
         version = actions.register(workspace, actions.record(workspace, ()))
     if as_json:
         print_json({"model": version.name, "version": version.number, "created": version.created, "verdict": version.verdict})
@@ -226,13 +222,14 @@ def pseudo_label(
 
     Example: `retune pseudo-label unlabelled.csv data/pseudo.csv --model-version diagnosis@champion --min-probability 0.95`
     """
-    from flows.pipeline import actions
+    from flows.pipeline import pseudo_label as labelling
+    from flows.project.stores import store
 
     if old_floor is not None:
         replaced_option("--floor", "--min-probability")
     given = (probability for probability in (min_probability, old_floor, 0.95) if probability is not None)
-    version = chosen_version(model_version, old_model)
-    labelled = actions.pseudo_label(open_workspace(params), unlabelled, output, version, next(given))
+    version, workspace = chosen_version(model_version, old_model), open_workspace(params)
+    labelled = labelling.pseudo_label(workspace, store(workspace), unlabelled, output, version, next(given))
     if as_json:
         print_json(labelled)
         return
@@ -255,7 +252,6 @@ def doctor(params: ParamsFile = None, model: ModelName = None, as_json: AsJson =
     Example: `retune doctor`
     """
     from flows.doctor import examine
-    from flows.project.models import open_model
 
     findings = []
     for finding in examine(open_model(model, params)):

@@ -71,11 +71,9 @@ def workspace(
 
     Example: `cd "$(retune workspace tickets)" && dvc pull && dvc repro`
     """
-    from flows.project.models import open_model
-    from flows.run import single_process
+    from flows.run import locked_workspace
 
-    opened = open_model(model, None)
-    with single_process(opened):
+    with locked_workspace(model, None) as opened:
         print_json({"root": str(opened.root)}) if as_json else print(opened.root)
 
 

@@ -22,6 +22,7 @@ from flows.cli.options import (
     print_json,
     replaced_option,
 )
+from flows.project.models import open_model
 from flows.project.workspace import Workspace, open_workspace
 
 ALIASES = ("champion", "challenger", "previous")
@@ -44,10 +45,10 @@ def predict(
 
     Example: `retune predict "Acute appendicitis with perforation"`
     """
-    from flows.pipeline import actions
+    from flows.batch_scoring import scoring
 
     workspace, version = chosen_model(params, model, version)
-    answers = actions.predict(workspace, version, read_lines() if texts == ["-"] else texts)
+    answers = scoring.predict(workspace, version, read_lines() if texts == ["-"] else texts)
     if as_json:
         print_json(answers)
         return
@@ -61,8 +62,6 @@ def predict(
 
 def chosen_model(params: Path | None, model: str | None, version: str | None) -> tuple[Workspace, str]:
     """Return the workspace of a model, and the number or alias of its version; a version as `--model` is the use before this release."""
-    from flows.project.models import open_model
-
     if model is not None and version is None and (model.isdigit() or model in ALIASES):
         replaced_option(f"--model {model}", f"--version {model}")
         model, version = None, model

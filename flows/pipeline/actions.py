@@ -1,25 +1,20 @@
 """The actions of a run: snapshot, DVC stages, MLflow runs, registry, ledger, promotion.
 
-Each action is idempotent: it first checks whether it was done, and repairs what an interrupted one left. Results of the stages are read
-from the workspace; nothing here computes them.
+Each action is idempotent: it first checks whether it was done, and repairs what an interrupted one left.
 """
 
-import json
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from components.artifacts.manifest import BaseManifest, SnapshotManifest
 from components.artifacts.verdict import Outcome, Verdict
-from components.core.documents import parse_json, read_yaml
-from components.core.errors import BadData, BadInput, BadParams, NotFound, StageFailed, Unavailable
+from components.core.documents import read_yaml
+from components.core.errors import BadInput, NotFound, StageFailed, Unavailable
 from components.core.locks import shared_database
 from components.data.base_model import pin_base as pin
 from components.data.snapshot import take_snapshot
@@ -28,18 +23,14 @@ from components.gates import needs
 from components.ledger import Entry, Ledger, Request
 from components.mlflow_store import registry, tracking
 from components.mlflow_store.registry import Environment
-from components.model import tasks
 from flows.dvc_adapter import file_integrity, lock, repro
 from flows.pipeline import evidence, historical_data
-from flows.pipeline import judge as judging
 from flows.pipeline.judge import JudgeResult
 from flows.pipeline.lineage import commit_of, lineage_of
-from flows.pipeline.pseudo_label import PseudoLabelled
-from flows.pipeline.pseudo_label import pseudo_label as write_pseudo_labels
 from flows.production import events, promotion
 from flows.project.git import uncommitted
 from flows.project.params import read_params
-from flows.project.stores import LOCAL, store
+from flows.project.stores import LOCAL, find_registered, store
 from flows.project.workspace import Workspace, copy_lock_files_back
 
 log = logging.getLogger(__name__)
@@ -80,8 +71,8 @@ def check(workspace: Workspace) -> None:
     if params.gates.behaviour.cases and "behaviour" in needs(params.gates):
         read_cases(workspace.origin / params.gates.behaviour.cases)
     uri = store(workspace)
-    closed = tracking.close_orphaned_runs(uri, params.name, exclusive=shared_database() is not None or uri.startswith("sqlite:"))
-    if closed:
+    exclusive = shared_database() is not None or uri.startswith("sqlite:")
+    if closed := tracking.close_orphaned_runs(uri, params.name, exclusive=exclusive):
         log.warning("closed %d MLflow runs whose processes no longer exist", closed)
     reconcile(workspace, uri, params.name)
     historical_data.check_splits(workspace, uri, params)
@@ -96,15 +87,14 @@ def reconcile(workspace: Workspace, uri: str, name: str) -> None:
 def snapshot(workspace: Workspace, source: str | None = None) -> SnapshotManifest:
     """Take a snapshot of the current data; unchanged data keep the existing snapshot."""
     params = read_params(workspace.params)
-    local = source is not None and source.strip() and "://" not in source
-    settings = params.snapshot if source is None else params.snapshot.at(str(Path(source).resolve()) if local else source)
-    required = params.made_task.columns
+    settings, required = params.snapshot, params.made_task.columns
+    if source is not None:
+        settings = settings.at(source if "://" in source or not source.strip() else str(Path(source).resolve()))
     repair_input(workspace, workspace.raw)
-    return take_snapshot(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=log_rows)
+    return take_snapshot(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=_log_rows)
 
 
-def log_rows(rows: int) -> None:
-    """Log the progress of reading a large source."""
+def _log_rows(rows: int) -> None:
     if rows % 100_000 == 0:
         log.info("read %d rows", rows)
 
@@ -113,7 +103,7 @@ def pin_base(workspace: Workspace) -> BaseManifest:
     """Copy the base model into the workspace with a hash of every file; a registry alias is resolved again."""
     base = read_params(workspace.params).base
     repair_input(workspace, workspace.base)
-    return pin(workspace.origin, workspace.base, base=base, registered=lambda model: find_registered(workspace, model))
+    return pin(workspace.origin, workspace.base, base=base, registered=partial(find_registered, workspace))
 
 
 def repair_input(workspace: Workspace, folder: Path) -> None:
@@ -122,24 +112,18 @@ def repair_input(workspace: Workspace, folder: Path) -> None:
     for fetch in (True, False):
         if not (damaged := file_integrity.damaged_input(workspace.root, folder)):
             return
-        digest = lock.tracked_md5(workspace.root, path)
-        file_integrity.drop_input(workspace.root, folder, damaged, digest)
+        file_integrity.drop_input(workspace.root, folder, damaged, digest := lock.tracked_md5(workspace.root, path))
         if fetch and digest is not None:
-            pull_if_available(workspace.root, f"{path}.dvc")
+            _pull_if_available(workspace.root, f"{path}.dvc")
 
 
-def pull_if_available(root: Path, *targets: str) -> None:
+def _pull_if_available(root: Path, *targets: str) -> None:
     """Pull targets from DVC's remote, as far as it has them."""
     for target in targets:
         try:
             repro.pull(target, root)
         except (StageFailed, Unavailable) as error:
             log.info("could not pull %s, it will be rebuilt: %s", target, error)
-
-
-def find_registered(workspace: Workspace, model: str) -> tuple[Path, str]:
-    """Return the folder and the models:/NAME/VERSION of a registered model, given as models:/NAME@ALIAS or models:/NAME/VERSION."""
-    return registry.model_folder(store(workspace), model)
 
 
 def put_under_dvc(workspace: Workspace) -> frozenset[str]:
@@ -150,9 +134,8 @@ def put_under_dvc(workspace: Workspace) -> frozenset[str]:
         repro.add_to_dvc(new, workspace.root)
     copy_lock_files_back(workspace)
     unchanged = lock.unchanged_stages(workspace.root, changed)
-    damaged = damaged_stages(workspace.root, {name for stage in unchanged for name in lock.depends_on(workspace.root, stage)})
-    if damaged:
-        drop(workspace.root, damaged, fetch=True)
+    used = {name for stage in unchanged for name in lock.depends_on(workspace.root, stage)}
+    if damaged := _remove_damaged(workspace.root, used, fetch=True):
         names = ", ".join(damaged)
         log.warning("outputs that were built from the damaged outputs of %s are kept: `dvc repro --force` rebuilds them", names)
     return lock.unchanged_stages(workspace.root, {*changed, *damaged})
@@ -161,7 +144,7 @@ def put_under_dvc(workspace: Workspace) -> frozenset[str]:
 def reproduce(workspace: Workspace, stage: str) -> Stage:
     """Bring one stage up to date with DVC; while it trains, MLflow follows the training history."""
     started = time.monotonic()
-    with tracking.follow(workspace.history, store(workspace), read_name(workspace)) as followed:
+    with tracking.follow(workspace.history, store(workspace), read_params(workspace.params).name) as followed:
         result = reproduce_intact(stage, workspace.root)
     copy_lock_files_back(workspace)
     log.info("%s: %s", stage, result)
@@ -169,33 +152,26 @@ def reproduce(workspace: Workspace, stage: str) -> Stage:
 
 
 def reproduce_intact(stage: str, root: Path) -> repro.StageResult:
-    """Bring a stage up to date with DVC, and check the outputs that it restored from the cache.
-
-    Damaged outputs are removed, then fetched from DVC's remote or rebuilt.
+    """Bring a stage up to date with DVC; damaged outputs from its cache are removed, then fetched from its remote or rebuilt.
 
     Raises:
         StageFailed: outputs are still damaged after three attempts.
     """
     for attempt in range(3):
         result = repro.reproduce_stage(stage, root)
-        damaged = damaged_stages(root, lock.depends_on(root, stage))
-        if not damaged:
+        if not (damaged := _remove_damaged(root, lock.depends_on(root, stage), fetch=attempt == 0)):
             return result
-        drop(root, damaged, fetch=attempt == 0)
     raise StageFailed(f"the outputs of {', '.join(damaged)} in {root} are damaged again after they were rebuilt: check the disk")
 
 
-def damaged_stages(root: Path, stages: Collection[str]) -> dict[str, dict[str, str]]:
-    """Return the files, with their DVC objects, whose hash differs from dvc.lock, for each stage that has any."""
-    return {stage: files for stage in sorted(stages) if (files := file_integrity.damaged_outputs(root, [stage]))}
-
-
-def drop(root: Path, damaged: Mapping[str, Mapping[str, str]], fetch: bool) -> None:
-    """Remove damaged outputs and their objects in DVC's cache; with `fetch`, pull intact ones from its remote."""
+def _remove_damaged(root: Path, stages: Collection[str], fetch: bool) -> list[str]:
+    """Remove outputs that differ from dvc.lock, also from DVC's cache; with `fetch`, pull intact ones. Return the stages that had any."""
+    damaged = {stage: files for stage in sorted(stages) if (files := file_integrity.damaged_outputs(root, [stage]))}
     for files in damaged.values():
         file_integrity.drop(root, files)
     if fetch:
-        pull_if_available(root, *damaged)
+        _pull_if_available(root, *damaged)
+    return list(damaged)
 
 
 def unchanged_stage(stage: str) -> Stage:
@@ -211,39 +187,29 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
         BadInput: the settings changed since the model was built.
         NotFound: an output is missing, stale or damaged.
     """
-    name = read_name(workspace)
+    name, root = read_params(workspace.params).name, workspace.root
     if not stages:  # called without a pipeline run: check what it would have checked
-        repro.check_pipeline(workspace.root)
-    if edited := lock.edited_params(workspace.root):
-        changed = ", ".join(edited)
-        raise BadInput(f"{workspace.params}: {changed} changed since the model was built; `dvc repro` or `retune run` rebuilds it")
-    if stale := lock.overtaken_stages(workspace.root):
+        repro.check_pipeline(root)
+    if edited := ", ".join(lock.edited_params(root)):
+        raise BadInput(f"{workspace.params}: {edited} changed since the model was built; `dvc repro` or `retune run` rebuilds it")
+    if stale := lock.overtaken_stages(root):
         reasons = "; ".join(f"{stage} ran with another {', '.join(paths)}" for stage, paths in stale.items())
-        raise NotFound(f"{workspace.root / 'dvc.lock'} is stale: {reasons}; `dvc repro` or `retune run` rebuilds it")
-    if not stages and (changes := repro.changed(workspace.root)):
-        raise NotFound(
-            f"{workspace.root}: {', '.join(sorted(changes))} changed since the model was built; `dvc repro` or `retune run` rebuilds it"
-        )
-    if not stages and (damaged := file_integrity.damaged_outputs(workspace.root, lock.locked_stages(workspace.root))):
-        raise NotFound(
-            f"{workspace.root}: {', '.join(damaged)} is damaged: its hash differs from dvc.lock; `retune run` restores or rebuilds it"
-        )
-    lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
+        raise NotFound(f"{root / 'dvc.lock'} is stale: {reasons}; `dvc repro` or `retune run` rebuilds it")
+    if not stages and (changes := ", ".join(sorted(repro.changed(root)))):
+        raise NotFound(f"{root}: {changes} changed since the model was built; `dvc repro` or `retune run` rebuilds it")
+    if not stages and (damaged := ", ".join(file_integrity.damaged_outputs(root, lock.locked_stages(root)))):
+        raise NotFound(f"{root}: {damaged} is damaged: its hash differs from dvc.lock; `retune run` restores or rebuilds it")
+    lineage = lineage_of(workspace, name, tracking.run_key(root))
     params = read_yaml(workspace.params)
     live = next((stage.live for stage in stages if stage.live), None)
     diff = partial(uncommitted, workspace.project)  # of the project: git ignores var/, where workspaces are
-    return tracking.record(workspace.root, store(workspace), lineage=lineage, params=params, live=live, uncommitted=diff)
+    return tracking.record(root, store(workspace), lineage=lineage, params=params, live=live, uncommitted=diff)
 
 
 def register(workspace: Workspace, run: tracking.RecordedRun) -> registry.Version:
     """Register the candidate; the same model and data give the same version."""
-    lineage = lineage_of(workspace, read_name(workspace), run.key)
+    lineage = lineage_of(workspace, read_params(workspace.params).name, run.key)
     return registry.register(workspace.root, store(workspace), run_id=run.run_id, key=run.key, lineage=lineage)
-
-
-def judge(workspace: Workspace, version: registry.Version, again: bool = False) -> JudgeResult:
-    """Judge the registered candidate, or return the existing verdict unless `again` is set."""
-    return judging.judge(workspace, store(workspace), version, again)
 
 
 def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: JudgeResult) -> Result:
@@ -254,16 +220,17 @@ def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: regi
     """
     verdict, ledger = judged.verdict, Ledger(workspace.ledger)
     reconcile(workspace, store(workspace), version.name)
-    entries, head, changed = ledger.entries(version.name), ledger.head(version.name), False
+    entries, head = ledger.entries(version.name), ledger.head(version.name)
     done = any((entry.key, entry.verdict_key) == (version.key, verdict.key) for entry in entries)
+    changed = False
     request: Request | None = None
     if (head is None or head.key != version.key) and not done:
         if (rejection := ledger.rejection(version.name, verdict.evidence, verdict.key)) is not None:
             log.warning("%s is not promoted: %s", version.uri, rejection.refusal())
-        elif verdict.outcome is Outcome.PASS and may_promote(workspace, version, entries):
-            changed = promote(workspace, version, judged)
+        elif verdict.outcome is Outcome.PASS and _may_promote(workspace, version, entries):
+            changed = _promote(workspace, version, judged)
         elif verdict.outcome is not Outcome.FAIL:
-            request = request_approval(workspace, run, version, verdict)
+            request = _request_approval(workspace, run, version, verdict)
     head = ledger.head(version.name)
     return Result(
         model=version.name,
@@ -275,11 +242,11 @@ def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: regi
         up_to_date=not (run.created or judged.fresh or changed),
         page=workspace.reports / "index.html",
         run=run.run_id,
-        waits_until=request.expires_at if request is not None and request.is_open() else None,
+        waits_until=request.expires_at if request and request.is_open() else None,
     )
 
 
-def may_promote(workspace: Workspace, version: registry.Version, entries: Sequence[Entry]) -> bool:
+def _may_promote(workspace: Workspace, version: registry.Version, entries: Sequence[Entry]) -> bool:
     """Return whether a run may promote a version that passed: not if approval is required, or the model was rolled back."""
     current = set(registry.champion_stack(entries))
     rolled_back = {entry.key for entry in entries} - {entry.key for entry in entries if entry.version in current}
@@ -289,7 +256,7 @@ def may_promote(workspace: Workspace, version: registry.Version, entries: Sequen
     return read_params(workspace.params).promotion.approval == "automatic"
 
 
-def promote(workspace: Workspace, version: registry.Version, judged: JudgeResult) -> bool:
+def _promote(workspace: Workspace, version: registry.Version, judged: JudgeResult) -> bool:
     """Promote the version if the champion is still the one that the verdict compared with; return whether anything changed."""
     verdict = judged.verdict
     served = any(gate.gate == "servability" and gate.outcome is Outcome.PASS for gate in verdict.gates)
@@ -309,13 +276,13 @@ def promote(workspace: Workspace, version: registry.Version, judged: JudgeResult
     return done.changed
 
 
-def request_approval(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, verdict: Verdict) -> Request | None:
+def _request_approval(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, verdict: Verdict) -> Request | None:
     """Request `retune approve` or `reject` for the run; return None if this evidence was approved before."""
     ledger = Ledger(workspace.ledger)
-    requests = (request for request in ledger.requests(version.name) if request.evidence == verdict.evidence)
-    if approved := [request for request in requests if request.decision == "approved"]:
-        log.info("run %s was approved by %s: %s", run.run_id[:12], approved[-1].who, approved[-1].why)
-        return None
+    for request in reversed(ledger.requests(version.name)):
+        if (request.evidence, request.decision) == (verdict.evidence, "approved"):
+            log.info("run %s was approved by %s: %s", run.run_id[:12], request.who, request.why)
+            return None
     now = datetime.now(UTC)
     request = ledger.request_approval(
         Request(
@@ -334,58 +301,3 @@ def request_approval(workspace: Workspace, run: tracking.RecordedRun, version: r
     )
     reconcile(workspace, store(workspace), version.name)  # an expired request on this evidence is open again
     return request
-
-
-def predict(workspace: Workspace, version: str, questions: Sequence[str]) -> list[dict[str, Any]]:
-    """Predict with a version number or an alias, by the code that was packaged with it.
-
-    A question is a text, or a JSON object with all inputs if the task has several.
-    """
-    name = read_name(workspace)
-    if not registry.versions(store(workspace), name):
-        raise NotFound(f"{name} has no version yet; `retune run` registers one")
-    uri, reference = store(workspace), f"{name}/{version}" if version.isdigit() else f"{name}@{version}"
-    rows = as_rows(tasks.of(registry.spec_of(uri, reference)).inputs, questions)  # the inputs of the version, not of the current task
-    answers = registry.predict(uri, reference, rows)
-    return [{str(key): value for key, value in row.items()} for row in answers.to_dict(orient="records")]
-
-
-def pseudo_label(workspace: Workspace, unlabelled: Path, out: Path, version: str, min_probability: float) -> PseudoLabelled:
-    """Label rows with `version` (default: the champion) where it is confident; see `flows.pipeline.pseudo_label`."""
-    return write_pseudo_labels(workspace, store(workspace), unlabelled, out, version or read_name(workspace), min_probability)
-
-
-def as_rows(inputs: Sequence[str], questions: Sequence[str]) -> pd.DataFrame:
-    """Return the questions as a table with the columns `inputs`.
-
-    Raises:
-        BadData: there are several inputs, and a question is not a JSON object with exactly those.
-    """
-    if len(inputs) == 1:
-        return pd.DataFrame({inputs[0]: pd.Series(list(questions), dtype="str")})
-    rows = []
-    for number, text in enumerate(questions, 1):
-        try:
-            row = parse_json(text, f"question {number}")
-        except BadParams:
-            row = None
-        if not isinstance(row, dict) or set(row) != set(inputs):
-            keys = ", ".join(f'"{name}": …' for name in inputs)
-            raise BadData(f"question {number}: expected a JSON object {{{keys}}}, with each key once, found {text[:80]!r}")
-        rows.append({name: cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for name, cell in row.items()})
-    return pd.DataFrame(rows, columns=list(inputs), dtype="str")
-
-
-def status(workspace: Workspace) -> dict[str, Any]:
-    """Return the champion and all versions, ready for JSON."""
-    name, uri = read_name(workspace), store(workspace)
-    versions = [
-        {"version": v.number, "aliases": list(v.aliases), "verdict": v.tags.get("retune.verdict"), "run_key": v.key}
-        for v in registry.versions(uri, name)
-    ]
-    return {**asdict(registry.status(uri, name)), "versions": versions}
-
-
-def read_name(workspace: Workspace) -> str:
-    """Return the model's name."""
-    return read_params(workspace.params).name

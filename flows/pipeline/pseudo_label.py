@@ -41,7 +41,7 @@ class PseudoLabelled:
 
 
 def pseudo_label(workspace: Workspace, uri: str, unlabelled: Path, out: Path, model: str, min_probability: float) -> PseudoLabelled:
-    """Predict the rows of `unlabelled` with `model` (NAME@ALIAS, NAME/VERSION), and write those with at least `min_probability`.
+    """Predict the rows of `unlabelled` with `model` (default: the champion), and write those with at least `min_probability`.
 
     Columns are read and named by the section `snapshot`, so that `out` and the labelled data can be one source: all columns of
     `unlabelled`, the label, and the marks `pseudo` (NAME/VERSION) and `confidence`.
@@ -65,7 +65,7 @@ def pseudo_label(workspace: Workspace, uri: str, unlabelled: Path, out: Path, mo
     rows = read_file(unlabelled, source)
     label = source.columns.get("label", "label")
     inputs = _inputs(rows, unlabelled, task, source, label)
-    version = registry.resolve(uri, model.removeprefix("models:/"))
+    version = registry.resolve(uri, (model or params.name).removeprefix("models:/"))
     complete = inputs.apply(lambda column: column.fillna("").str.strip().ne("")).all(axis=1)
     if not complete.any():
         raise BadData(f"{unlabelled}: none of {len(rows):,} rows has a text")

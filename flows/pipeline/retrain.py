@@ -8,8 +8,10 @@ from components.mlflow_store.tracking import RecordedRun
 from components.steps import STAGES
 from flows.orchestrator.prefect_adapter import flow, log_to_prefect, task
 from flows.pipeline import actions, publish_report
+from flows.pipeline import judge as judging
 from flows.pipeline.actions import Result, Stage
 from flows.pipeline.judge import JudgeResult
+from flows.project.stores import store
 from flows.project.workspace import Workspace, open_workspace
 
 check = task(actions.check)
@@ -19,7 +21,7 @@ put_under_dvc = task(actions.put_under_dvc)
 reproduce = task(actions.reproduce)
 record = task(actions.record)
 register = task(actions.register)
-judge = task(actions.judge)
+judge = task(judging.judge)
 
 
 @flow
@@ -38,7 +40,7 @@ def run_pipeline(workspace: Workspace) -> Result:
     stages += [reproduce(workspace, stage) for stage in STAGES if stage not in unchanged]
     run = record(workspace, stages)
     version = register(workspace, run)
-    judged = judge(workspace, version)
+    judged = judge(workspace, store(workspace), version)
     result = settle(workspace, run, version, judged)
     publish(workspace, run, stages, judged, result)
     return result

@@ -1,7 +1,9 @@
 """The stores of this project: embedded below `var/`, or the services that the settings name."""
 
+from pathlib import Path
+
 from components.core.errors import NotFound
-from components.mlflow_store import tracking
+from components.mlflow_store import registry, tracking
 from components.mlflow_store.registry import Environment
 from flows.project.workspace import Workspace
 from flows.settings import read_settings
@@ -12,6 +14,11 @@ LOCAL = "local"
 def store(workspace: Workspace) -> str:
     """Return the URI of the MLflow store, which is prepared for use."""
     return read_settings(workspace.project).mlflow_uri or tracking.prepare_store(workspace.var)
+
+
+def find_registered(workspace: Workspace, model: str) -> tuple[Path, str]:
+    """Return the folder and the models:/NAME/VERSION of a registered model, given as models:/NAME@ALIAS or models:/NAME/VERSION."""
+    return registry.model_folder(store(workspace), model)
 
 
 def local(workspace: Workspace) -> Environment:

@@ -14,7 +14,7 @@ from components.model.base_resolver import REGISTERED
 from flows.audit.registered_model import open_model
 from flows.audit.worktree import fetch_inputs
 from flows.dvc_adapter import lock, repro
-from flows.pipeline.actions import read_name, repair_input
+from flows.pipeline.actions import repair_input
 from flows.project.git import git
 from flows.project.params import read_params
 from flows.project.workspace import Workspace
@@ -27,7 +27,7 @@ CODE = ("components", "dvc.yaml")  # what a model depends on in addition to sett
 
 def last_made(workspace: Workspace) -> Retraining | None:
     """Return the last scheduled run that built a candidate."""
-    return next(iter(Ledger(workspace.ledger).retrainings(read_name(workspace), without=(SKIPPED, FAILED))), None)
+    return next(iter(Ledger(workspace.ledger).retrainings(read_params(workspace.params).name, without=(SKIPPED, FAILED))), None)
 
 
 def basis(workspace: Workspace) -> str:
@@ -39,7 +39,7 @@ def basis(workspace: Workspace) -> str:
     gates = read_params(workspace.params).gates
     files = [workspace.origin / path for path in (*gates.forgetting.sets, *([gates.behaviour.cases] if gates.behaviour.cases else []))]
     bases = [(name, BaseManifest.read(base_folder(workspace.base, name))) for name in base_names(workspace.base)]
-    own = f"{REGISTERED}{read_name(workspace)}/"  # the model's own champion as a base is not a change
+    own = f"{REGISTERED}{read_params(workspace.params).name}/"  # the model's own champion as a base is not a change
     others = sorted((name, base.digest) for name, base in bases if not base.source.startswith(own))
     code = [git(workspace.root, "rev-parse", f"{workspace.commit}:./{path}") for path in tracked]
     return digest_value([code, others, [digest_file(file) if file.is_file() else "missing" for file in files]])
@@ -79,7 +79,7 @@ def hash_of_last_version(workspace: Workspace, path: str, current: str | None) -
         return None
     hashes = []
     with suppress(NotFound):  # all versions were deleted
-        model = open_model(read_name(workspace), start=workspace.project)
+        model = open_model(read_params(workspace.params).name, start=workspace.project)
         for version in model.versions:
             with suppress(NotFound):  # registered by other means
                 if version.number == last.version or (version.number > last.version and version.verdict):

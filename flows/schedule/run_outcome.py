@@ -11,8 +11,9 @@ from components.core.markdown import cell, escape
 from components.ledger import Ledger, Retraining
 from components.mlflow_store import registry
 from flows.orchestrator.prefect_adapter import current_flow_run, task
-from flows.pipeline.actions import Result, read_name
+from flows.pipeline.actions import Result
 from flows.pipeline.publish_report import VERDICT
+from flows.project.params import read_params
 from flows.project.stores import champion_of
 from flows.project.workspace import Workspace
 from flows.schedule.last_run_inputs import FAILED, basis
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 
 def record_outcome(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
     """Record the outcome in the ledger, including that nothing changed."""
-    retraining = outcome_of(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
+    name = read_params(workspace.params).name
+    retraining = outcome_of(workspace, name, outcome, reason, version, basis(workspace) if version is not None else "")
     write(workspace, retraining)
     log.info("%s: %s, %s", retraining.model, outcome, reason)
     return retraining
@@ -34,7 +36,7 @@ def record_failure(workspace: Workspace, why: str) -> None:
     """Record and notify why a run failed; notify even if the settings are invalid or the ledger is unreachable."""
     name = workspace.origin.name
     with suppress(BadParams):
-        name = read_name(workspace)
+        name = read_params(workspace.params).name
     retraining = outcome_of(workspace, name, FAILED, why)
     try:
         write(workspace, retraining)

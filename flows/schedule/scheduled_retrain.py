@@ -19,7 +19,6 @@ from flows.dvc_adapter import repro
 from flows.dvc_adapter.repro import RUNNING
 from flows.orchestrator.prefect_adapter import current_flow_run, task
 from flows.pipeline import actions
-from flows.pipeline.actions import read_name
 from flows.pipeline.retrain import run_pipeline
 from flows.project.checkout import enter_checkout, project_of
 from flows.project.params import read_params
@@ -156,7 +155,7 @@ def check_data(workspace: Workspace) -> ChangeCheck:
 
 def mark(workspace: Workspace) -> Path:
     """Return the file that marks an unfinished run: BEGUN until the outcome is recorded, MADE until the results are pushed."""
-    return workspace.project / RUNS / f"{read_name(workspace)}.open"
+    return workspace.project / RUNS / f"{read_params(workspace.params).name}.open"
 
 
 @task

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from components.core import section
 from flows.cli import app
 from flows.cli.serve import chosen_model
-from flows.project import models
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
 WITHOUT_RESULT = {"serve"}
@@ -61,7 +60,7 @@ def test_every_result_is_available_as_json(command: Any) -> None:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, Path | None]]:
     calls: list[tuple[str | None, Path | None]] = []
-    monkeypatch.setattr(models, "open_model", lambda name, params: calls.append((name, params)))
+    monkeypatch.setattr("flows.cli.serve.open_model", lambda name, params: calls.append((name, params)))
     return calls
 
 

@@ -14,7 +14,7 @@ from components.core.hashing import digest_file
 from components.data.base_model import BaseParams, pin_base
 from components.mlflow_store.registry import model_folder
 from components.model import tasks
-from flows.pipeline.actions import find_registered
+from flows.project.stores import find_registered
 from flows.project.workspace import Workspace
 from tests.support.learn import spec_of
 from tests.support.registered import make_registered

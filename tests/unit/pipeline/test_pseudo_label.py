@@ -26,7 +26,6 @@ from components.data.validate.step import validate_rows
 from components.model import tasks
 from components.report import write_card
 from flows.cli import app
-from flows.pipeline import actions
 from flows.pipeline.evidence import learn_rows
 from flows.pipeline.lineage import lineage_of
 from flows.pipeline.pseudo_label import pseudo_label
@@ -167,7 +166,7 @@ def test_task_without_class_probabilities_is_refused(made, tmp_path):
 def test_command_prints_the_count_per_label(made, written, tmp_path, monkeypatch):
     place, uri, version = made
     _, found, path = written
-    monkeypatch.setattr(actions, "store", lambda _: uri)
+    monkeypatch.setattr("flows.project.stores.store", lambda _: uri)
     monkeypatch.setattr("flows.cli.pipeline.open_workspace", lambda _: place)
     result = CliRunner().invoke(
         app, ["pseudo-label", str(path.with_name("pool.jsonl")), str(tmp_path / "out.csv"), "--min-probability", str(found.floor)]

@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -166,8 +167,8 @@ def test_uncommitted_code_is_recorded_for_a_model_folder(project: Path, monkeypa
     workspace.root.mkdir(parents=True)
     workspace.params.parent.mkdir(parents=True)
     workspace.params.write_text("name: m\n", encoding="utf-8")
-    for name in ("read_name", "lineage_of"):
-        monkeypatch.setattr(actions, name, lambda *_: "m")
+    monkeypatch.setattr(actions, "read_params", lambda _: SimpleNamespace(name="m"))
+    monkeypatch.setattr(actions, "lineage_of", lambda *_: "m")
     for name in ("edited_params", "overtaken_stages"):
         monkeypatch.setattr(actions.lock, name, lambda _: [])
     monkeypatch.setattr(actions, "store", lambda _: "")
