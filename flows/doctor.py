@@ -253,11 +253,7 @@ def prefect(workspace: Workspace) -> str:
 
 
 def refuse_orphans(api: str, managed: bool) -> None:
-    """Fail if Prefect counts runs as running whose process is gone.
-
-    Raises:
-        RetuneError: there are such runs; the message names them.
-    """
+    """Fail if Prefect counts runs as running whose process is gone."""
     from flows.orchestrator import orphaned_runs
 
     if orphans := orphaned_runs.find(api, managed):

@@ -153,11 +153,7 @@ def read_settings(project: Path) -> Settings:
 
 
 def read_env_file(project: Path) -> dict[str, str | None]:
-    """Return the variables of a project's `.env` file; empty if there is none.
-
-    Raises:
-        BadParams: it is unreadable, is not UTF-8, or sets a variable twice.
-    """
+    """Return the variables of a project's `.env` file; empty if there is none. A variable that is set twice is an error."""
     path = project / ".env"
     if not path.is_file():
         return {}

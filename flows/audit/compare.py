@@ -49,15 +49,11 @@ def stage_files(lock: Mapping[str, Any], stage: str, cache_of: Path, whole: Coll
     return files
 
 
-def unlisted_folders(files: Mapping[str, str]) -> set[str]:
-    """Return the folders whose listing is missing."""
-    return {path for path, md5 in files.items() if md5.endswith(".dir")}
-
-
 def compare_stage(stage: str, first: Mapping[str, Any], second: Mapping[str, Any], project: Path, root: Path) -> list[StageOutput]:
     """Compare a stage's outputs in two locks: `first` of `project`, whose cache may lack files, and `second` of `root`."""
     before = stage_files(first, stage, project)
-    return compare(stage, before, stage_files(second, stage, root, unlisted_folders(before)), project, root)
+    unlisted = {path for path, md5 in before.items() if md5.endswith(".dir")}
+    return compare(stage, before, stage_files(second, stage, root, unlisted), project, root)
 
 
 def summarize(outputs: Sequence[StageOutput]) -> str:
@@ -82,19 +78,17 @@ def is_equal(name: str, old: str | None, new: str | None, project: Path, root: P
     """
     if old == new:
         return True
-    if old is None or new is None:
+    if old is None or new is None or not contains_times(root / name, name):
         return False
     if name in TIMED_FILES:
         return True
-    if not contains_times(root / name, name):
-        return False
     if old.endswith(".dir"):
         return None
     try:
         first = json.loads(cached_object(project, old).read_text(encoding="utf-8"))
     except NotFound:
         return None
-    return isinstance(first, dict) and without_times(first) == without_times(json.loads((root / name).read_text(encoding="utf-8")))
+    return isinstance(first, dict) and _without_times(first) == _without_times(json.loads((root / name).read_text(encoding="utf-8")))
 
 
 def contains_times(path: Path, name: str) -> bool:
@@ -107,17 +101,15 @@ def contains_times(path: Path, name: str) -> bool:
     return isinstance(record, dict) and not TIMED_FIELDS.isdisjoint(record)
 
 
-def without_times(record: Mapping[str, object]) -> dict[str, object]:
-    """Return a record without its timing fields."""
+def _without_times(record: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in record.items() if name not in TIMED_FIELDS}
 
 
 def metric_differences(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Describe each test metric that differs, with both values."""
     differences = []
-    for name in before:
-        old, new = before[name], after.get(name)
-        if new is None:
+    for name, old in before.items():
+        if (new := after.get(name)) is None:
             differences.append(f"test {name}: was {old['value']:.6f}, is not measured now")
         elif any(old[key] != new[key] for key in ("value", "low", "high")):
             differences.append(f"test {name}: was {old['value']:.6f} ({old['low']:.6f} to {old['high']:.6f}), is {new['value']:.6f}")

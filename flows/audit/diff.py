@@ -5,19 +5,17 @@ Reads the runs' artifacts and DVC's cache. Scores the older version with its own
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions, relabelled
-from components.artifacts.rows import read_rows
 from components.core.errors import BadModel, NotFound, RetuneError
 from components.core.similarity import similar_pairs
 from components.core.text import label_reader
@@ -26,22 +24,15 @@ from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.tracking.facts import flatten
 from components.model import tasks
-from components.model.base_resolver import REGISTERED
 from components.stats.metric_sets import MetricSet
 from flows.audit.registered_model import RegisteredModel
-from flows.dvc_adapter.cache import cached_file
+from flows.pipeline.historical_data import TEST, cached_rows, inherited, rows_learned_by
 
 MIN_CLASS_UNITS = 10  # default if a run does not record it
 NEAR = 0.8  # default similarity of a near duplicate
 
 
-class Frozen(BaseModel):
-    """A record that is printed."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Answer(Frozen):
+class Answer(BaseModel, frozen=True):
     """A row on which exactly one of the two versions is right, with both predictions."""
 
     id: str
@@ -51,7 +42,7 @@ class Answer(Frozen):
     after: str
 
 
-class Scores(Frozen):
+class Scores(BaseModel, frozen=True):
     """Both versions on the same rows. `differences` are after minus before, paired; labels of one version only are in `labels_only_…`.
 
     `left_out` counts the excluded test rows that either version was trained on, exactly or as a near duplicate.
@@ -71,7 +62,7 @@ class Scores(Frozen):
     labels_only_after: tuple[str, ...]
 
 
-class Data(Frozen):
+class Data(BaseModel, frozen=True):
     """Both snapshots. The lists contain ids of rows that passed validation; None if DVC's cache lacks a side, with the reason in `lost`."""
 
     before: dict[str, str | int]
@@ -83,7 +74,7 @@ class Data(Frozen):
     lost: str | None = None
 
 
-class Diff(Frozen):
+class Diff(BaseModel, frozen=True):
     """The changes from version `before` to `after`; `scores` is None if they could not be compared, with the reason in `lost`."""
 
     model: str
@@ -125,10 +116,10 @@ def compare_answers(model: RegisteredModel, old: registry.Version, new: registry
         NotFound: the test rows, the new version's predictions or the training rows of either are missing, or no row remains.
         BadModel: the old version cannot be loaded or scored.
     """
-    rows = read_rows(cached_file(model.project, model.hash_of(new, "data/prepared/test"), "test.parquet"))
+    rows = cached_rows(model.project, new, TEST, "test.parquet")
     params = read_json(model, new, "params.json")
     threshold = params.get("gates", {}).get("leakage", {}).get("near_duplicate", NEAR)
-    trained_on = [text for version in (old, new) for text in (*training_texts(model, version), *inherited_texts(model, version))]
+    trained_on = [text for version in (old, new) for text in training_texts(model, version)]
     fresh = ~similar_pairs(rows["text"].tolist(), trained_on, threshold)
     if not fresh.any():
         raise NotFound(
@@ -150,23 +141,9 @@ def compare_answers(model: RegisteredModel, old: registry.Version, new: registry
 
 
 def training_texts(model: RegisteredModel, version: registry.Version) -> list[str]:
-    """Return the training and validation texts of a version."""
-    learn = model.hash_of(version, "data/prepared/learn")
-    return [text for split in ("train", "validation") for text in read_rows(cached_file(model.project, learn, f"{split}.parquet"))["text"]]
-
-
-def inherited_texts(model: RegisteredModel, version: registry.Version) -> Iterator[str]:
-    """Yield the available training texts of the registered versions that a version was fine-tuned from."""
-    visited = {version.uri}
-    while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in visited:
-        visited.add(base)
-        name, _, number = base.removeprefix(REGISTERED).rpartition("/")
-        parent = next((candidate for candidate in registry.versions(model.uri, name) if str(candidate.number) == number), None)
-        if parent is None:
-            return
-        version = parent
-        with contextlib.suppress(NotFound):
-            yield from training_texts(model, version)
+    """Return the training and validation texts of a version, and the available ones of the versions that it was fine-tuned from."""
+    bases = [rows for _, rows in inherited(model.project, model.uri, version) if not isinstance(rows, str)]
+    return [text for rows in (rows_learned_by(model.project, version), *bases) for text in rows["text"]]
 
 
 def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], metrics: MetricSet, test_digest: str) -> Scores:
@@ -213,8 +190,8 @@ def compare_data(model: RegisteredModel, old: registry.Version, new: registry.Ve
     """Return both snapshots and, if DVC's cache still has them, the rows that were added, removed or changed."""
     sides = {"before": describe_data(model, old), "after": describe_data(model, new)}
     try:
-        validated = [cached_file(model.project, model.hash_of(version, "data/validated"), "kept.parquet") for version in (old, new)]
-        return Data(**sides, **compare_rows(*map(read_rows, validated)))
+        validated = [cached_rows(model.project, version, "data/validated", "kept.parquet") for version in (old, new)]
+        return Data(**sides, **compare_rows(*validated))
     except RetuneError as error:
         return Data(**sides, lost=str(error))
 
@@ -236,9 +213,13 @@ def differing(before: pd.DataFrame, after: pd.DataFrame, ids: "pd.Index[str]", c
 
 def describe_data(model: RegisteredModel, version: registry.Version) -> dict[str, str | int]:
     """Return a version's snapshot: its digest and, from the run, source, rows and time."""
-    digest = version.tags.get("retune.data_digest", "")
-    try:
-        manifest = SnapshotManifest.read(Path(artifact_access.artifact(model.uri, version, "data/manifest.json")).parent)
-    except NotFound:
-        return {"digest": digest}
-    return {"digest": digest, "source": manifest.source, "rows": manifest.rows, "taken_at": manifest.taken_at}
+    described: dict[str, str | int] = {"digest": version.tags.get("retune.data_digest", "")}
+    with contextlib.suppress(NotFound):
+        manifest = read_manifest(model, version)
+        described |= {"source": manifest.source, "rows": manifest.rows, "taken_at": manifest.taken_at}
+    return described
+
+
+def read_manifest(model: RegisteredModel, version: registry.Version) -> SnapshotManifest:
+    """Return the manifest of a version's snapshot."""
+    return SnapshotManifest.read(artifact_access.artifact(model.uri, version, "data/manifest.json").parent)

@@ -1,6 +1,6 @@
 """Read the champion history from the ledger and, on request, the versions that never became champion."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -109,20 +109,8 @@ def history(model: RegisteredModel, everything: bool = False) -> list[Event]:
 
 def event_of_entry(entry: Entry) -> Event:
     """Return a change of champion as an event."""
-    return Event(
-        at=entry.at,
-        action=entry.action,
-        version=entry.version,
-        previous=entry.previous,
-        verdict=entry.outcome,
-        who=entry.who,
-        why=entry.why,
-        forced=entry.forced,
-        sequence=entry.sequence,
-        anchor=entry.anchor,
-        origin=entry.origin,
-        evidence=entry.evidence,
-    )
+    shared = {field.name: getattr(entry, field.name) for field in fields(Event) if field.name != "verdict"}
+    return Event(verdict=entry.outcome, **shared)
 
 
 def event_of_request(request: Request) -> Event:
@@ -137,10 +125,8 @@ def event_of_version(version: registry.Version, at: datetime) -> Event:
     """Return the registration of a version that never became champion as an event."""
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
-    reason = verdict_text(version)
-    return Event(
-        at, action, version.number, reference_number(version), verdict, "retune", reason or "not judged", evidence=version.evidence
-    )
+    reason = verdict_text(version) or "not judged"
+    return Event(at, action, version.number, reference_number(version), verdict, "retune", reason, evidence=version.evidence)
 
 
 def champion(model: RegisteredModel, at: str | None = None) -> Reign:

@@ -4,21 +4,20 @@ Reads the version's tags, the artifacts of its run, its package and the ledger.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import SnapshotManifest
 from components.core.errors import BadInput, RetuneError
+from components.ledger import Entry
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access, package
 from components.mlflow_store.registry.verify import checked_package
 from components.mlflow_store.tracking.rows import DIGITS, ROWS
-from flows.audit.diff import read_json
+from flows.audit.diff import read_json, read_manifest
 from flows.audit.registered_model import RegisteredModel, shown
 
 T = TypeVar("T")
@@ -26,10 +25,8 @@ T = TypeVar("T")
 SHORTEST = 6  # digits of a snapshot's digest prefix
 
 
-class Trail(BaseModel):
+class Trail(BaseModel, frozen=True):
     """The origin of a version. A part that could not be read is None, with the reason in `lost`."""
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     version: int
@@ -53,10 +50,8 @@ class Trail(BaseModel):
     lost: tuple[str, ...]
 
 
-class VersionExposure(BaseModel):
+class VersionExposure(BaseModel, frozen=True):
     """A version that used a snapshot or a row; `as_what` is e.g. `snapshot`, `trained on` or `quarantined: empty text`."""
-
-    model_config = ConfigDict(frozen=True)
 
     version: int
     as_what: tuple[str, ...]
@@ -64,10 +59,8 @@ class VersionExposure(BaseModel):
     promoted: tuple[str, ...]
 
 
-class Sightings(BaseModel):
+class Sightings(BaseModel, frozen=True):
     """All versions that used a snapshot or row; `unknown` are those whose runs have no list of rows."""
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     asked: str
@@ -87,6 +80,9 @@ def trace_version(model: RegisteredModel, number: int) -> Trail:
     hashes = model.hashes(version)
     lineage = _read(lost, lambda: Lineage.read(artifact_access.artifact(model.uri, version, Lineage.FILE).parent))
     training = _read(lost, lambda: read_json(model, version, "training/training.json")) or {}
+    manifest = (
+        _read(lost, lambda: read_manifest(model, version).model_dump(include={"source", "rows", "taken_at", "columns"}, mode="json")) or {}
+    )
     return Trail(
         model=model.name,
         version=number,
@@ -95,7 +91,7 @@ def trace_version(model: RegisteredModel, number: int) -> Trail:
         dirty=int(tags.get("retune.dirty", "0")),
         code=_read(lost, lambda: package.fingerprint(checked_package(model.uri, version) / "code")),
         weights=tags.get("retune.weights"),
-        data={"digest": tags.get("retune.data_digest"), **(_read(lost, lambda: _snapshot(model, version)) or {})},
+        data={"digest": tags.get("retune.data_digest"), **manifest},
         base={"digest": tags.get("retune.base_digest"), "source": tags.get("retune.base_source")},
         pseudo=lineage.pseudo if lineage else {},
         hashes=hashes,
@@ -106,7 +102,7 @@ def trace_version(model: RegisteredModel, number: int) -> Trail:
         run=version.run_id,
         flow_run=tags.get("retune.flow_run"),
         verdict=tags.get("retune.verdict"),
-        promotions=tuple(_promotion(asdict(entry)) for entry in model.entries if entry.version == number),
+        promotions=tuple(_promotion(entry) for entry in model.entries if entry.version == number),
         lost=tuple(dict.fromkeys(lost)),
     )
 
@@ -134,17 +130,14 @@ def find_exposures(model: RegisteredModel, query: str) -> Sightings:
 
 def matching_digests(version: registry.Version, prefix: str) -> Iterable[str]:
     """Yield which of a version's snapshot, test set and base model have a digest with this prefix."""
-    if len(prefix) < SHORTEST:
-        return
     for name, tag in {"snapshot": "retune.data_digest", "test set": "retune.test_digest", "base model": "retune.base_digest"}.items():
-        if version.tags.get(tag, "").startswith(prefix.lower()):
+        if len(prefix) >= SHORTEST and version.tags.get(tag, "").startswith(prefix.lower()):
             yield name
 
 
 def row_uses(rows: Path, query: str) -> list[str]:
     """Return how one run used the row with this id, or the rows whose text has this digest."""
-    by_text = [("text", "=", query[:DIGITS].lower())] if len(query) >= DIGITS else None
-    filters = [[("id", "=", query)], *([by_text] if by_text else [])]
+    filters = [[("id", "=", query)], *([[("text", "=", query[:DIGITS].lower())]] if len(query) >= DIGITS else [])]
     return sorted(set(pq.read_table(rows, columns=["split"], filters=filters).column("split").to_pylist()))
 
 
@@ -157,11 +150,6 @@ def _read(lost: list[str], read: Callable[[], T]) -> T | None:
         return None
 
 
-def _snapshot(model: RegisteredModel, version: registry.Version) -> dict[str, Any]:
-    manifest = SnapshotManifest.read(artifact_access.artifact(model.uri, version, "data/manifest.json").parent)
-    return {"source": manifest.source, "rows": manifest.rows, "taken_at": manifest.taken_at, "columns": list(manifest.columns)}
-
-
-def _promotion(entry: dict[str, Any]) -> dict[str, Any]:
-    kept = ("sequence", "action", "previous", "who", "why", "forced", "outcome", "origin")
-    return {"at": shown(entry["at"]), **{name: entry[name] for name in kept}}
+def _promotion(entry: Entry) -> dict[str, Any]:
+    names = ("sequence", "action", "previous", "who", "why", "forced", "outcome", "origin")
+    return {"at": shown(entry.at), **{name: getattr(entry, name) for name in names}}

@@ -1,6 +1,7 @@
 """Report a model's state: versions, alias against ledger, waiting requests, and the remaining test-set budget."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -24,8 +25,12 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
     In `standing`, `ledger` is the champion in the ledger; `fault` describes a wrong alias or ledger, with the fix.
     """
     params = read_params(workspace.params)
-    name, uri, test = params.name, store(workspace), _test_digest(workspace)
+    name, uri = params.name, store(workspace)
     versions, current = registry.versions(uri, name), registry.status(uri, name)
+    test, test_keys = None, list[str]()
+    with suppress(NotFound):
+        test = Profile.read(workspace.root / "data/prepared").test_digest
+        test_keys = row_keys(read_rows(workspace.root / TEST / "test.parquet"))
     path = sqlite_path(workspace.ledger)
     missing = path is not None and not path.exists()
     ledger = None if missing else Ledger(workspace.ledger)
@@ -37,7 +42,7 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
         f"the ledger {path} is missing" if missing else None,
         params.gates.test_budget,
     )
-    used = ledger.count_test_uses(name, test, _test_keys(workspace), budget.shared) if ledger and test else 0
+    used = ledger.count_test_uses(name, test, test_keys, budget.shared) if ledger and test else 0
     standing = {
         "ledger": champion,
         "since": shown(head.at) if head else None,
@@ -68,17 +73,3 @@ def fault(name: str, alias: int | None, ledger: int | None, registered: Collecti
         restart = "`retune reconcile --accept --why TEXT` starts a new one"
         return f"the alias champion of {name} points to {target}, and {missing}: restore a copy; without one, {restart}"
     return f"the alias champion of {name} points to {target}, but {recorded}: fix it with `retune reconcile {name}`"
-
-
-def _test_digest(workspace: Workspace) -> str | None:
-    try:
-        return Profile.read(workspace.root / "data/prepared").test_digest
-    except NotFound:
-        return None
-
-
-def _test_keys(workspace: Workspace) -> list[str]:
-    try:
-        return row_keys(read_rows(workspace.root / TEST / "test.parquet"))
-    except NotFound:
-        return []

@@ -18,7 +18,6 @@ from components.mlflow_store.connection import store_lock
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.ledger_head import join_faults
 from flows.audit import retention
-from flows.audit.other_environments import RemoteModel, remote_models
 from flows.audit.registered_model import RegisteredModel, open_model, open_models, open_project
 from flows.dvc_adapter.config import cache_folder
 from flows.project.run_locks import folder_lock
@@ -89,8 +88,11 @@ def plan(name: str | None, keep: int, idle_days: float, start: Path | None = Non
     """Return what can be deleted; versions of other models than `name` and unfinished work in their workspaces are kept."""
     project, models = open_project(start).project, open_models(start)
     for model in models:
-        check_ledger(model)
-    others = {model.name: remote_models(project, model.name) for model in models}
+        if faults := model.ledger_faults():  # versions missing from it would be deleted
+            raise RetuneError(
+                f"the ledger was changed, so nothing is deleted: {join_faults(faults)}; see `retune history {model.name} --verify`"
+            )
+    others = {model.name: retention.remote_models(project, model.name) for model in models}
     bases = retention.bases(models)
     reasons = {
         model.name: kept_versions(model, keep, others[model.name], bases.get(model.name, {}))
@@ -117,19 +119,7 @@ def plan(name: str | None, keep: int, idle_days: float, start: Path | None = Non
     return PrunePlan(tuple(doomed), reasons, tuple(skipped))
 
 
-def check_ledger(model: RegisteredModel) -> None:
-    """Refuse a ledger that was changed: versions missing from it would be deleted.
-
-    Raises:
-        RetuneError: with the faults.
-    """
-    if faults := model.ledger_faults():
-        raise RetuneError(
-            f"the ledger was changed, so nothing is deleted: {join_faults(faults)}; see `retune history {model.name} --verify`"
-        )
-
-
-def kept_versions(model: RegisteredModel, keep: int, others: Sequence[RemoteModel], bases: Mapping[int, str]) -> dict[int, str]:
+def kept_versions(model: RegisteredModel, keep: int, others: Sequence[retention.RemoteModel], bases: Mapping[int, str]) -> dict[int, str]:
     """Return why each kept version of a model is kept: reachable here or in other environments, or one of the `bases`."""
     kept = {version.number: bases[version.number] for version in model.versions if version.number in bases}
     for other in others:
@@ -192,11 +182,7 @@ def unfinished(roots: Sequence[Path], pairs: Pairs, idle_days: float) -> Iterato
 
 @contextmanager
 def lock_everything(start: Path | None) -> Iterator[None]:
-    """Lock every workspace and every model's promotions.
-
-    Raises:
-        Unavailable: a run is active in a workspace, or a promotion is in progress.
-    """
+    """Lock every workspace and every model's promotions."""
     project = open_project(start).project
     with ExitStack() as locks:
         for root in retention.workspaces(project):

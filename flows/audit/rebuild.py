@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import Metrics
@@ -33,13 +33,11 @@ from flows.dvc_adapter.repro import dvc
 log = logging.getLogger(__name__)
 
 
-class Rebuilt(BaseModel):
+class Rebuilt(BaseModel, frozen=True):
     """The result of a rebuild: `differences` is empty exactly when it is bit-equal; `notes` name deviations in how it was built.
 
     Notes also name outputs that can no longer be compared; weights and metrics always can.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     version: int

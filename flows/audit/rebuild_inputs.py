@@ -97,11 +97,7 @@ def lay_out_workspace(root: Path, project: Path, recipe: Recipe) -> list[str]:
 
 
 def write_code(root: Path, recipe: Recipe) -> list[str]:
-    """Replace the commit's code with the package's copy of the pipeline if they differ, and return a note about it.
-
-    Raises:
-        BadModel: the package has no complete copy, and the commit's code differs from the package's code.
-    """
+    """Replace the commit's code with the package's complete copy of the pipeline if they differ, and return a note about it."""
     full_copy = recipe.package / "artifacts" / PIPELINE_CODE / "components"
     packaged = full_copy if full_copy.is_dir() else recipe.package / "code/components"
     complete = (packaged / "__main__.py").is_file()  # older packages contain the whole pipeline here, newer ones only the model's code

@@ -35,11 +35,10 @@ class RegisteredModel:
         Raises:
             NotFound: it does not exist; the message lists the versions.
         """
-        for version in self.versions:
-            if version.number == number:
-                return version
-        numbers = ", ".join(str(version.number) for version in self.versions) or "none"
-        raise NotFound(f"{self.name} has no version {number}; there are: {numbers}")
+        versions = {version.number: version for version in self.versions}
+        if number not in versions:
+            raise NotFound(f"{self.name} has no version {number}; there are: {', '.join(map(str, versions)) or 'none'}")
+        return versions[number]
 
     @property
     def champion(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Find what must be kept: versions that production can reach, and the DVC hashes that kept items refer to.
+"""Find what must be kept: versions that production can reach, here or in other environments, and the DVC hashes of kept items.
 
 A hash counts as referred to if it occurs in any dvc.lock or .dvc file of a workspace, of any commit or of the staged files of
 the repository, wherever in it the project is: better to keep too much than too little.
@@ -8,18 +8,21 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.documents import read_yaml
-from components.core.errors import BadParams, NotFound, RetuneError
+from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
+from components.mlflow_store.registry.ledger_head import join_faults
 from components.mlflow_store.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
 from components.model.base_resolver import REGISTERED
 from flows.audit.diff import read_json
 from flows.audit.registered_model import RegisteredModel
 from flows.project.checkout import checkouts
 from flows.project.git import git, has_repository
+from flows.settings import EnvironmentSettings, read_settings
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
 _POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # in the whole repository; git's `*` also matches slashes
@@ -49,6 +52,56 @@ def reasons(model: RegisteredModel, keep: int) -> dict[int, str]:
     kept |= {version.number: f"is {', '.join(version.aliases)}" for version in model.versions if version.aliases}
     registered = {version.number for version in model.versions}
     return {number: why for number, why in sorted(kept.items()) if number in registered}
+
+
+@dataclass(frozen=True)
+class RemoteModel:
+    """A model in another environment, and why each of its candidates must be kept, by key (the same in every registry)."""
+
+    environment: str
+    model: RegisteredModel
+    reasons: dict[str, str]
+
+    @property
+    def kept(self) -> list[registry.Version]:
+        """The versions of that environment that must be kept, with all their inputs."""
+        return [version for version in self.model.versions if version.key in self.reasons]
+
+    def here(self, model: RegisteredModel) -> dict[int, str]:
+        """Return why versions of the same model in this project's registry must be kept, by number."""
+        keys = {version.number: version.key for version in model.versions if version.key in self.reasons}
+        return {number: f"{self.reasons[key]} in {self.environment}" for number, key in keys.items()}
+
+
+def remote_models(project: Path, name: str) -> list[RemoteModel]:
+    """Return the model `name` of each environment, whose versions are kept for rebuilds and comparisons; changes nothing.
+
+    Raises:
+        Unavailable: an environment is unreachable, so its production versions are unknown.
+        BadParams: RETUNE_ENVIRONMENTS is not valid.
+    """
+    return [_remote_model(environment, settings, project, name) for environment, settings in read_settings(project).environments.items()]
+
+
+def _remote_model(environment: str, settings: EnvironmentSettings, project: Path, name: str) -> RemoteModel:
+    try:
+        model = RegisteredModel(name, project, settings.mlflow, settings.ledger, tuple(registry.versions(settings.mlflow, name)))
+        if faults := model.ledger_faults():
+            raise RetuneError(f"its ledger was changed: {join_faults(faults)}")
+        return RemoteModel(environment, model, _kept_candidates(model))
+    except RetuneError as error:
+        raise Unavailable(
+            f"the environment {environment} is unreachable, so its production versions are unknown and nothing is deleted; "
+            f"if it no longer exists, remove it from RETUNE_ENVIRONMENTS: {error}"
+        ) from error
+
+
+def _kept_candidates(model: RegisteredModel) -> dict[str, str]:
+    """Return the keys of all candidates in a ledger entry, an alias or a waiting request, with the reason."""
+    reason_by_key = {entry.key: "in the ledger" for entry in model.entries}
+    keys = {version.number: version.key for version in model.versions}
+    reason_by_key |= {keys[number]: why for number, why in reasons(model, keep=0).items()}
+    return {key: why for key, why in reason_by_key.items() if key}
 
 
 def bases(models: Iterable[RegisteredModel]) -> dict[str, dict[int, str]]:

@@ -1,8 +1,5 @@
 """Read the stored evidence of a verdict; nothing is recomputed."""
 
-from dataclasses import dataclass
-from typing import Any
-
 from components.artifacts.verdict import GateResult, Hypothesis, Verdict
 from components.core.errors import NotFound
 from components.core.section import nearest
@@ -10,21 +7,10 @@ from components.mlflow_store import registry
 from flows.audit.registered_model import RegisteredModel
 
 
-@dataclass(frozen=True)
-class VerdictEvidence:
-    """A version's verdict and its digest, which approvals and ledger entries refer to."""
+def why(model: RegisteredModel, number: int, gate: str | None = None, evidence: str | None = None) -> tuple[Verdict, str]:
+    """Return the newest verdict on a version, or the one whose digest starts with `evidence`, with `gate` only, and its digest.
 
-    version: int
-    verdict: Verdict
-    digest: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the evidence as JSON values."""
-        return {"version": self.version, "evidence": self.digest, **self.verdict.model_dump(mode="json")}
-
-
-def why(model: RegisteredModel, number: int, gate: str | None = None, evidence: str | None = None) -> VerdictEvidence:
-    """Return the evidence of the newest verdict on a version, or of the one whose digest starts with `evidence`; of `gate` only.
+    Approvals and ledger entries refer to the digest, which is that of the verdict with all gates.
 
     Raises:
         NotFound: the version or gate does not exist, there is no verdict, or its evidence is missing or was changed.
@@ -40,15 +26,11 @@ def why(model: RegisteredModel, number: int, gate: str | None = None, evidence: 
         if gate not in names:
             raise NotFound(f"the verdict on {version.uri} has no gate {gate!r}{nearest(gate, names)}")
         verdict = verdict.model_copy(update={"gates": tuple(result for result in verdict.gates if result.gate == gate)})
-    return VerdictEvidence(number, verdict, digest)
+    return verdict, digest
 
 
 def whole_digest(model: RegisteredModel, number: int, prefix: str) -> str:
-    """Return the one digest with this prefix among a version's newest verdict, promotions and requests.
-
-    Raises:
-        NotFound: no digest or several digests match.
-    """
+    """Return the one digest with this prefix among a version's newest verdict, promotions and requests; NotFound unless one matches."""
     promotions = [entry.evidence for entry in model.entries if entry.version == number]
     requests = [request.evidence for request in model.requests if request.version == number]
     digests = {digest for digest in (*promotions, *requests, model.version(number).evidence) if digest}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from components.core.errors import NotFound, RetuneError, Unavailable
 from components.mlflow_store import registry
@@ -22,20 +22,16 @@ from flows.dvc_adapter.repro import in_remote
 from flows.project.run_locks import folder_lock
 
 
-class Fault(BaseModel):
+class Fault(BaseModel, frozen=True):
     """A mismatch: `place` is the ledger, MLflow, DVC or a workspace; `version` is None if it belongs to no version."""
-
-    model_config = ConfigDict(frozen=True)
 
     place: str
     version: int | None
     says: str
 
 
-class RegistryCheck(BaseModel):
+class RegistryCheck(BaseModel, frozen=True):
     """The checked versions and objects, and every fault. `notes` name items that were not checked or are in the remote."""
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     versions: tuple[int, ...]

@@ -35,10 +35,7 @@ def diff(
     from flows.audit.registered_model import open_model
 
     comparison = compare(open_model(name, environment), before, after)
-    if as_json:
-        print_json(comparison)
-    else:
-        show_diff(comparison, None if everything else SHOWN)
+    print_json(comparison) if as_json else show_diff(comparison, None if everything else SHOWN)
 
 
 def show_diff(comparison: "Diff", limit: int | None) -> None:

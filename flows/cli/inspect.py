@@ -40,10 +40,7 @@ def status(
         show_overview(as_json)
         return
     state = read_status(open_model(model, params))
-    if as_json:
-        print_json(state)
-    else:
-        show_status(state, state["standing"])
+    print_json(state) if as_json else show_status(state, state["standing"])
 
 
 def show_overview(as_json: bool) -> None:
@@ -209,11 +206,10 @@ def why(
     from flows.audit.registered_model import open_model
     from flows.audit.verdict_evidence import why as read
 
-    explanation = read(open_model(name, environment), version, gate, evidence)
+    verdict, digest = read(open_model(name, environment), version, gate, evidence)
     if as_json:
-        print_json(explanation.as_json())
+        print_json({"version": version, "evidence": digest, **verdict.model_dump(mode="json")})
         return
-    verdict = explanation.verdict
     out.print(f"[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
     compared = [
         f"champion {verdict.champion or 'none'}",
@@ -222,7 +218,7 @@ def why(
     ]
     budget = f", candidate {verdict.look} of its budget" if verdict.look else ""
     out.print(
-        f"compared with {', '.join(compared)}{budget}; each gate decided at {verdict.level:.2%}; evidence {explanation.digest[:12]}",
+        f"compared with {', '.join(compared)}{budget}; each gate decided at {verdict.level:.2%}; evidence {digest[:12]}",
         markup=False,
     )
     for result in verdict.gates:

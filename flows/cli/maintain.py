@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from flows.cli.options import MAINTAIN, AsJson, app, out, print_json
+from flows.cli.options import MAINTAIN, AsJson, app, out, print_json, show
 from flows.cli.promotion import EnvironmentName, Name, Number
+from flows.project.workspace import find_project
 
 if TYPE_CHECKING:
     from flows.audit.prune import PrunePlan
@@ -61,10 +62,7 @@ def verify(
     from flows.audit.verify import verify as check
 
     checks = check(name)
-    if as_json:
-        print_json([model.model_dump(mode="json") for model in checks])
-    else:
-        show_verified(checks)
+    print_json([model.model_dump(mode="json") for model in checks]) if as_json else show_verified(checks)
     raise typer.Exit(1 if any(model.faults for model in checks) else 0)
 
 
@@ -138,10 +136,7 @@ def prune(
     from flows.audit.prune import prune as run
 
     plan = run(name, keep, idle_days, really=yes)
-    if as_json:
-        print_json({"deleted": yes, **plan.as_json()})
-    else:
-        show_plan(plan, yes)
+    print_json({"deleted": yes, **plan.as_json()}) if as_json else show_plan(plan, yes)
 
 
 def show_plan(plan: "PrunePlan", deleted: bool) -> None:
@@ -151,20 +146,15 @@ def show_plan(plan: "PrunePlan", deleted: bool) -> None:
         out.print(f"{model}: kept: {kept}", markup=False)
     for item in plan.doomed:
         if item.version is not None:
-            out.print(f"  version {item.name}, {mebibytes(item.bytes)}", markup=False)
+            out.print(f"  version {item.name}, {item.bytes / 2**20:.1f} MiB", markup=False)
     for category, (count, size) in plan.totals().items():
-        out.print(f"{'deleted' if deleted else 'would delete'} {count} × {category}, {mebibytes(size)}")
+        out.print(f"{'deleted' if deleted else 'would delete'} {count} × {category}, {size / 2**20:.1f} MiB")
     for reason in plan.left:
         out.print(f"skipped: {reason}", markup=False)
     if not plan.doomed:
         out.print("nothing to delete")
     elif not deleted:
         out.print("nothing was deleted; pass --yes to delete")
-
-
-def mebibytes(size: int) -> str:
-    """Return a number of bytes in MiB."""
-    return f"{size / 2**20:.1f} MiB"
 
 
 @app.command(rich_help_panel=MAINTAIN)
@@ -180,14 +170,11 @@ def migrate(
     Example: `retune migrate --dry-run`
     """
     from flows.migrate.migrate import migrate as copy_all
-    from flows.project.workspace import find_project
 
     done = copy_all(find_project(Path.cwd().resolve()), dry_run)
-    if as_json:
-        print_json(done)
-        return
-    out.print(
+    text = (
         f"{'copied and verified' if done.done else 'would copy'}: {done.versions:,} versions and {done.runs:,} runs ({done.rows:,} rows), "
         f"{done.artifacts:,} artifacts ({done.bytes:,} bytes), {done.ledger:,} rows of the ledger, {done.studies:,} studies, "
         f"{done.objects:,} DVC objects"
     )
+    show(done, text, as_json)

@@ -75,11 +75,7 @@ def replaced_option(old: str, new: str) -> None:
 
 
 def chosen_version(version: str, old: str) -> str:
-    """Return the value of `--model-version`, or that of its old name `--model`.
-
-    Raises:
-        BadParameter: both are given.
-    """
+    """Return the value of `--model-version`, or that of its old name `--model`; both together are an error."""
     if not old:
         return version
     if version:
@@ -95,6 +91,14 @@ def print_json(value: Any) -> None:
     elif hasattr(value, "__dataclass_fields__"):
         value = {name: getattr(value, name) for name in value.__dataclass_fields__}
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def show(record: Any, text: str, as_json: bool) -> None:
+    """Print a record as JSON, or as text."""
+    if as_json:
+        print_json(record)
+    else:
+        out.print(text, markup=False)
 
 
 def interval(estimate: dict[str, float]) -> str:

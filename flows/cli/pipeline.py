@@ -23,6 +23,7 @@ from flows.cli.options import (
     out,
     print_json,
     replaced_option,
+    show,
 )
 from flows.project.models import open_model
 from flows.project.workspace import find_project, open_workspace
@@ -46,13 +47,10 @@ def init(
 
     guess = write_params(data, params, name=name, force=force)
     missing = missing_commit(Path.cwd())
-    if as_json:
-        print_json({"params": str(params), "task": guess.task, "columns": guess.columns, "missing": missing})
-        return
-    out.print(f"{params}: {guess}")
-    if missing:
-        out.print(f"Before a run: {missing}", markup=False)
-    out.print(f"Review it, then: retune run{'' if params == Path('params.yaml') else f' --params {params}'}")
+    record = {"params": str(params), "task": guess.task, "columns": guess.columns, "missing": missing}
+    before = f"Before a run: {missing}\n" if missing else ""
+    option = "" if params == Path("params.yaml") else f" --params {params}"
+    show(record, f"{params}: {guess}\n{before}Review it, then: retune run{option}", as_json)
 
 
 def missing_commit(folder: Path) -> str:
@@ -87,16 +85,12 @@ def snapshot(
         data = actions.snapshot(workspace, source)
         base = actions.pin_base(workspace)
         actions.put_under_dvc(workspace)
-    if as_json:
-        print_json(
-            {
-                "data": {"digest": data.digest, "rows": data.rows, "source": data.source, "taken_at": data.taken_at},
-                "base": {"digest": base.digest, "source": base.source, "files": len(base.parts)},
-            }
-        )
-        return
-    out.print(f"data: {data.rows:,} rows from {data.source}, snapshot {data.digest[:12]} of {data.taken_at}")
-    out.print(f"base: {base.source}, {len(base.parts)} files, {base.digest[:12]}")
+    record = {
+        "data": {"digest": data.digest, "rows": data.rows, "source": data.source, "taken_at": data.taken_at},
+        "base": {"digest": base.digest, "source": base.source, "files": len(base.parts)},
+    }
+    text = f"data: {data.rows:,} rows from {data.source}, snapshot {data.digest[:12]} of {data.taken_at}"
+    show(record, f"{text}\nbase: {base.source}, {len(base.parts)} files, {base.digest[:12]}", as_json)
 
 
 @app.command(rich_help_panel=PIPELINE)
@@ -198,11 +192,9 @@ def register(params: ParamsFile = None, model: ModelName = None, as_json: AsJson
 
     with locked_workspace(model, params) as workspace:
         version = actions.register(workspace, actions.record(workspace, ()))
-    if as_json:
-        print_json({"model": version.name, "version": version.number, "created": version.created, "verdict": version.verdict})
-    else:
-        state = "registered" if version.created else "was already registered"
-        out.print(f"{version.name} version {version.number} {state}, verdict {version.verdict or 'none yet: `retune judge`'}")
+    record = {"model": version.name, "version": version.number, "created": version.created, "verdict": version.verdict}
+    state = "registered" if version.created else "was already registered"
+    show(record, f"{version.name} version {version.number} {state}, verdict {version.verdict or 'none yet: `retune judge`'}", as_json)
 
 
 @app.command(rich_help_panel=PIPELINE)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import PROMOTE, AsJson, app, out, print_json
+from flows.cli.options import PROMOTE, AsJson, app, show
 
 if TYPE_CHECKING:
     from components.mlflow_store.registry import Promotion
@@ -44,7 +44,7 @@ def promote(
         done = promotion.promote(environment, name, version, who=who, why=why, force=force)
     else:
         done = promotion.promote_from(promotion.environment(source), environment, name, version, who=who, why=why, force=force)
-    show(done, as_json)
+    show_promotion(done, as_json)
 
 
 @app.command(rich_help_panel=PROMOTE)
@@ -63,7 +63,7 @@ def rollback(
     """
     from flows.production import promotion
 
-    show(promotion.rollback(promotion.environment(environment), name, to, who=promotion.person(), why=why), as_json)
+    show_promotion(promotion.rollback(promotion.environment(environment), name, to, who=promotion.person(), why=why), as_json)
 
 
 @app.command(rich_help_panel=PROMOTE)
@@ -76,7 +76,7 @@ def approve(run: Run, why: Why, environment: EnvironmentName = "local", as_json:
     """
     from flows.production import promotion
 
-    show(promotion.approve(promotion.environment(environment), run, who=promotion.person(), why=why), as_json)
+    show_promotion(promotion.approve(promotion.environment(environment), run, who=promotion.person(), why=why), as_json)
 
 
 @app.command(rich_help_panel=PROMOTE)
@@ -88,17 +88,11 @@ def reject(run: Run, why: Why, environment: EnvironmentName = "local", as_json: 
     from flows.production import promotion
 
     request = promotion.reject(promotion.environment(environment), run, who=promotion.person(), why=why)
-    if as_json:
-        print_json(request)
-        return
-    out.print(f"{request.model}: version {request.version} is rejected; the champion is unchanged", markup=False)
+    show(request, f"{request.model}: version {request.version} is rejected; the champion is unchanged", as_json)
 
 
-def show(done: "Promotion", as_json: bool) -> None:
+def show_promotion(done: "Promotion", as_json: bool) -> None:
     """Print the champion and the previous champion."""
-    entry = done.entry
-    if as_json:
-        print_json({"model": entry.model, "champion": entry.version, "previous": entry.previous, "changed": done.changed})
-        return
-    state = "now" if done.changed else "already"
-    out.print(f"{entry.model}: version {entry.version} is {state} the champion; previous: {entry.previous or 'none'}", markup=False)
+    entry, state = done.entry, "now" if done.changed else "already"
+    record = {"model": entry.model, "champion": entry.version, "previous": entry.previous, "changed": done.changed}
+    show(record, f"{entry.model}: version {entry.version} is {state} the champion; previous: {entry.previous or 'none'}", as_json)

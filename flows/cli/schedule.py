@@ -11,7 +11,7 @@ import typer
 
 from components.core.errors import Cancelled
 from components.core.process import tied_command
-from flows.cli.options import PIPELINE, SCHEDULE, AsJson, Inline, app, out, print_json
+from flows.cli.options import PIPELINE, SCHEDULE, AsJson, Inline, app, out, print_json, show
 
 
 @app.command(rich_help_panel=SCHEDULE)
@@ -98,10 +98,7 @@ def deploy(
     project = project_of()
     with prefect_server(project / "var", load_into_environment(project)) as api:
         names = register(project, api, pool)
-    if as_json:
-        print_json({"deployments": names})
-    else:
-        print("\n".join(names))
+    print_json({"deployments": names}) if as_json else print("\n".join(names))
 
 
 @app.command(rich_help_panel=SCHEDULE)
@@ -135,18 +132,11 @@ def down(as_json: AsJson = False) -> None:
     Example: `retune down`
     """
     stopped = bool(json.loads(service("down")))
-    if as_json:
-        print_json({"stopped": stopped})
-    else:
-        out.print("stopped" if stopped else "nothing was running")
+    show({"stopped": stopped}, "stopped" if stopped else "nothing was running", as_json)
 
 
 def service(*arguments: str) -> str:
-    """Run `infra.services`, which flows may not import, and return its output.
-
-    Raises:
-        typer.Exit: it failed and has printed why.
-    """
+    """Run `infra.services`, which flows may not import, and return its output; exit if it fails, since it has printed why."""
     done = subprocess.run([sys.executable, "-m", "infra.services", *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise typer.Exit(done.returncode)

@@ -21,6 +21,7 @@ from flows.cli.options import (
     out,
     print_json,
     replaced_option,
+    show,
 )
 from flows.project.models import open_model
 from flows.project.workspace import Workspace, open_workspace
@@ -69,11 +70,7 @@ def chosen_model(params: Path | None, model: str | None, version: str | None) ->
 
 
 def read_lines() -> list[str]:
-    """Return the lines of standard input.
-
-    Raises:
-        BadInput: a line is not UTF-8.
-    """
+    """Return the lines of standard input, which must be UTF-8."""
     lines = []
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
@@ -119,12 +116,10 @@ def score(
     target = scoring.expand(output, datetime.now(UTC))
     version = chosen_version(model_version, old_model)
     manifest = scoring.score(open_workspace(params), source, target, version, settings, replace)
-    if as_json:
-        print_json(manifest)
-        return
     parts = f" in {len(manifest.parts)} part{'s' * (len(manifest.parts) > 1)}" if manifest.parts else ""
     quarantined = f", {manifest.quarantined:,} in quarantine" if manifest.quarantined else ""
-    out.print(f"{target}: {manifest.scored:,} of {manifest.rows:,} rows scored by {manifest.model_uri}{parts}{quarantined}", markup=False)
+    text = f"{target}: {manifest.scored:,} of {manifest.rows:,} rows scored by {manifest.model_uri}{parts}{quarantined}"
+    show(manifest, text, as_json)
 
 
 @app.command(rich_help_panel=SERVE)

@@ -47,8 +47,7 @@ def gather(
 ) -> Evidence:
     """Gather the evidence on a registered candidate; what only some gates use is gathered if an enabled gate needs it.
 
-    `versions` are the registered versions by key. Missing data of the past (deleted version, lost cache) are faults in the evidence, not
-    errors.
+    `versions` are by key. Missing data of the past (deleted version, lost cache) are faults in the evidence, not errors.
     """
     gates, task, test, train = params.gates, params.made_task, test_rows(workspace), learn_rows(workspace.root / "data/prepared/learn")
     needed = needs(gates)
@@ -57,20 +56,23 @@ def gather(
         anchor=references.anchor if "best_champion" in needed else None,
         before=references.before if "training_rows" in needed else (),
     )
+    predicted = sorted(workspace.predictions.glob("*.parquet"))
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
     sessions.remember(version, test, candidate)
     champion = reference_model(sessions, task, references.champion, versions, test, test_digest)
-    champion_version = versions.get(references.champion.key) if references.champion else None
-    if champion is None or champion.predictions is None:
-        champion_version = None
+    champion_version = None
+    if references.champion and champion and champion.predictions is not None:
+        champion_version = versions.get(references.champion.key)
     others = tuple(training_rows(workspace, uri, version, references, versions))
     exposure = measure_exposure(test, train, others, gates.leakage.near_duplicate)
-    _warn_of_excluded_rows(len(exposure.left_out), len(test))
+    if excluded := len(exposure.left_out):
+        reason = "they are training rows of a compared model, or near copies"
+        log.warning("%d of %d test rows are excluded from every comparison: %s", excluded, len(test), reason)
     rows = exposure.comparable
     past = partial(earlier_tests, workspace, sessions, version, champion_version, versions, params, test_digest, train, others)
     evidence = Evidence(
         candidate=candidate,
-        baselines={path.stem: Predictions.read(path) for path in baselines(workspace)},
+        baselines={path.stem: Predictions.read(path) for path in predicted if path.stem != "candidate"},
         champion=champion,
         best_champion=reference_model(sessions, task, references.anchor, versions, test, test_digest),
         min_class_units=params.evaluate.min_class_units,
@@ -93,23 +95,12 @@ def gather(
     return without_learned_rows(evidence, exposure)
 
 
-def _warn_of_excluded_rows(excluded: int, rows: int) -> None:
-    if excluded:
-        reason = "they are training rows of a compared model, or near copies"
-        log.warning("%d of %d test rows are excluded from every comparison: %s", excluded, rows, reason)
-
-
 def budget_notes(wear: PriorUse) -> Iterator[str]:
     """Describe how candidates of other test sets count towards the test-set budget."""
     if wear.shared:
         yield f"at most {wear.shared:.1%} of the test rows were judged in another test set".replace("%", " %")
     if wear.unknown:
         yield f"the rows of {wear.unknown} earlier test sets are unavailable: each of their candidates counts towards this test set"
-
-
-def baselines(workspace: Workspace) -> list[Path]:
-    """Return the prediction files of the baselines."""
-    return [path for path in sorted(workspace.predictions.glob("*.parquet")) if path.stem != "candidate"]
 
 
 def test_rows(workspace: Workspace) -> pd.DataFrame:
@@ -126,14 +117,8 @@ def learn_rows(folder: Path) -> pd.DataFrame:
 def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams, task: tasks.Task) -> ServedAnswers:
     """Query the version behind the scoring server; a package that cannot be loaded is a fault of the version, not of the run."""
     try:
-        return registry.probe_server(
-            uri,
-            version.name,
-            version.number,
-            registry.sample_evenly(rows, gates.servability.rows),
-            gates.servability.max_seconds,
-            task.example,
-        )
+        sample, seconds = registry.sample_evenly(rows, gates.servability.rows), gates.servability.max_seconds
+        return registry.probe_server(uri, version.name, version.number, sample, seconds, task.example)
     except BadModel as error:
         return ServedAnswers(version=version.uri, fault=str(error))
 
@@ -146,11 +131,7 @@ def run_behaviour(
     rows: pd.DataFrame,
     params: Params,
 ) -> Behaviour:
-    """Run perturbed test rows and user-written cases on candidate and champion.
-
-    Raises:
-        BadParams: the user's file cannot be read, or contains a label that the candidate does not know.
-    """
+    """Run perturbed test rows and user-written cases on candidate and champion."""
     task = params.made_task
     if not task.classes or task.inputs != ("text",):
         return Behaviour(notes=("cases are single texts with a class, and the task has other inputs or answers",))
@@ -192,12 +173,8 @@ def reference_model(
     try:
         spec = sessions.inspect(version)  # fails for a deleted package, even if its answers are cached
         answers = sessions.predictions(version, rows, digest)
-        return ReferenceModel(
-            str(version.number),
-            answers,
-            None,
-            *unknown_labels(task, rows, {sessions.label(name) for name in tasks.of(spec).names(spec.labels)}),
-        )
+        known = {sessions.label(name) for name in tasks.of(spec).names(spec.labels)}
+        return ReferenceModel(str(version.number), answers, None, *unknown_labels(task, rows, known))
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)
         return ReferenceModel(str(version.number), None, str(error))
@@ -222,11 +199,9 @@ def outside_digests(workspace: Workspace, params: Params) -> dict[str, str]:
     paths = {f"gates.forgetting.sets: {path}": path for path in gates.forgetting.sets if "past_test_sets" in needed}
     if gates.behaviour.cases and "behaviour" in needed:
         paths["gates.behaviour.cases"] = gates.behaviour.cases
-    missing = [
-        f"{setting}: {workspace.origin / path} is missing" for setting, path in paths.items() if not (workspace.origin / path).is_file()
-    ]
-    if missing:
+    files = {setting: workspace.origin / path for setting, path in paths.items()}
+    if missing := [f"{setting}: {file} is missing" for setting, file in files.items() if not file.is_file()]:
         raise BadParams("params.yaml: " + "; ".join(missing))
-    files = {setting: digest_file(workspace.origin / path) for setting, path in paths.items()}
+    digests = {setting: digest_file(file) for setting, file in files.items()}
     label_map = params.validation.label_map  # also applies to labels of earlier versions
-    return {**files, **({"validate.label_map": digest_value(label_map)} if label_map else {})}
+    return {**digests, **({"validate.label_map": digest_value(label_map)} if label_map else {})}

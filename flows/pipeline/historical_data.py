@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -53,7 +54,7 @@ def training_rows(
             models += [(by, known[entry.key])] if entry.key in known else []
     bases: set[str] = set()
     for by, model in models:
-        for base, result in inherited(workspace, uri, model):
+        for base, result in inherited(workspace.root, uri, model):
             if base not in bases:
                 bases.add(base)
                 rows, fault = (None, result) if isinstance(result, str) else (result, None)
@@ -76,21 +77,18 @@ def _rows_of_entries(
                 raise NotFound("it was deleted from the registry")
             digest = _input_hash(version, LEARN)
             if digest not in tables:
-                tables[digest] = rows_learned_by(workspace, version)
+                tables[digest] = rows_learned_by(workspace.root, version)
             numbers.append(str(version.number))
         except NotFound as error:
             log.warning("the training rows of version %d are not available: %s", entry.version, error)
             # A deleted version is not compared.
             yield TrainingRows(f"version {entry.version}", None, str(error), by if entry.key in known else "earlier")
     if tables:
-        yield TrainingRows(display_name.format(", ".join(numbers)), _distinct(list(tables.values())), None, by)
+        distinct = pd.concat(list(tables.values()), ignore_index=True).drop_duplicates(["text", "label"], ignore_index=True)
+        yield TrainingRows(display_name.format(", ".join(numbers)), distinct, None, by)
 
 
-def _distinct(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True).drop_duplicates(["text", "label"], ignore_index=True)
-
-
-def inherited(workspace: Workspace, uri: str, version: registry.Version) -> Iterator[tuple[str, pd.DataFrame | str]]:
+def inherited(root: Path, uri: str, version: registry.Version) -> Iterator[tuple[str, pd.DataFrame | str]]:
     """Yield each version that a version was fine-tuned from, as models:/NAME/NUMBER with its training rows or why they are missing."""
     visited = {version.uri}
     while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in visited:
@@ -102,28 +100,24 @@ def inherited(workspace: Workspace, uri: str, version: registry.Version) -> Iter
             return
         version = parent
         try:
-            yield base, rows_learned_by(workspace, version)
+            yield base, rows_learned_by(root, version)
         except NotFound as error:
             yield base, str(error)
 
 
-def rows_learned_by(workspace: Workspace, version: registry.Version) -> pd.DataFrame:
-    """Return the rows (id, text, label) that a version was trained and validated on.
-
-    Raises:
-        NotFound: DVC's cache does not have them.
-    """
-    tables = [cached_rows(workspace, version, LEARN, f"{split}.parquet") for split in ("train", "validation")]
+def rows_learned_by(root: Path, version: registry.Version) -> pd.DataFrame:
+    """Return the rows (id, text, label) that a version was trained and validated on; see `cached_rows` for errors."""
+    tables = [cached_rows(root, version, LEARN, f"{split}.parquet") for split in ("train", "validation")]
     return pd.concat([rows[["id", "text", "label"]] for rows in tables], ignore_index=True)
 
 
-def cached_rows(workspace: Workspace, version: registry.Version, folder: str, name: str) -> pd.DataFrame:
+def cached_rows(root: Path, version: registry.Version, folder: str, name: str) -> pd.DataFrame:
     """Return a table that the stages wrote when a version was built.
 
     Raises:
         NotFound: DVC's cache does not have it.
     """
-    return read_rows(cached_file(workspace.root, _input_hash(version, folder), name))
+    return read_rows(cached_file(root, _input_hash(version, folder), name))
 
 
 def _input_hash(version: registry.Version, folder: str) -> str:
@@ -151,7 +145,7 @@ def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
     try:
         if newest is None or Profile.read(artifact_access.artifact(uri, newest, "data/profile.json").parent).split_by not in (None, "id"):
             return
-        rows = cached_rows(workspace, newest, TEST, "test.parquet")
+        rows = cached_rows(workspace.root, newest, TEST, "test.parquet")
         if grouped(rows["id"], rows["group"]) or rows["group"].tolist() == [text_key(text) for text in rows["text"]]:
             return
     except NotFound as error:
@@ -182,7 +176,8 @@ def earlier_tests(
     """
     if champion is None:
         return
-    sets = [*_past(workspace, version, known, params, test_digest), *_regression_sets(workspace, params)]
+    sets = _past(workspace, version, known, params, test_digest)
+    sets += [(f"regression set {path}", partial(read_set, workspace, params, path)) for path in params.gates.forgetting.sets]
     compared = [rows for rows in others if rows.by in ("candidate", "champion")]
     if faults := [rows.fault for rows in compared if rows.rows is None and not rows.inherited]:
         yield from (PastTestSet(name, fault=f"the training rows of the champion are unknown: {faults[0]}") for name, _ in sets)
@@ -200,10 +195,8 @@ def earlier_tests(
     for name, table in tables.items():
         try:
             rows, left_out = prepare_earlier(table, table["text"].isin(known_texts).to_numpy(dtype=np.bool_), labels)
-            if not len(rows):
-                yield PastTestSet(name, left_out=left_out)
-                continue
-            yield PastTestSet(name, sessions.predict(version, rows), sessions.predict(champion, rows), left_out=left_out)
+            answers = [sessions.predict(model, rows) for model in (version, champion)] if len(rows) else []
+            yield PastTestSet(name, *answers, left_out=left_out)
         except RetuneError as error:
             yield PastTestSet(name, fault=str(error))
 
@@ -218,13 +211,9 @@ def _past(
         if digest != test_digest and other.key != version.key:
             newest.setdefault(digest, other)
     return [
-        (f"test set {digest[:8]} of version {other.number}", partial(cached_rows, workspace, other, TEST, "test.parquet"))
+        (f"test set {digest[:8]} of version {other.number}", partial(cached_rows, workspace.root, other, TEST, "test.parquet"))
         for digest, other in list(newest.items())[: params.gates.forgetting.last]
     ]
-
-
-def _regression_sets(workspace: Workspace, params: Params) -> list[tuple[str, Callable[[], pd.DataFrame]]]:
-    return [(f"regression set {path}", partial(read_set, workspace, params, path)) for path in params.gates.forgetting.sets]
 
 
 def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:

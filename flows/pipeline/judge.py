@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 from components.artifacts.metrics import Metrics
@@ -49,21 +50,20 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
         anchor=references.anchor.key if references.anchor else None,
         outside=outside_digests(workspace, params),
     )
-    existing = None if again else find_verdict(workspace, uri, version, key)
+    verdict: Verdict | None = None
+    existing = None if again else _find_verdict(workspace, uri, version, key)
     if existing is not None and existing.may_pass and not _decided(ledger, version, key):
         log.info("judging again: the earlier verdict was undecided for a temporary reason: %s", existing.reason)
     elif existing is not None:
         log.info("the verdict of an earlier run is still valid: %s; `retune judge --again` judges again", existing.outcome)
-        existing = _renumbered(existing, references)
-        existing.write(workspace.reports)
-        registry.attach_verdict(uri, version.run_id, version.name, version.number, existing)
-        return JudgeResult(existing, fresh=False)
-    verdict = _judge(workspace, uri, version, references, params, test, key)
-    for gate in verdict.gates:
-        log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.shown, gate.reason.removeprefix("not asked: "))
+        verdict = _renumbered(existing, references)
+    if fresh := verdict is None:
+        verdict = _judge(workspace, uri, version, references, params, test, key)
+        for gate in verdict.gates:
+            log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.shown, gate.reason.removeprefix("not asked: "))
     verdict.write(workspace.reports)
     registry.attach_verdict(uri, version.run_id, version.name, version.number, verdict)
-    return JudgeResult(verdict, fresh=True)
+    return JudgeResult(verdict, fresh)
 
 
 def _decided(ledger: Ledger, version: registry.Version, key: str) -> bool:
@@ -73,18 +73,12 @@ def _decided(ledger: Ledger, version: registry.Version, key: str) -> bool:
     return promoted or ledger.rejection(version.name, None, key) is not None
 
 
-def find_verdict(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:
+def _find_verdict(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:
     """Return the verdict with this key: from the registry, where its hash is checked, else from the workspace."""
-    registered = registry.read_verdict(uri, version) if version.verdict_key == key else None
-    return next((verdict for verdict in (registered, read_verdict(workspace)) if verdict is not None and verdict.key == key), None)
-
-
-def read_verdict(workspace: Workspace) -> Verdict | None:
-    """Return the verdict in the workspace; None if there is none."""
-    try:
-        return Verdict.read(workspace.reports)
-    except NotFound:
-        return None
+    verdicts = [registry.read_verdict(uri, version) if version.verdict_key == key else None]
+    with suppress(NotFound):
+        verdicts.append(Verdict.read(workspace.reports))
+    return next((verdict for verdict in verdicts if verdict is not None and verdict.key == key), None)
 
 
 def _judge(
@@ -110,7 +104,7 @@ def count_prior_use(
         earlier = next((other for other in known if other.tags.get("retune.test_digest") == digest), None)
         if earlier is not None and digest != test:
             try:
-                others[digest] = row_keys(cached_rows(workspace, earlier, TEST, "test.parquet"))
+                others[digest] = row_keys(cached_rows(workspace.root, earlier, TEST, "test.parquet"))
             except NotFound as error:
                 log.warning("the test rows of version %d are unknown and count as today's: %s", earlier.number, error)
     return ledger.record_test_use(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.test_budget.shared)

@@ -4,8 +4,6 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +41,7 @@ class Memory:
     answers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
-class ModelSessions:
+class ModelSessions(contextlib.ExitStack):
     """A context manager that runs registered versions; their processes end with it."""
 
     def __init__(self, workspace: Workspace, uri: str, task: tasks.Task, label_map: Mapping[str, str] | None = None) -> None:
@@ -51,21 +49,13 @@ class ModelSessions:
 
         Labels are renamed by `label_map` and today's label reader: an older version may have been trained with other names.
         """
+        super().__init__()
         self._task, self.label = task, label_reader(label_map or {})
         self._remembers = task.classes and task.inputs == ("text",)
         self._workspace, self._uri = workspace, uri
-        self._open = contextlib.ExitStack()
         self._sessions: dict[str, registry.Session] = {}
         self._memory: dict[str, Memory] = {}
         self._specs: dict[str, ModelSpec] = {}
-
-    def __enter__(self) -> Self:
-        """Start nothing yet."""
-        return self
-
-    def __exit__(self, exception: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End the processes."""
-        self._open.close()
 
     def inspect(self, version: registry.Version) -> ModelSpec:
         """Check a package once, before any of its code runs, and return its contract.
@@ -89,7 +79,7 @@ class ModelSessions:
         """
         if version.uri not in self._sessions:
             self.inspect(version)
-            self._sessions[version.uri] = self._open.enter_context(registry.Session(self._uri, version.uri, rename_labels=self._renamed))
+            self._sessions[version.uri] = self.enter_context(registry.Session(self._uri, version.uri, rename_labels=self._renamed))
         return self._sessions[version.uri]
 
     def predictions(self, version: registry.Version, rows: pd.DataFrame, digest: str) -> Predictions:
@@ -109,11 +99,9 @@ class ModelSessions:
         return predictions
 
     def _renamed(self, predictions: Output) -> Output:
-        return (
-            relabelled(predictions, self.label, lambda answer: self._task.rename_labels(answer, self.label))
-            if self._task.label_column
-            else predictions
-        )
+        if not self._task.label_column:
+            return predictions
+        return relabelled(predictions, self.label, lambda answer: self._task.rename_labels(answer, self.label))
 
     def predict(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
         """Return the predictions of the version for `rows`; a text that it has classified in this context is not sent again.

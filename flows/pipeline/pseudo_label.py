@@ -97,8 +97,7 @@ def warn_of_formulas(rows: pd.DataFrame, out: Path) -> None:
     """Warn about cells that a spreadsheet would evaluate; they are training data and must stay unchanged."""
     if format_of([out]) not in ("csv", "tsv"):
         return
-    count = int(sum(rows[column].fillna("").str.match(r"[=+\-@\t\r]").sum() for column in rows))
-    if count:
+    if count := int(sum(rows[column].fillna("").str.match(r"[=+\-@\t\r]").sum() for column in rows)):
         log.warning(
             "%s: %d cells start with =, +, -, @ or a tab, which a spreadsheet evaluates as formulas; they are kept, since they are "
             "training data: open the file as text, or write .jsonl or .parquet",
@@ -107,12 +106,7 @@ def warn_of_formulas(rows: pd.DataFrame, out: Path) -> None:
 
 
 def _inputs(rows: pd.DataFrame, path: Path, task: tasks.Task, source: SnapshotParams, label: str) -> pd.DataFrame:
-    """Return the input columns of the task.
-
-    Raises:
-        BadSource: a column is missing.
-        BadData: rows already have labels or marks.
-    """
+    """Return the input columns of the task; rows must have no labels or marks yet."""
     named = {name: source.columns.get(name, name) for name in task.inputs}
     if missing := [column for column in named.values() if column not in rows]:
         raise BadSource("\n".join(f"{path}: there is no column {column!r}{nearest(column, list(rows.columns))}" for column in missing))
@@ -127,12 +121,10 @@ def _predict(
     workspace: Workspace, uri: str, task: tasks.Task, version: registry.Version, rows: pd.DataFrame
 ) -> tuple[tuple[str, ...], np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
     """Return the labels of a version and their probabilities, of shape (rows, labels)."""
-    labels: tuple[str, ...] = ()
     parts = []
     with ModelSessions(workspace, uri, task) as sessions:
         for start in range(0, len(rows), _ROWS):
             answers = sessions.session(version).answer(rows.iloc[start : start + _ROWS])
-            labels = answers.labels
             parts.append(answers.probabilities)
             log.info("%s predicted %d of %d rows", version.uri, min(start + _ROWS, len(rows)), len(rows))
-    return labels, np.concatenate(parts)
+    return answers.labels, np.concatenate(parts)

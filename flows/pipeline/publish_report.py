@@ -104,14 +104,11 @@ def in_markdown(judged: JudgeResult, result: Result) -> str:
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
     head = f"# {result.outcome}: {cell(result.model)} version {result.version}\n\n{cell(result.reason)}; {champion}.\n"
     page = f"Report: {cell(result.page)}"
-    return f"{head}{waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\n{page}\n"
+    return f"{head}{_waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\n{page}\n"
 
 
-def waiting(result: Result) -> str:
-    """Return how to approve or reject, if approval is needed."""
+def _waiting(result: Result) -> str:
     if result.waits_until is None:
         return ""
-    until = result.waits_until.strftime("%Y-%m-%d %H:%M UTC")
-    return (
-        f"\nWaiting for approval until {until}: `retune approve {result.run[:12]} --why …` or `retune reject {result.run[:12]} --why …`.\n"
-    )
+    until, run = result.waits_until.strftime("%Y-%m-%d %H:%M UTC"), result.run[:12]
+    return f"\nWaiting for approval until {until}: `retune approve {run} --why …` or `retune reject {run} --why …`.\n"

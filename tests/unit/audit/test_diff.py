@@ -14,6 +14,7 @@ from components.stats.scores import ClassificationMetrics
 from flows.audit import diff
 from flows.audit.diff import Scores, changed, compare_rows, measure
 from flows.audit.registered_model import RegisteredModel
+from flows.pipeline import historical_data
 
 IDS = [f"r{number:02d}" for number in range(20)]
 RIGHT = ["a", "b"] * 10
@@ -77,14 +78,16 @@ def test_training_texts_of_bases_are_inherited(monkeypatch: pytest.MonkeyPatch) 
     ]
     missing = {"models:/other/3"}
 
-    def training_texts(model: RegisteredModel, version: Version) -> list[str]:
+    def rows_learned_by(_: Path, version: Version) -> pd.DataFrame:
         if version.uri in missing:
             raise NotFound("it is missing from the cache")
-        return [f"text of {version.uri}"]
+        return pd.DataFrame({"text": [f"text of {version.uri}"]})
 
     monkeypatch.setattr(registry, "versions", lambda uri, name: [version for version in versions if version.name == name])
-    monkeypatch.setattr(diff, "training_texts", training_texts)
+    monkeypatch.setattr(diff, "rows_learned_by", rows_learned_by)
+    monkeypatch.setattr(historical_data, "rows_learned_by", rows_learned_by)
     model = RegisteredModel("tickets", Path(), "sqlite://", "sqlite://", tuple(versions))
 
-    assert list(diff.inherited_texts(model, versions[1])) == ["text of models:/tickets/1"]
-    assert [list(diff.inherited_texts(model, version)) for version in (versions[0], versions[3], versions[4])] == [[], [], []]
+    assert diff.training_texts(model, versions[1]) == ["text of models:/tickets/2", "text of models:/tickets/1"]
+    for version in (versions[0], versions[3], versions[4]):
+        assert diff.training_texts(model, version) == [f"text of {version.uri}"]
