@@ -78,7 +78,7 @@ def is_equal(name: str, old: str | None, new: str | None, project: Path, root: P
     """
     if old == new:
         return True
-    if old is None or new is None or not contains_times(root / name, name):
+    if old is None or new is None or not _contains_times(root / name, name):
         return False
     if name in TIMED_FILES:
         return True
@@ -91,10 +91,9 @@ def is_equal(name: str, old: str | None, new: str | None, project: Path, root: P
     return isinstance(first, dict) and _without_times(first) == _without_times(json.loads((root / name).read_text(encoding="utf-8")))
 
 
-def contains_times(path: Path, name: str) -> bool:
-    """Return whether a file, or any file in a folder, contains timings."""
+def _contains_times(path: Path, name: str) -> bool:
     if path.is_dir():
-        return any(contains_times(file, f"{name}/{file.relative_to(path).as_posix()}") for file in path.rglob("*") if file.is_file())
+        return any(_contains_times(file, f"{name}/{file.relative_to(path).as_posix()}") for file in path.rglob("*") if file.is_file())
     if name in TIMED_FILES or path.suffix != ".json":
         return name in TIMED_FILES
     record = json.loads(path.read_text(encoding="utf-8"))

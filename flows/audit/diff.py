@@ -201,13 +201,12 @@ def compare_rows(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, tuple[str, .
     before, after = old.set_index("id"), new.set_index("id")
     both = after.index.intersection(before.index)
     columns = {"reworded": "text", "relabelled": "label"}
-    ids = {name: both[differing(before, after, both, column)] for name, column in columns.items() if column in before and column in after}
+    ids = {name: both[_differing(before, after, both, column)] for name, column in columns.items() if column in before and column in after}
     ids |= {"added": after.index.difference(before.index), "removed": before.index.difference(after.index)}
     return {name: tuple(sorted(map(str, index))) for name, index in ids.items()}
 
 
-def differing(before: pd.DataFrame, after: pd.DataFrame, ids: "pd.Index[str]", column: str) -> npt.NDArray[np.bool_]:
-    """Return, per id, whether its cell differs."""
+def _differing(before: pd.DataFrame, after: pd.DataFrame, ids: "pd.Index[str]", column: str) -> npt.NDArray[np.bool_]:
     return np.asarray(before.loc[ids, column].fillna("").to_numpy() != after.loc[ids, column].fillna("").to_numpy(), dtype=np.bool_)
 
 

@@ -98,23 +98,21 @@ class Reign:
 
 def history(model: RegisteredModel, everything: bool = False) -> list[Event]:
     """Return the changes of champion, oldest first; with `everything` also other versions and rejected or expired requests."""
-    events = [event_of_entry(entry) for entry in model.entries]
+    events = [_event_of_entry(entry) for entry in model.entries]
     if everything:
         promoted = {event.version for event in events}
-        events += [event_of_request(request) for request in model.requests if request.decision == "rejected" or request.expired()]
+        events += [_event_of_request(request) for request in model.requests if request.decision == "rejected" or request.expired()]
         moments = artifact_access.registration_times(model.uri, model.name)
         events += [event_of_version(version, moments[version.number]) for version in model.versions if version.number not in promoted]
     return sorted(events, key=lambda event: (event.at, event.sequence or 0))
 
 
-def event_of_entry(entry: Entry) -> Event:
-    """Return a change of champion as an event."""
+def _event_of_entry(entry: Entry) -> Event:
     shared = {field.name: getattr(entry, field.name) for field in fields(Event) if field.name != "verdict"}
     return Event(verdict=entry.outcome, **shared)
 
 
-def event_of_request(request: Request) -> Event:
-    """Return a request for approval that did not end in a promotion as an event."""
+def _event_of_request(request: Request) -> Event:
     if request.decision is None:
         return Event(request.expires_at, "expired", request.version, request.expected, request.outcome, "nobody", request.reason)
     at, who, why = request.decided_at or request.asked_at, request.who or "", request.why or ""

@@ -80,7 +80,7 @@ def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: 
     with lock_everything(start):
         deletions = plan(name, keep, idle_days, start)
         for item in sorted(deletions.doomed, key=lambda item: item.version is not None):
-            delete(item)
+            _delete(item)
     return deletions
 
 
@@ -192,8 +192,7 @@ def lock_everything(start: Path | None) -> Iterator[None]:
         yield
 
 
-def delete(item: Deletion) -> None:
-    """Delete one item permanently."""
+def _delete(item: Deletion) -> None:
     if item.version is not None and item.uri is not None:
         artifact_access.delete_version(item.uri, item.version)
     elif item.path is not None and item.path.is_dir():

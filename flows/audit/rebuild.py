@@ -70,7 +70,7 @@ def rebuild(model: RegisteredModel, number: int, keep: Path | None = None) -> Re
             notes.append(f"the search {reason}: its chosen settings are taken from DVC's cache")
         stages = [stage for stage in recipe.stages if stage != TUNE or not reason]
         run_stages(root, stages)
-        comparison = compare_with(model, recipe, root, stages)
+        comparison = _compare_with(model, recipe, root, stages)
         return Rebuilt(
             model=model.name,
             version=number,
@@ -130,8 +130,7 @@ class RebuildComparison:
     notes: tuple[str, ...]
 
 
-def compare_with(model: RegisteredModel, recipe: Recipe, root: Path, stages: list[str]) -> RebuildComparison:
-    """Compare the rebuilt version with the original."""
+def _compare_with(model: RegisteredModel, recipe: Recipe, root: Path, stages: list[str]) -> RebuildComparison:
     version, differences = recipe.version, list[str]()
     weights = digest_folder(root / "models/trained/model")
     if weights != version.tags["retune.weights"]:

@@ -35,23 +35,21 @@ def diff(
     from flows.audit.registered_model import open_model
 
     comparison = compare(open_model(name, environment), before, after)
-    print_json(comparison) if as_json else show_diff(comparison, None if everything else SHOWN)
+    print_json(comparison) if as_json else _show_diff(comparison, None if everything else SHOWN)
 
 
-def show_diff(comparison: "Diff", limit: int | None) -> None:
-    """Print a comparison, at most `limit` rows per list."""
+def _show_diff(comparison: "Diff", limit: int | None) -> None:
     if comparison.scores:
-        show_scores(comparison, comparison.scores, limit)
+        _show_scores(comparison, comparison.scores, limit)
     else:
         out.print(f"the predictions cannot be compared: {comparison.lost}", markup=False)
     out.print(f"\n[bold]settings[/bold]{'' if comparison.params else ' are the same'}")
     for name, (old, new) in comparison.params.items():
         out.print(f"  {name}: {old} → {new}", markup=False)
-    show_data(comparison.data, limit)
+    _show_data(comparison.data, limit)
 
 
-def show_scores(comparison: "Diff", scores: "Scores", limit: int | None) -> None:
-    """Print metrics with intervals, and the rows that only one version predicts correctly."""
+def _show_scores(comparison: "Diff", scores: "Scores", limit: int | None) -> None:
     from components.artifacts.metrics import Estimate
 
     def cell(estimate: Estimate | None) -> str:
@@ -73,12 +71,11 @@ def show_scores(comparison: "Diff", scores: "Scores", limit: int | None) -> None
         if labels:
             out.print(f"only version {side} knows the labels {', '.join(labels)}", markup=False)
     out.print(f"\nfixed {len(scores.fixed)} / broke {len(scores.broken)}; both correct {scores.both_right}, both wrong {scores.both_wrong}")
-    show_answers("fixed", scores.fixed, limit)
-    show_answers("broke", scores.broken, limit)
+    _show_answers("fixed", scores.fixed, limit)
+    _show_answers("broke", scores.broken, limit)
 
 
-def show_answers(title: str, answers: "tuple[Answer, ...]", limit: int | None) -> None:
-    """Print rows with the predictions of both versions."""
+def _show_answers(title: str, answers: "tuple[Answer, ...]", limit: int | None) -> None:
     if not answers:
         return
     out.print(title)
@@ -88,8 +85,7 @@ def show_answers(title: str, answers: "tuple[Answer, ...]", limit: int | None) -
         out.print(f"  … and {len(answers) - limit} more; --all shows them")
 
 
-def show_data(data: "Data", limit: int | None) -> None:
-    """Print both snapshots and the rows that differ."""
+def _show_data(data: "Data", limit: int | None) -> None:
     same = data.before.get("digest") == data.after.get("digest")
     out.print("\n[bold]data[/bold]" + (" is the same" if same else ""))
     for side in (data.before,) if same else (data.before, data.after):
@@ -128,14 +124,13 @@ def lineage(
     model = open_model(name, environment)
     if data is not None:
         exposures = find_exposures(model, data)
-        print_json(exposures) if as_json else show_exposures(exposures)
+        print_json(exposures) if as_json else _show_exposures(exposures)
     elif version is not None:
         trail = trace_version(model, version)
-        print_json(trail) if as_json else show_lineage(trail)
+        print_json(trail) if as_json else _show_lineage(trail)
 
 
-def show_lineage(trail: "Trail") -> None:
-    """Print the origin of a version."""
+def _show_lineage(trail: "Trail") -> None:
     dirty = f", with {trail.dirty} uncommitted files" if trail.dirty else ""
     data, base = trail.data, trail.base
     rows = f": {data['rows']:,} rows of {data['source']}, taken {data['taken_at']}" if "rows" in data else ""
@@ -169,8 +164,7 @@ def show_lineage(trail: "Trail") -> None:
         out.print(f"  not read: {reason}", markup=False)
 
 
-def show_exposures(exposures: "Sightings") -> None:
-    """Print the versions that used a snapshot or a row."""
+def _show_exposures(exposures: "Sightings") -> None:
     if not exposures.seen:
         out.print(
             f"no version of {exposures.model} used {exposures.asked}; {exposures.looked_at - len(exposures.unknown)} were checked",

@@ -37,14 +37,13 @@ def status(
     from flows.audit.model_status import read_status
 
     if every:
-        show_overview(as_json)
+        _show_overview(as_json)
         return
     state = read_status(open_model(model, params))
     print_json(state) if as_json else show_status(state, state["standing"])
 
 
-def show_overview(as_json: bool) -> None:
-    """Print each model's champion and its age, the last verdict, the last and next scheduled run, and the services."""
+def _show_overview(as_json: bool) -> None:
     from flows.audit.fleet_status import fleet_status
 
     fleet = fleet_status()
@@ -106,11 +105,11 @@ def history(
 
     if verify:
         ledger = check(open_model(name, environment))
-        print_json(ledger) if as_json else show_verification(ledger)
+        print_json(ledger) if as_json else _show_verification(ledger)
         raise typer.Exit(1 if ledger.faults else 0)
     model = open_model(name, environment)
     events = read(model, everything)
-    warn_of_faults(model)
+    _warn_of_faults(model)
     if as_json:
         print_json([event.as_json() for event in events])
         return
@@ -126,14 +125,12 @@ def history(
     show_table(("when", "action", "version", "previous", "verdict", "evidence", "who", "why"), rows)
 
 
-def warn_of_faults(model: "RegisteredModel") -> None:
-    """Print a warning on standard error if the ledger was changed."""
+def _warn_of_faults(model: "RegisteredModel") -> None:
     if faults := model.ledger_faults():
         print(f"warning: the ledger was changed, first: {faults[0]}; `retune history {model.name} --verify` shows all", file=sys.stderr)
 
 
-def show_verification(ledger: "LedgerCheck") -> None:
-    """Print the extent of the chain, its head in MLflow, and every fault."""
+def _show_verification(ledger: "LedgerCheck") -> None:
     started = f", started {ledger.begun}" if ledger.begun else ""
     out.print(f"ledger {ledger.ledger}: {ledger.entries:,} entries in its chain{started}", markup=False)
     if ledger.found:
@@ -169,7 +166,7 @@ def champion(
 
     model = open_model(name, environment)
     reign = find(model, at)
-    warn_of_faults(model)
+    _warn_of_faults(model)
     if as_json:
         print_json(reign.as_json())
         return

@@ -62,12 +62,11 @@ def verify(
     from flows.audit.verify import verify as check
 
     checks = check(name)
-    print_json([model.model_dump(mode="json") for model in checks]) if as_json else show_verified(checks)
+    print_json([model.model_dump(mode="json") for model in checks]) if as_json else _show_verified(checks)
     raise typer.Exit(1 if any(model.faults for model in checks) else 0)
 
 
-def show_verified(checks: "Sequence[RegistryCheck]") -> None:
-    """Print one line per model, and one per fault."""
+def _show_verified(checks: "Sequence[RegistryCheck]") -> None:
     if not checks:
         out.print("no model is registered yet; `retune run` registers one")
     for model in checks:
@@ -136,11 +135,10 @@ def prune(
     from flows.audit.prune import prune as run
 
     plan = run(name, keep, idle_days, really=yes)
-    print_json({"deleted": yes, **plan.as_json()}) if as_json else show_plan(plan, yes)
+    print_json({"deleted": yes, **plan.as_json()}) if as_json else _show_plan(plan, yes)
 
 
-def show_plan(plan: "PrunePlan", deleted: bool) -> None:
-    """Print what is deleted and what is kept."""
+def _show_plan(plan: "PrunePlan", deleted: bool) -> None:
     for model, reasons in plan.kept.items():
         kept = ", ".join(f"{number} ({why})" for number, why in reasons.items()) or "none"
         out.print(f"{model}: kept: {kept}", markup=False)

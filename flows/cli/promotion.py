@@ -44,7 +44,7 @@ def promote(
         done = promotion.promote(environment, name, version, who=who, why=why, force=force)
     else:
         done = promotion.promote_from(promotion.environment(source), environment, name, version, who=who, why=why, force=force)
-    show_promotion(done, as_json)
+    _show_promotion(done, as_json)
 
 
 @app.command(rich_help_panel=PROMOTE)
@@ -63,7 +63,7 @@ def rollback(
     """
     from flows.production import promotion
 
-    show_promotion(promotion.rollback(promotion.environment(environment), name, to, who=promotion.person(), why=why), as_json)
+    _show_promotion(promotion.rollback(promotion.environment(environment), name, to, who=promotion.person(), why=why), as_json)
 
 
 @app.command(rich_help_panel=PROMOTE)
@@ -76,7 +76,7 @@ def approve(run: Run, why: Why, environment: EnvironmentName = "local", as_json:
     """
     from flows.production import promotion
 
-    show_promotion(promotion.approve(promotion.environment(environment), run, who=promotion.person(), why=why), as_json)
+    _show_promotion(promotion.approve(promotion.environment(environment), run, who=promotion.person(), why=why), as_json)
 
 
 @app.command(rich_help_panel=PROMOTE)
@@ -91,8 +91,7 @@ def reject(run: Run, why: Why, environment: EnvironmentName = "local", as_json: 
     show(request, f"{request.model}: version {request.version} is rejected; the champion is unchanged", as_json)
 
 
-def show_promotion(done: "Promotion", as_json: bool) -> None:
-    """Print the champion and the previous champion."""
+def _show_promotion(done: "Promotion", as_json: bool) -> None:
     entry, state = done.entry, "now" if done.changed else "already"
     record = {"model": entry.model, "champion": entry.version, "previous": entry.previous, "changed": done.changed}
     show(record, f"{entry.model}: version {entry.version} is {state} the champion; previous: {entry.previous or 'none'}", as_json)
