@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel
 
@@ -200,14 +199,12 @@ def compare_rows(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, tuple[str, .
     """Return the ids of added and removed rows, and of rows whose text or label differs; pure."""
     before, after = old.set_index("id"), new.set_index("id")
     both = after.index.intersection(before.index)
-    columns = {"reworded": "text", "relabelled": "label"}
-    ids = {name: both[_differing(before, after, both, column)] for name, column in columns.items() if column in before and column in after}
-    ids |= {"added": after.index.difference(before.index), "removed": before.index.difference(after.index)}
+    ids = {"added": after.index.difference(before.index), "removed": before.index.difference(after.index)}
+    for name, column in (("reworded", "text"), ("relabelled", "label")):
+        if column in before and column in after:
+            old_cells, new_cells = (side.loc[both, column].fillna("") for side in (before, after))
+            ids[name] = both[(old_cells != new_cells).to_numpy()]
     return {name: tuple(sorted(map(str, index))) for name, index in ids.items()}
-
-
-def _differing(before: pd.DataFrame, after: pd.DataFrame, ids: "pd.Index[str]", column: str) -> npt.NDArray[np.bool_]:
-    return np.asarray(before.loc[ids, column].fillna("").to_numpy() != after.loc[ids, column].fillna("").to_numpy(), dtype=np.bool_)
 
 
 def describe_data(model: RegisteredModel, version: registry.Version) -> dict[str, str | int]:

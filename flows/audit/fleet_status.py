@@ -35,16 +35,8 @@ class FleetRow:
     waiting: int
 
 
-@dataclass(frozen=True)
-class Overview:
-    """One row per model, and the health of each service."""
-
-    models: tuple[FleetRow, ...]
-    services: Mapping[str, str]
-
-
-def fleet_status() -> Overview:
-    """Query the registry, the ledger and Prefect about every model of the project above the working folder.
+def fleet_status() -> tuple[list[FleetRow], dict[str, str]]:
+    """Return one row per model of the project above the working folder, and the health of each service.
 
     Raises:
         BadParams: a model's folder cannot be read.
@@ -58,10 +50,8 @@ def fleet_status() -> Overview:
     except NotFound:  # nothing is recorded here yet
         environment = None
     state = read_state(project.var)
-    return Overview(
-        models=tuple(fleet_row(model, environment, due) for model in models),
-        services=health(state) if state else {"services": "not running; `retune up` starts them"},
-    )
+    services = health(state) if state else {"services": "not running; `retune up` starts them"}
+    return [fleet_row(model, environment, due) for model in models], services
 
 
 def fleet_row(model: ModelFolder, environment: Environment | None, due: Mapping[str, str] | None) -> FleetRow:

@@ -94,23 +94,16 @@ def plan(name: str | None, keep: int, idle_days: float, start: Path | None = Non
             )
     others = {model.name: retention.remote_models(project, model.name) for model in models}
     bases = retention.bases(models)
-    reasons = {
-        model.name: kept_versions(model, keep, others[model.name], bases.get(model.name, {}))
-        for model in models
-        if name in (None, model.name)
-    }
+    chosen = [model for model in models if name in (None, model.name)]
+    reasons = {model.name: kept_versions(model, keep, others[model.name], bases.get(model.name, {})) for model in chosen}
     local = [(model, version) for model in models for version in model.versions]
     deleted = [(model, version) for model, version in local if model.name in reasons and version.number not in reasons[model.name]]
     remote = [(other.model, version) for remotes in others.values() for other in remotes for version in other.kept]
     kept = [*(pair for pair in local if pair not in deleted), *remote]
     objects, skipped = dvc_objects(project, deleted, kept)
+    sizes = [sum(artifact_access.sizes(model.uri, version)) for model, version in deleted]
     doomed = [
-        *(
-            Deletion(
-                "version", f"{version.name} {version.number}", sum(artifact_access.sizes(model.uri, version)), None, version, model.uri
-            )
-            for model, version in deleted
-        ),
+        *(Deletion("version", f"{v.name} {v.number}", size, None, v, m.uri) for (m, v), size in zip(deleted, sizes, strict=True)),
         *predictions(project, deleted, kept),
         *objects,
         *journals(project, deleted, kept),
@@ -141,12 +134,9 @@ def dvc_objects(project: Path, deleted: Pairs, kept: Pairs) -> tuple[list[Deleti
     cache = cache_folder(project)
     if not cache.is_relative_to(project):
         return [], [f"DVC's cache {cache} is shared with other projects: run `dvc gc` for all of them together"]
-    candidates = retention.with_members(
-        cache, [digest for model, version in deleted for digest in retention.hashes_of_version(model, version)]
-    )
-    if not candidates:
+    unneeded, used = ([digest for pair in pairs for digest in retention.hashes_of_version(*pair)] for pairs in (deleted, kept))
+    if not (candidates := retention.with_members(cache, unneeded)):
         return [], []
-    used = [digest for model, version in kept for digest in retention.hashes_of_version(model, version)]
     referenced = retention.with_members(cache, [*used, *retention.hashes_of_workspaces(project), *retention.hashes_of_git(project)])
     # A folder's listing is deleted last: after a kill, only it still names the folder's files.
     unreferenced = sorted(candidates - referenced, key=lambda digest: (digest.endswith(".dir"), digest))

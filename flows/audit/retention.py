@@ -26,6 +26,7 @@ from flows.settings import EnvironmentSettings, read_settings
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
 _POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # in the whole repository; git's `*` also matches slashes
+_IN_WORKSPACE = ("dvc.lock", "models/*/dvc.lock", "*.dvc", "data/**/*.dvc", "models/**/*.dvc")
 _DAY = 86_400  # seconds
 
 
@@ -35,17 +36,12 @@ def reasons(model: RegisteredModel, keep: int) -> dict[int, str]:
     Raises:
         NotFound: there is a champion, but the ledger is missing.
     """
-    kept: dict[int, str] = {}
-    for version in model.versions[max(len(model.versions) - keep, 0) :]:
-        kept[version.number] = f"one of the newest {keep}"
+    kept = {version.number: f"one of the newest {keep}" for version in model.versions[max(len(model.versions) - keep, 0) :]}
     kept |= {version.number: "not registered by Retune" for version in model.versions if KEY not in version.tags}
     for request in model.requests:
         if request.is_open():
-            kept |= {
-                number: "waits for approval, or is the reference of a waiting version"
-                for number in (request.version, request.expected, request.anchor)
-                if number
-            }
+            waiting = (request.version, request.expected, request.anchor)
+            kept |= {number: "waits for approval, or is the reference of a waiting version" for number in waiting if number}
     kept |= {version.number: "was champion" for version in model.versions if PROMOTED in version.tags}
     for entry in model.entries:
         kept |= {number: "in the ledger" for number in (entry.version, entry.previous, entry.anchor) if number is not None}
@@ -144,13 +140,7 @@ def _model_of(params: Path) -> str | None:
 def hashes_of_workspaces(project: Path) -> Iterator[str]:
     """Yield the hashes in every workspace's dvc.lock and .dvc files."""
     for root in workspaces(project):
-        for path in (
-            root / "dvc.lock",
-            *root.glob("models/*/dvc.lock"),
-            *root.glob("*.dvc"),
-            *root.glob("data/**/*.dvc"),
-            *root.glob("models/**/*.dvc"),
-        ):
+        for path in (path for pattern in _IN_WORKSPACE for path in root.glob(pattern)):
             if path.is_file():
                 yield from _HASH.findall(path.read_text(encoding="utf-8", errors="replace"))
 

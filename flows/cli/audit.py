@@ -10,6 +10,7 @@ from flows.cli.options import INSPECT, AsJson, app, out, print_json
 from flows.cli.promotion import EnvironmentName, Name
 
 if TYPE_CHECKING:
+    from components.artifacts.metrics import Estimate
     from flows.audit.diff import Answer, Data, Diff, Scores
     from flows.audit.lineage import Sightings, Trail
 
@@ -50,20 +51,14 @@ def _show_diff(comparison: "Diff", limit: int | None) -> None:
 
 
 def _show_scores(comparison: "Diff", scores: "Scores", limit: int | None) -> None:
-    from components.artifacts.metrics import Estimate
-
-    def cell(estimate: Estimate | None) -> str:
-        return "–" if estimate is None else f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-    def signed(estimate: Estimate | None) -> str:
-        return "–" if estimate is None else f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+    def cell(estimate: "Estimate | None", form: str = ".3f") -> str:
+        return "–" if estimate is None else f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
 
     left_out = f" without {scores.left_out:,} that one of them was trained on" if scores.left_out else ""
-    out.print(
-        f"on the {scores.rows:,} test rows of version {comparison.after} (test set {scores.test_digest[:12]}){left_out}, 95 % intervals"
-    )
+    test_set = f"version {comparison.after} (test set {scores.test_digest[:12]})"
+    out.print(f"on the {scores.rows:,} test rows of {test_set}{left_out}, 95 % intervals")
     rows = [
-        (metric, cell(scores.before.get(metric)), cell(estimate), signed(scores.differences.get(metric)))
+        (metric, cell(scores.before.get(metric)), cell(estimate), cell(scores.differences.get(metric), "+.3f"))
         for metric, estimate in scores.after.items()
     ]
     show_table(("metric", f"version {comparison.before}", f"version {comparison.after}", "difference, paired"), rows)
@@ -104,8 +99,7 @@ def lineage(
     name: Name,
     version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="The version to trace.")] = None,
     data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="HASH_OR_ROW_ID", help="A snapshot (beginning of its digest) or a row to trace forward."),
+        str | None, typer.Option("--data", metavar="HASH_OR_ROW_ID", help="A snapshot (beginning of its digest) or a row to trace forward.")
     ] = None,
     environment: EnvironmentName = "local",
     as_json: AsJson = False,
@@ -166,12 +160,12 @@ def _show_lineage(trail: "Trail") -> None:
 
 def _show_exposures(exposures: "Sightings") -> None:
     if not exposures.seen:
-        out.print(
-            f"no version of {exposures.model} used {exposures.asked}; {exposures.looked_at - len(exposures.unknown)} were checked",
-            markup=False,
-        )
+        checked = exposures.looked_at - len(exposures.unknown)
+        out.print(f"no version of {exposures.model} used {exposures.asked}; {checked} were checked", markup=False)
     else:
-        rows = [(used.version, ", ".join(used.as_what), ", ".join(used.aliases), ", ".join(used.promoted)) for used in exposures.seen]
-        show_table(("version", "used as", "alias", "champion from"), [[cell or None for cell in row] for row in rows])
+        rows = [
+            (used.version, *(", ".join(cell) or None for cell in (used.as_what, used.aliases, used.promoted))) for used in exposures.seen
+        ]
+        show_table(("version", "used as", "alias", "champion from"), rows)
     if exposures.unknown:
         out.print(f"unknown for {', '.join(map(str, exposures.unknown))}: their runs have no list of rows, or were deleted")

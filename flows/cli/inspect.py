@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from flows.cli.options import INSPECT, AsJson, ModelName, ParamsFile, app, interval, out, print_json
+from flows.cli.options import INSPECT, AsJson, ModelName, ParamsFile, app, out, print_json, print_table
 from flows.cli.promotion import EnvironmentName, Name, Number
 from flows.project.models import open_model
 
@@ -46,16 +45,13 @@ def status(
 def _show_overview(as_json: bool) -> None:
     from flows.audit.fleet_status import fleet_status
 
-    fleet = fleet_status()
+    models, services = fleet_status()
     if as_json:
-        print_json(asdict(fleet))
+        print_json({"models": [asdict(model) for model in models], "services": services})
         return
-    rows = [
-        (model.model, model.champion, model.age, model.verdict, model.last_run, model.next_run or "no schedule", model.waiting or None)
-        for model in fleet.models
-    ]
+    rows = [(*astuple(model)[:5], model.next_run or "no schedule", model.waiting or None) for model in models]
     show_table(("model", "champion", "since", "last verdict", "last scheduled run", "next run", "waits for approval"), rows)
-    for name, service in fleet.services.items():
+    for name, service in services.items():
         out.print(f"{name}: {service}", markup=False)
 
 
@@ -70,16 +66,12 @@ def show_status(state: dict[str, Any], standing: dict[str, Any]) -> None:
     champion = f"the champion is version {state['version']}{since}" if state["version"] else "no version is champion"
     out.print(f"{state['model']}: {champion}")
     for metric, estimate in state["metrics"].items():
-        out.print(f"  {metric:12} {interval(estimate)}")
-    table = Table("version", "alias", "verdict", "run key", box=None, pad_edge=False)
-    for version in state["versions"]:
-        table.add_row(str(version["version"]), ", ".join(version["aliases"]) or "–", version["verdict"] or "–", version["run_key"][:12])
-    out.print(table)
+        out.print(f"  {metric:12} {estimate['value']:.3f} (95 % interval {estimate['low']:.3f}–{estimate['high']:.3f})")
+    rows = [(str(v["version"]), ", ".join(v["aliases"]) or "–", v["verdict"] or "–", v["run_key"][:12]) for v in state["versions"]]
+    print_table(("version", "alias", "verdict", "run key"), rows)
     for request in standing["waiting"]:
-        run = request["run"][:12]
-        out.print(
-            f"version {request['version']} waits for approval until {request['until']}: `retune approve {run}` or `reject`", markup=False
-        )
+        waiting = f"version {request['version']} waits for approval until {request['until']}"
+        out.print(f"{waiting}: `retune approve {request['run'][:12]}` or `reject`", markup=False)
     if standing["looks_used"] is not None and standing["looks_allowed"] is not None:
         used = f"{standing['looks_used']} of {standing['looks_allowed']} candidates of its budget used"
         out.print(f"test set {standing['test_digest'][:12]}: {used}")
@@ -147,10 +139,7 @@ def champion(
     name: Name,
     at: Annotated[
         str | None,
-        typer.Option(
-            metavar="TIME",
-            help="A time, e.g. 2026-11-01T12:00Z; UTC without a zone, 00:00 UTC for a date. Default: now.",
-        ),
+        typer.Option(metavar="TIME", help="A time, e.g. 2026-11-01T12:00Z; UTC without a zone, 00:00 UTC for a date. Default: now."),
     ] = None,
     environment: EnvironmentName = "local",
     as_json: AsJson = False,
@@ -171,10 +160,8 @@ def champion(
         print_json(reign.as_json())
         return
     entry, until = reign.entry, f"until {shown(reign.until)}" if reign.until else "until now"
-    forced = ", by force" if entry.forced else ""
-    out.print(
-        f"{name} version {entry.version}, from {shown(entry.at)} {until}: {entry.action} by {entry.who}{forced}: {entry.why}", markup=False
-    )
+    action = f"{entry.action} by {entry.who}{', by force' if entry.forced else ''}"
+    out.print(f"{name} version {entry.version}, from {shown(entry.at)} {until}: {action}: {entry.why}", markup=False)
     if not reign.registered:
         repair = "" if reign.until else f"; run `retune rollback {name}`, or promote another version"
         out.print(f"version {entry.version} was deleted from the registry{repair}", markup=False)
@@ -208,16 +195,10 @@ def why(
         print_json({"version": version, "evidence": digest, **verdict.model_dump(mode="json")})
         return
     out.print(f"[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
-    compared = [
-        f"champion {verdict.champion or 'none'}",
-        f"best champion {verdict.anchor or 'none'}",
-        f"test set {verdict.test_digest[:12]}",
-    ]
+    models = f"champion {verdict.champion or 'none'}, best champion {verdict.anchor or 'none'}"
     budget = f", candidate {verdict.look} of its budget" if verdict.look else ""
-    out.print(
-        f"compared with {', '.join(compared)}{budget}; each gate decided at {verdict.level:.2%}; evidence {digest[:12]}",
-        markup=False,
-    )
+    compared = f"compared with {models}, test set {verdict.test_digest[:12]}{budget}"
+    out.print(f"{compared}; each gate decided at {verdict.level:.2%}; evidence {digest[:12]}", markup=False)
     for result in verdict.gates:
         show_gate(result)
     if verdict.off:

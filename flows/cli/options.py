@@ -4,11 +4,13 @@ import importlib.metadata
 import json
 import logging
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from components.core.exits import DEBUG
 from components.core.section import warn_once
@@ -101,6 +103,9 @@ def show(record: Any, text: str, as_json: bool) -> None:
         out.print(text, markup=False)
 
 
-def interval(estimate: dict[str, float]) -> str:
-    """Return an estimate as `0.751 (95 % interval 0.731–0.770)`."""
-    return f"{estimate['value']:.3f} (95 % interval {estimate['low']:.3f}–{estimate['high']:.3f})"
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table that is as wide as the terminal."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)

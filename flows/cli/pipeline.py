@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from components.core.errors import BadParams, RetuneError
 from flows.cli.options import (
@@ -22,6 +21,7 @@ from flows.cli.options import (
     chosen_version,
     out,
     print_json,
+    print_table,
     replaced_option,
     show,
 )
@@ -135,13 +135,11 @@ def show_all(params: Path | None, model: str | None, inline: bool, as_json: bool
         raise BadParams("--all runs every model of the project: remove --params and --model")
     runs = run_all(find_project(Path.cwd().resolve()), inline)
     if as_json:
-        print_json({"models": [asdict(model_run) for model_run in runs]})
+        print_json({"models": [asdict(run) for run in runs]})
     else:
-        table = Table("model", "version", "outcome", "reason", box=None, pad_edge=False)
-        for model_run in runs:
-            table.add_row(model_run.model, str(model_run.version or "–"), model_run.outcome, escape(model_run.reason))
-        out.print(table)
-    return next((model_run.exit_code for model_run in runs if model_run.exit_code), 0)
+        rows = [(run.model, str(run.version or "–"), run.outcome, escape(run.reason)) for run in runs]
+        print_table(("model", "version", "outcome", "reason"), rows)
+    return next((run.exit_code for run in runs if run.exit_code), 0)
 
 
 @app.command(rich_help_panel=PIPELINE)
@@ -171,10 +169,7 @@ def judge(
     if as_json:
         print_json(verdict)
     else:
-        table = Table("gate", "role", "outcome", "reason", box=None, pad_edge=False)
-        for gate in verdict.gates:
-            table.add_row(gate.gate, gate.role, gate.shown, escape(gate.reason))
-        out.print(table)
+        print_table(("gate", "role", "outcome", "reason"), [(g.gate, g.role, g.shown, escape(g.reason)) for g in verdict.gates])
         out.print(f"\n[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
     raise typer.Exit({Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 4}[verdict.outcome])
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from components.core.errors import BadInput
 from flows.cli.options import (
@@ -18,8 +17,8 @@ from flows.cli.options import (
     ParamsFile,
     app,
     chosen_version,
-    out,
     print_json,
+    print_table,
     replaced_option,
     show,
 )
@@ -55,10 +54,7 @@ def predict(
         return
     first = [name for name in ("label", "probability", "answer") if name in answers[0]] if answers else []
     columns = [*first, *(name for name in (answers[0] if answers else {}) if name not in (*first, "probabilities"))]
-    table = Table(*columns, box=None, pad_edge=False)
-    for answer in answers:
-        table.add_row(*(f"{cell:.3f}" if isinstance(cell := answer[name], float) else str(cell) for name in columns))
-    out.print(table)
+    print_table(columns, ([f"{cell:.3f}" if isinstance(cell := row[name], float) else str(cell) for name in columns] for row in answers))
 
 
 def chosen_model(params: Path | None, model: str | None, version: str | None) -> tuple[Workspace, str]:

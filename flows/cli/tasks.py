@@ -9,7 +9,7 @@ from rich.table import Table
 
 from components.core.documents import parse_yaml
 from components.core.errors import BadParams
-from flows.cli.options import START, AsJson, app, out, print_json
+from flows.cli.options import START, AsJson, app, out, print_json, print_table
 
 _FACTS = {
     "columns": "columns",
@@ -87,10 +87,8 @@ def _parse_options(text: str) -> Mapping[str, Any]:
 
 
 def _print_all(described: Sequence[Mapping[str, Any]]) -> None:
-    table = Table(*("task", "columns", "inputs", "metrics", "baselines"), box=None, pad_edge=False)
-    for task in described:
-        table.add_row(task["task"], *(", ".join(task[key]) for key in ("columns", "inputs", "metrics", "baselines")))
-    out.print(table)
+    keys = ("columns", "inputs", "metrics", "baselines")
+    print_table(("task", *keys), ([task["task"], *(", ".join(task[key]) for key in keys)] for task in described))
     out.print("\nwithout options; `retune tasks NAME --options '{…}'` shows a task with options", markup=False)
 
 
@@ -98,14 +96,11 @@ def _print_one(task: Mapping[str, Any]) -> None:
     facts = Table(box=None, pad_edge=False, show_header=False)
     for title, key in _FACTS.items():
         facts.add_row(title, ", ".join(task[key]))
-    measures = Table("metric", "meaning", box=None, pad_edge=False)
-    for metric, description in task["measures"].items():
-        measures.add_row(metric, escape(description))
-    settings = Table("task_options", "default", "meaning", box=None, pad_edge=False)
-    for field in task["options"]:
-        settings.add_row(field["name"], field["default"], escape(field["meaning"] + field["choices"]))
-    for number, table in enumerate((facts, measures, settings)):
-        out.print(*([""] if number else []), table, sep="\n")
+    out.print(facts, "")
+    print_table(("metric", "meaning"), [(metric, escape(description)) for metric, description in task["measures"].items()])
+    settings = [(field["name"], field["default"], escape(field["meaning"] + field["choices"])) for field in task["options"]]
+    out.print()
+    print_table(("task_options", "default", "meaning"), settings)
 
 
 def _options(section: Any) -> Iterator[dict[str, str]]:

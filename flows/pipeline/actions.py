@@ -18,8 +18,6 @@ from components.core.errors import BadInput, NotFound, StageFailed, Unavailable
 from components.core.locks import shared_database
 from components.data.base_model import pin_base as pin
 from components.data.snapshot import take_snapshot
-from components.evaluation.behaviour import read_cases
-from components.gates import needs
 from components.ledger import Entry, Ledger, Request
 from components.mlflow_store import registry, tracking
 from components.mlflow_store.registry import Environment
@@ -68,8 +66,6 @@ def check(workspace: Workspace) -> None:
     commit_of(workspace)
     repro.check_pipeline(workspace.root)
     evidence.outside_digests(workspace, params)
-    if params.gates.behaviour.cases and "behaviour" in needs(params.gates):
-        read_cases(workspace.origin / params.gates.behaviour.cases)
     uri = store(workspace)
     exclusive = shared_database() is not None or uri.startswith("sqlite:")
     if closed := tracking.close_orphaned_runs(uri, params.name, exclusive=exclusive):

@@ -193,7 +193,7 @@ def outside_digests(workspace: Workspace, params: Params) -> dict[str, str]:
     """Return the digests of files in the gates' settings and of `validate.label_map`, which a verdict depends on.
 
     Raises:
-        BadParams: a file is missing.
+        BadParams: a file is missing, or the one with cases cannot be read.
     """
     gates, needed = params.gates, needs(params.gates)
     paths = {f"gates.forgetting.sets: {path}": path for path in gates.forgetting.sets if "past_test_sets" in needed}
@@ -202,6 +202,8 @@ def outside_digests(workspace: Workspace, params: Params) -> dict[str, str]:
     files = {setting: workspace.origin / path for setting, path in paths.items()}
     if missing := [f"{setting}: {file} is missing" for setting, file in files.items() if not file.is_file()]:
         raise BadParams("params.yaml: " + "; ".join(missing))
+    if cases := files.get("gates.behaviour.cases"):
+        read_cases(cases)
     digests = {setting: digest_file(file) for setting, file in files.items()}
     label_map = params.validation.label_map  # also applies to labels of earlier versions
     return {**digests, **({"validate.label_map": digest_value(label_map)} if label_map else {})}
