@@ -37,16 +37,12 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
     head = ledger.head(name) if ledger else None
     champion = head.version if head else None
     waiting = ledger.open_requests(name) if ledger else []
-    numbers, lost, budget = (
-        {version.number for version in versions},
-        f"the ledger {path} is missing" if missing else None,
-        params.gates.test_budget,
-    )
+    numbers, budget = {version.number for version in versions}, params.gates.test_budget
     used = ledger.count_test_uses(name, test, test_keys, budget.shared) if ledger and test else 0
     standing = {
         "ledger": champion,
         "since": shown(head.at) if head else None,
-        "fault": fault(name, current.version, champion, numbers, lost),
+        "fault": fault(name, current.version, champion, numbers, f"the ledger {path} is missing" if missing else None),
         "waiting": [
             {"run": request.run, "version": request.version, "until": shown(request.expires_at), "reason": request.reason}
             for request in waiting

@@ -134,9 +134,10 @@ def dvc_objects(project: Path, deleted: Pairs, kept: Pairs) -> tuple[list[Deleti
     cache = cache_folder(project)
     if not cache.is_relative_to(project):
         return [], [f"DVC's cache {cache} is shared with other projects: run `dvc gc` for all of them together"]
-    unneeded, used = ([digest for pair in pairs for digest in retention.hashes_of_version(*pair)] for pairs in (deleted, kept))
-    if not (candidates := retention.with_members(cache, unneeded)):
+    candidates = retention.with_members(cache, [digest for pair in deleted for digest in retention.hashes_of_version(*pair)])
+    if not candidates:
         return [], []
+    used = [digest for pair in kept for digest in retention.hashes_of_version(*pair)]
     referenced = retention.with_members(cache, [*used, *retention.hashes_of_workspaces(project), *retention.hashes_of_git(project)])
     # A folder's listing is deleted last: after a kill, only it still names the folder's files.
     unreferenced = sorted(candidates - referenced, key=lambda digest: (digest.endswith(".dir"), digest))

@@ -43,17 +43,15 @@ def whole_digest(model: RegisteredModel, number: int, prefix: str) -> str:
 
 def numbers(result: GateResult | Hypothesis) -> str:
     """Format a result's numbers: `accuracy -0.012 (-0.034 to 0.010), threshold -0.02, n 512`; empty if there are none."""
-    parts = []
-    if result.estimate is not None:
-        interval = f" ({result.low:.4g} to {result.high:.4g})" if result.low is not None and result.high is not None else ""
-        parts.append(f"{result.metric or 'measured'} {result.estimate:.4g}{interval}")
-    if isinstance(result, GateResult) and result.threshold is not None:
-        parts.append(f"threshold {result.threshold:g}")
-    if result.n is not None:
-        parts.append(f"n {result.n:,}")
-    if isinstance(result, GateResult) and result.method:
-        parts.append(result.method)
-    return ", ".join(parts)
+    gate = result if isinstance(result, GateResult) else None
+    interval = f" ({result.low:.4g} to {result.high:.4g})" if result.low is not None and result.high is not None else ""
+    parts = (
+        f"{result.metric or 'measured'} {result.estimate:.4g}{interval}" if result.estimate is not None else "",
+        f"threshold {gate.threshold:g}" if gate and gate.threshold is not None else "",
+        f"n {result.n:,}" if result.n is not None else "",
+        gate.method if gate else "",
+    )
+    return ", ".join(filter(None, parts))
 
 
 def as_tested(hypothesis: Hypothesis) -> str:

@@ -195,8 +195,10 @@ def earlier_tests(
     for name, table in tables.items():
         try:
             rows, left_out = prepare_earlier(table, table["text"].isin(known_texts).to_numpy(dtype=np.bool_), labels)
-            answers = [sessions.predict(model, rows) for model in (version, champion)] if len(rows) else []
-            yield PastTestSet(name, *answers, left_out=left_out)
+            if len(rows):
+                yield PastTestSet(name, sessions.predict(version, rows), sessions.predict(champion, rows), left_out=left_out)
+            else:
+                yield PastTestSet(name, left_out=left_out)
         except RetuneError as error:
             yield PastTestSet(name, fault=str(error))
 

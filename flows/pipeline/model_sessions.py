@@ -2,8 +2,8 @@
 
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -33,14 +33,6 @@ def incompatibility(spec: ModelSpec, task: tasks.Task) -> str | None:
     return f"was built for another task: {spec.task}, with the inputs {', '.join(own.inputs)} and the metrics {', '.join(own.test_metrics)}"
 
 
-@dataclass
-class Memory:
-    """The predictions of a version: probabilities of its `labels` by text; used only for classification of a single text."""
-
-    labels: tuple[str, ...] = ()
-    answers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-
-
 class ModelSessions(contextlib.ExitStack):
     """A context manager that runs registered versions; their processes end with it."""
 
@@ -54,7 +46,9 @@ class ModelSessions(contextlib.ExitStack):
         self._remembers = task.classes and task.inputs == ("text",)
         self._workspace, self._uri = workspace, uri
         self._sessions: dict[str, registry.Session] = {}
-        self._memory: dict[str, Memory] = {}
+        # Of each version that classifies single texts: its labels, and their probabilities by text.
+        self._labels: dict[str, tuple[str, ...]] = {}
+        self._memory: defaultdict[str, dict[str, npt.NDArray[np.float64]]] = defaultdict(dict)
         self._specs: dict[str, ModelSpec] = {}
 
     def inspect(self, version: registry.Version) -> ModelSpec:
@@ -111,20 +105,19 @@ class ModelSessions(contextlib.ExitStack):
         """
         if not self._remembers:
             return registry.predictions_of(self.session(version).answer(rows), rows)
-        memory = self._memory.setdefault(version.uri, Memory())
-        if new := sorted(set(rows["text"]) - memory.answers.keys()):
+        memory = self._memory[version.uri]
+        if new := sorted(set(rows["text"]) - memory.keys()):
             answers = self.session(version).answer(new)
-            memory.labels = answers.labels
-            memory.answers |= dict(zip(new, answers.probabilities, strict=True))
+            self._labels[version.uri] = answers.labels
+            memory |= dict(zip(new, answers.probabilities, strict=True))
         ordered = rows.sort_values("id", ignore_index=True)
-        probabilities = np.array([memory.answers[text] for text in ordered["text"]])
-        return Predictions.from_output(ordered, ModelOutput.classes(probabilities, memory.labels))
+        probabilities = np.array([memory[text] for text in ordered["text"]])
+        return Predictions.from_output(ordered, ModelOutput.classes(probabilities, self._labels.get(version.uri, ())))
 
     def remember(self, version: registry.Version, rows: pd.DataFrame, predictions: Predictions) -> None:
         """Keep predictions in memory, so that the same texts are not sent again."""
-        if not self._remembers:
-            return
-        texts = dict(zip(rows["id"], rows["text"], strict=True))
-        memory = self._memory.setdefault(version.uri, Memory())
-        memory.labels = predictions.labels
-        memory.answers |= {texts[name]: row for name, row in zip(predictions.ids.tolist(), predictions.probabilities, strict=True)}
+        if self._remembers:
+            texts = dict(zip(rows["id"], rows["text"], strict=True))
+            answers = zip(predictions.ids.tolist(), predictions.probabilities, strict=True)
+            self._labels[version.uri] = predictions.labels
+            self._memory[version.uri] |= {texts[name]: row for name, row in answers}
