@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from components.evaluation.metric_set import metric_set
 from components.mlflow_store import registry, tracking
 from components.mlflow_store.registry import artifact_access
 from flows.dvc_adapter import repro
+from flows.orchestrator.prefect_adapter import log_to_prefect
 from flows.pipeline.actions import Result, Stage
 from flows.pipeline.evidence import test_rows
 from flows.pipeline.judge import JudgeResult
@@ -34,14 +34,15 @@ log = logging.getLogger(__name__)
 VERDICT = "verdict.md"  # next to the report: shown in Prefect and in notifications
 
 
-def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> Path:
-    """Write the report, unless it already shows this verdict, and attach it to the MLflow run."""
+def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
+    """Write the report, unless it already shows this verdict, attach it to the MLflow run, and show the verdict in Prefect."""
     if not report.shows(result.page, judged.verdict, str(result.version)):
         write_page(workspace, run, stages, judged, result)
-    (workspace.reports / VERDICT).write_text(in_markdown(judged, result), encoding="utf-8")
+    markdown = in_markdown(judged, result)
+    (workspace.reports / VERDICT).write_text(markdown, encoding="utf-8")
     cards = {workspace.reports / name: "card" for name in (report.CARD, report.CARD_PAGE)}
     tracking.attach_files(store(workspace), run.run_id, {result.page: "report", **cards})
-    return result.page
+    log_to_prefect(markdown, key=f"verdict-{result.model}")
 
 
 def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:

@@ -1,15 +1,14 @@
 """The retraining flow: from labelled data to a verdict and a champion in the registry."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from components.mlflow_store.registry import Version
 from components.mlflow_store.tracking import RecordedRun
 from components.steps import STAGES
-from flows.orchestrator.prefect_adapter import flow, log_to_prefect, task
+from flows.orchestrator.prefect_adapter import flow, task
 from flows.pipeline import actions, publish_report
 from flows.pipeline import judge as judging
-from flows.pipeline.actions import Result, Stage
+from flows.pipeline.actions import Result
 from flows.pipeline.judge import JudgeResult
 from flows.project.stores import store
 from flows.project.workspace import Workspace, open_workspace
@@ -22,6 +21,7 @@ reproduce = task(actions.reproduce)
 record = task(actions.record)
 register = task(actions.register)
 judge = task(judging.judge)
+publish = task(publish_report.publish)
 
 
 @flow
@@ -50,10 +50,3 @@ def run_pipeline(workspace: Workspace) -> Result:
 def settle(workspace: Workspace, run: RecordedRun, version: Version, judged: JudgeResult) -> Result:
     """Apply the verdict: promote, wait for approval, or keep the champion."""
     return actions.apply_verdict(workspace, run, version, judged)
-
-
-@task
-def publish(workspace: Workspace, run: RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
-    """Write the report and show the verdict in Prefect."""
-    publish_report.publish(workspace, run, stages, judged, result)
-    log_to_prefect((workspace.reports / publish_report.VERDICT).read_text(encoding="utf-8"), key=f"verdict-{result.model}")
