@@ -23,7 +23,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.postgres import postgres as postgres  # a fixture for every test
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # started by nohup, tests of a closed terminal would wait for ever
+# Children inherit what is ignored: under nohup or in the background of a script, tests of signals would wait for ever.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOPICS = {
     "billing": ["invoice", "payment", "refund", "charge", "card", "price", "cost", "money", "bill", "account"],
