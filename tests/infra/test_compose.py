@@ -11,35 +11,12 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema import Draft202012Validator
 
-from flows.settings import Settings
 from infra.passwords import generate_secrets
 from tests.support.commands import fault
+from tests.support.infra_files import COMPOSE, COMPOSE_FILES, ONE_SHOT, SERVICES, SETTINGS, SHARED_SETTINGS, secrets_of
 from tests.support.project import ROOT
 
-FILES = [ROOT / "infra/compose.yaml", ROOT / "infra/compose.gpu.yaml"]
-COMPOSE: dict[str, Any] = yaml.safe_load(FILES[0].read_text(encoding="utf-8"))
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-ONCE = {name for name, service in SERVICES.items() if service["restart"] == "no"}
-SETTINGS = {f"RETUNE_{name.upper()}" for name in Settings.model_fields}
-SHARED = {
-    "RETUNE_DATABASE",
-    "RETUNE_MLFLOW_URI",
-    "RETUNE_MLFLOW_USER",
-    "RETUNE_MLFLOW_PASSWORD",
-    "RETUNE_PREFECT_API_URL",
-    "RETUNE_PREFECT_AUTH",
-    "RETUNE_DVC_REMOTE",
-    "RETUNE_S3_ENDPOINT",
-    "RETUNE_S3_ACCESS_KEY",
-    "RETUNE_S3_SECRET_KEY",
-}
 each_service = pytest.mark.parametrize("name", SERVICES)
-
-
-def secrets_of(service: dict[str, Any]) -> dict[str, str]:
-    """Return the secrets of a service, by name of the file in /run/secrets."""
-    secrets = [entry if isinstance(entry, dict) else {"source": entry, "target": entry} for entry in service.get("secrets", [])]
-    return {secret["target"]: secret["source"] for secret in secrets}
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -54,7 +31,7 @@ def texts(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
 def test_file_matches_the_compose_schema(path: Path) -> None:
     validator = Draft202012Validator(get_builtin_schema("vendor.compose-spec"))
 
@@ -68,14 +45,14 @@ def test_schema_detects_a_mistake() -> None:
 
 
 def test_topology_is_two_stores_two_servers_two_workers() -> None:
-    assert set(SERVICES) - ONCE == {"postgres", "s3", "mlflow", "prefect", "worker-1", "worker-2"}
+    assert set(SERVICES) - ONE_SHOT == {"postgres", "s3", "mlflow", "prefect", "worker-1", "worker-2"}
 
 
 @each_service
 def test_only_permanent_services_have_a_health_check(name: str) -> None:
     health = SERVICES[name]["healthcheck"]
 
-    assert (health == {"disable": True}) if name in ONCE else (health["test"][0] == "CMD" and "start_period" in health)
+    assert (health == {"disable": True}) if name in ONE_SHOT else (health["test"][0] == "CMD" and "start_period" in health)
 
 
 @each_service
@@ -118,7 +95,7 @@ def test_image_has_a_version_tag(name: str) -> None:
 @each_service
 def test_dependencies_have_the_right_condition(name: str) -> None:
     for dependency, how in SERVICES[name].get("depends_on", {}).items():
-        assert how["condition"] == ("service_completed_successfully" if dependency in ONCE else "service_healthy"), dependency
+        assert how["condition"] == ("service_completed_successfully" if dependency in ONE_SHOT else "service_healthy"), dependency
 
 
 def test_workers_depend_on_all_services() -> None:
@@ -168,7 +145,7 @@ def test_worker_has_all_shared_settings_and_no_unknown_ones(name: str) -> None:
     from_files = {target.upper() for target in secrets_of(service) if target.startswith("retune_")}
     given = {variable for variable in service["environment"] if variable.startswith("RETUNE_")}
 
-    assert given | from_files >= SHARED
+    assert given | from_files >= SHARED_SETTINGS
     assert given | from_files <= SETTINGS
     assert given & from_files == set()
 
@@ -196,7 +173,7 @@ def test_only_the_s3_gateway_is_reachable() -> None:
 
 
 def test_cuda_file_changes_existing_workers() -> None:
-    gpu = yaml.safe_load(FILES[1].read_text(encoding="utf-8"))["services"]
+    gpu = yaml.safe_load(COMPOSE_FILES[1].read_text(encoding="utf-8"))["services"]
 
     assert set(gpu) == {"worker-1", "worker-2"}
     assert all(service["image"].endswith("-cuda") and service["build"]["args"]["VARIANT"] == "cuda" for service in gpu.values())
@@ -205,7 +182,7 @@ def test_cuda_file_changes_existing_workers() -> None:
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if service["image"].startswith("retune:")])
 def test_command_exists_in_the_image(name: str) -> None:
     assert fault(SERVICES[name]["command"]) is None
-    if name not in ONCE:
+    if name not in ONE_SHOT:
         assert fault(SERVICES[name]["healthcheck"]["test"][1:]) is None
 
 

@@ -16,22 +16,11 @@ from docker.utils.build import exclude_paths
 
 from components.core.process import QUIET
 from infra.healthcheck import fault
+from tests.support.infra_files import BUILD_STAGE, DOCKERFILE, FINAL_STAGE, IMAGES, INSTRUCTIONS, image_variables, instructions
 from tests.support.project import BIN, ROOT
 
-IMAGES = ROOT / "infra/images"
-DOCKERFILE = (IMAGES / "Dockerfile").read_text(encoding="utf-8")
-INSTRUCTIONS = re.sub(r"^\s*#.*\n", "", DOCKERFILE, flags=re.MULTILINE).replace("\\\n", " ")
-BUILD, FINAL = re.split(r"^FROM .*\n", INSTRUCTIONS, flags=re.MULTILINE)[1:]
 SECRETS = (".env", "infra/secrets/prefect_auth", "infra/kubernetes/base/secrets.env", ".git/config", ".dvc/config.local")
 STATE = ("var/ledger.db", ".venv/bin/python", "flows/__pycache__/a.pyc")
-
-
-def instructions(stage: str, name: str) -> list[str]:
-    return [line.removeprefix(name).strip() for line in stage.splitlines() if line.startswith(f"{name} ")]
-
-
-def variables(stage: str) -> dict[str, str]:
-    return dict(pair.split("=", 1) for line in instructions(stage, "ENV") for pair in line.split())
 
 
 def test_linter_finds_nothing_and_ignores_are_explained() -> None:
@@ -56,35 +45,35 @@ def test_both_stages_have_one_pinned_base() -> None:
 
 
 def test_final_stage_is_unprivileged_without_build_tools() -> None:
-    installed = re.findall(r"apt-get install [^&]*", FINAL)
+    installed = re.findall(r"apt-get install [^&]*", FINAL_STAGE)
 
-    assert instructions(FINAL, "USER") == ["10001:10001"]
+    assert instructions(FINAL_STAGE, "USER") == ["10001:10001"]
     assert [set(line.split()[2:]) - {"--yes", "--no-install-recommends"} for line in installed] == [{"ca-certificates", "git", "tini"}]
-    assert "pip install" not in FINAL
-    assert instructions(FINAL, "COPY") == ["--from=build /opt/venv /opt/venv", "--from=build /opt/retune /opt/retune"]
+    assert "pip install" not in FINAL_STAGE
+    assert instructions(FINAL_STAGE, "COPY") == ["--from=build /opt/venv /opt/venv", "--from=build /opt/retune /opt/retune"]
 
 
 def test_packages_are_constrained_and_extras_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (extras,) = re.findall(r"--editable '\.\[([\w,]+)\]'", BUILD)
+    (extras,) = re.findall(r"--editable '\.\[([\w,]+)\]'", BUILD_STAGE)
 
-    assert "pip install -c constraints.txt" in BUILD
+    assert "pip install -c constraints.txt" in BUILD_STAGE
     assert {"shared", "kubernetes"} <= set(extras.split(",")) <= set(project["optional-dependencies"])
-    assert f"ARG VERSION={project['version']}" in FINAL.splitlines()
+    assert f"ARG VERSION={project['version']}" in FINAL_STAGE.splitlines()
 
 
 def test_no_package_index_and_no_telemetry() -> None:
     assert "://" not in re.sub(r"http://127\.0\.0\.1\S*", "", INSTRUCTIONS)
-    assert variables(FINAL).items() >= QUIET.items()
-    assert variables(FINAL)["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert image_variables().items() >= QUIET.items()
+    assert image_variables()["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
 def test_written_paths_are_volumes_or_tmp() -> None:
-    paths = {value for value in variables(FINAL).values() if value.startswith("/") and "/bin" not in value}
+    paths = {value for value in image_variables().values() if value.startswith("/") and "/bin" not in value}
 
     assert len(paths) >= 6
     assert all(re.match(r"/(tmp|cache|project)\b", path) for path in paths)
-    assert "/project /cache" in FINAL  # created with their owner, which new volumes inherit
+    assert "/project /cache" in FINAL_STAGE  # created with their owner, which new volumes inherit
 
 
 def test_build_context_has_tracked_files_without_secrets(tmp_path: Path) -> None:

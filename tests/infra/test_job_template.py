@@ -24,8 +24,7 @@ from components.core.ports import free_port
 from flows.orchestrator.processes import running
 from infra.healthcheck import fault
 from infra.pool import TEMPLATE, publish, read_json, with_defaults
-from tests.infra.test_compose import SETTINGS, SHARED
-from tests.infra.test_kubernetes import FOLDER, OVERLAYS, VERSION, assert_confined, of_kind
+from tests.support.infra_files import KUBERNETES, KUBERNETES_VERSION, OVERLAYS, SETTINGS, SHARED_SETTINGS, assert_confined, of_kind
 from tests.support.project import ROOT
 
 NOWHERE = "http://127.0.0.1:9/api"
@@ -33,7 +32,7 @@ AUTH = "retune:twelve characters"
 
 
 def variables(overlay: str) -> Path:
-    return FOLDER / "overlays" / overlay / "worker/variables.json"
+    return KUBERNETES / "overlays" / overlay / "worker/variables.json"
 
 
 def job(overlay: str, **values: Any) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def test_job_is_valid_for_kubernetes(overlay: str) -> None:
     manifest = job(overlay, env={"RETUNE_USER": "night"})
     pod = manifest["spec"]["template"]["spec"]
 
-    kubernetes_validate.validate(manifest, VERSION, strict=True)
+    kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
     assert_confined(pod)
     assert (manifest["metadata"]["namespace"], pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("retune", "run", False)
     assert pod["containers"][0]["args"] == ["prefect", "flow-run", "execute"]
@@ -75,7 +74,7 @@ def test_run_has_all_shared_settings() -> None:
     secrets = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in container["env"] if "valueFrom" in entry}
     keys = of_kind("cpu", "Secret")["retune-secrets"]["data"]
 
-    assert {*settings, *secrets} >= SHARED
+    assert {*settings, *secrets} >= SHARED_SETTINGS
     assert all(reference["name"] == "retune-secrets" and reference["key"] in keys for reference in secrets.values())
     assert {name for name in (*settings, *secrets) if name.startswith("RETUNE_")} <= SETTINGS
 
@@ -107,7 +106,7 @@ def test_only_the_gpu_pool_requests_gpus() -> None:
 
 @pytest.mark.parametrize(("overlay", "variant"), [("cpu", "cpu"), ("gpu", "cuda")])
 def test_runs_and_servers_have_the_same_image_version(overlay: str, variant: str) -> None:
-    (image,) = yaml.safe_load((FOLDER / "overlays" / overlay / "kustomization.yaml").read_text(encoding="utf-8"))["images"]
+    (image,) = yaml.safe_load((KUBERNETES / "overlays" / overlay / "kustomization.yaml").read_text(encoding="utf-8"))["images"]
     pod = job(overlay)["spec"]["template"]["spec"]
 
     assert {container["image"] for container in pod["containers"] + pod["initContainers"]} == {

@@ -1,54 +1,27 @@
 """Check the manifests that `kubectl kustomize` builds against Kubernetes' schemas and rules for every pod."""
 
 import re
-import shutil
 import subprocess
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 
-from tests.infra.test_compose import SETTINGS
 from tests.support.commands import fault
-from tests.support.project import BIN, ROOT
+from tests.support.infra_files import (
+    KUBERNETES,
+    KUBERNETES_VERSION,
+    OVERLAYS,
+    SETTINGS,
+    Manifest,
+    assert_confined,
+    containers,
+    manifests,
+    of_kind,
+    pods,
+)
+from tests.support.project import ROOT
 
-FOLDER = ROOT / "infra/kubernetes"
-OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
-VERSION = "1.37"
-Manifest = dict[str, Any]
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
-
-
-@cache
-def built(overlay: str) -> list[Manifest]:
-    """Return the manifests that `kubectl apply --kustomize` would send, with the example's secrets."""
-    with TemporaryDirectory() as folder:
-        shutil.copytree(FOLDER, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("secrets.env"))
-        shutil.copy(FOLDER / "base/secrets.example.env", Path(folder) / "base/secrets.env")
-        result = subprocess.run([BIN / "kubectl", "kustomize", f"{folder}/overlays/{overlay}"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""  # no deprecation warnings
-    return list(yaml.safe_load_all(result.stdout))
-
-
-def of_kind(overlay: str, kind: str) -> dict[str, Manifest]:
-    return {manifest["metadata"]["name"]: manifest for manifest in built(overlay) if manifest["kind"] == kind}
-
-
-def pods(overlay: str) -> dict[str, Manifest]:
-    return {name: deployment["spec"]["template"] for name, deployment in of_kind(overlay, "Deployment").items()}
-
-
-def containers(overlay: str) -> dict[str, Manifest]:
-    """Return every container of every deployment, by pod and name."""
-    result = {}
-    for name, pod in pods(overlay).items():
-        result |= {f"{name}/{spec['name']}": spec for spec in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]}
-    return result
 
 
 def expanded(overlay: str, container: Manifest) -> list[str]:
@@ -59,10 +32,10 @@ def expanded(overlay: str, container: Manifest) -> list[str]:
 
 @each_overlay
 def test_manifests_match_their_schemas(overlay: str) -> None:
-    for manifest in built(overlay):
-        kubernetes_validate.validate(manifest, VERSION, strict=True)
+    for manifest in manifests(overlay):
+        kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
     assert {"Deployment", "NetworkPolicy", "Role", "PodDisruptionBudget", "PersistentVolumeClaim"} <= {
-        manifest["kind"] for manifest in built(overlay)
+        manifest["kind"] for manifest in manifests(overlay)
     }
 
 
@@ -70,7 +43,7 @@ def test_schemas_detect_a_mistake() -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"portz": []}}
 
     with pytest.raises(kubernetes_validate.ValidationError, match="portz"):
-        kubernetes_validate.validate(service, VERSION, strict=True)
+        kubernetes_validate.validate(service, KUBERNETES_VERSION, strict=True)
 
 
 @each_overlay
@@ -78,7 +51,7 @@ def test_one_namespace_with_restricted_pods(overlay: str) -> None:
     (namespace,) = of_kind(overlay, "Namespace").values()
 
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert {manifest["metadata"]["namespace"] for manifest in built(overlay) if manifest["kind"] != "Namespace"} == {
+    assert {manifest["metadata"]["namespace"] for manifest in manifests(overlay) if manifest["kind"] != "Namespace"} == {
         namespace["metadata"]["name"]
     }
 
@@ -88,19 +61,6 @@ def test_pods_are_confined(overlay: str) -> None:
     assert set(pods(overlay)) == {"mlflow", "prefect", f"worker-{overlay}"}
     for pod in pods(overlay).values():
         assert_confined(pod["spec"])
-
-
-def assert_confined(spec: Manifest) -> None:
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["runAsUser"] == 10001  # the image's
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-    assert not [volume for volume in spec["volumes"] if "hostPath" in volume]
-    for container in spec.get("initContainers", []) + spec["containers"]:
-        security = container["securityContext"]
-        assert security == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-        assert {"cpu", "memory"} <= set(container["resources"]["requests"]) & set(container["resources"]["limits"])
-        assert re.fullmatch(r"\S+:\d[\w.]*-(cpu|cuda)", container["image"])
 
 
 @each_overlay
@@ -148,22 +108,22 @@ def test_secrets_are_only_in_the_secret(overlay: str) -> None:
 
 
 def test_example_lists_every_used_secret_without_values() -> None:
-    text = (FOLDER / "base/secrets.example.env").read_text(encoding="utf-8")
+    text = (KUBERNETES / "base/secrets.example.env").read_text(encoding="utf-8")
     example = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
     used = {
         match
-        for path in FOLDER.rglob("*.*")
+        for path in KUBERNETES.rglob("*.*")
         for match in re.findall(r"secretKeyRef\W+name\W+retune-secrets\W+key\W+(\w+)", path.read_text())
     }
 
     assert set(example) == used
     assert all("REPLACE" in value for value in example.values() if "S3" not in value)
-    ignored = subprocess.run(["git", "check-ignore", "--quiet", FOLDER / "base/secrets.env"], cwd=ROOT)
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", KUBERNETES / "base/secrets.env"], cwd=ROOT)
     assert ignored.returncode == 0
 
 
 def test_retune_variables_are_settings() -> None:
-    files = [path for path in FOLDER.rglob("*.*") if path.name != "kustomization.yaml"]
+    files = [path for path in KUBERNETES.rglob("*.*") if path.name != "kustomization.yaml"]
     named = {match for path in files for match in re.findall(r"\bRETUNE_[A-Z0-9_]+\b", path.read_text(encoding="utf-8"))}
 
     assert len(named) >= 10
@@ -253,7 +213,7 @@ def test_tables_are_upgraded_by_one_pod(overlay: str) -> None:
 
 
 def test_overlays_can_share_a_cluster() -> None:
-    common = [{(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in built(overlay)} for overlay in OVERLAYS]
+    common = [{(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests(overlay)} for overlay in OVERLAYS]
     shared = set(common[0]) & set(common[1])
 
     assert all(common[0][key] == common[1][key] for key in shared)

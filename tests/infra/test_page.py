@@ -7,8 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.infra.test_compose import FILES, ONCE, SERVICES
-from tests.infra.test_kubernetes import FOLDER, OVERLAYS
+from tests.support.infra_files import COMPOSE_FILES, KUBERNETES, ONE_SHOT, OVERLAYS, SERVICES
 from tests.support.project import ROOT
 
 PAGE = (ROOT / "docs/containers.md").read_text(encoding="utf-8")
@@ -23,11 +22,11 @@ def test_services_table_matches_compose_file() -> None:
     ends = {name: row[2] for row in rows(3) for name in re.findall(r"`([\w-]+)`", row[0]) if name in SERVICES}
 
     assert set(ends) == set(SERVICES)
-    assert {name for name, value in ends.items() if value == "yes"} == ONCE
+    assert {name for name, value in ends.items() if value == "yes"} == ONE_SHOT
 
 
 def test_variables_table_has_the_defaults_of_the_file() -> None:
-    used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", FILES[0].read_text(encoding="utf-8")))
+    used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE_FILES[0].read_text(encoding="utf-8")))
     documented = {}
     for row in rows(3):
         names = re.findall(r"`([A-Z_]+)`", row[0])
@@ -42,7 +41,7 @@ def test_pools_table_has_the_sizes_of_the_overlays() -> None:
 
     assert set(documented) == set(OVERLAYS)
     for overlay, (_, pool, description) in documented.items():
-        folder = FOLDER / "overlays" / overlay / "worker"
+        folder = KUBERNETES / "overlays" / overlay / "worker"
         sizes = json.loads((folder / "variables.json").read_text(encoding="utf-8"))
         (generated,) = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))["configMapGenerator"]
         assert generated["literals"] == [f"name={pool.strip('`')}"]
@@ -56,7 +55,7 @@ def test_files_and_commands_on_the_page_exist() -> None:
 
     assert len(files) > 15
     for name in files:
-        matches = [folder / name for folder in (ROOT, ROOT / "infra", FOLDER) if (folder / name).exists()]
+        matches = [folder / name for folder in (ROOT, ROOT / "infra", KUBERNETES) if (folder / name).exists()]
         assert matches or created_by_the_reader.search(name), name
     assert modules
     assert all((ROOT / f"{module.replace('.', '/')}.py").is_file() for module in modules)

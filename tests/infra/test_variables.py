@@ -7,14 +7,12 @@ import prefect.settings
 import pytest
 from prefect_kubernetes.settings import KubernetesSettings
 
-from tests.infra.test_compose import SERVICES, secrets_of
-from tests.infra.test_image import DOCKERFILE, FINAL, variables
-from tests.infra.test_kubernetes import OVERLAYS, containers, of_kind
+from tests.support.infra_files import DOCKERFILE, OVERLAYS, SERVICES, containers, image_variables, of_kind, secrets_of
 
 
 def variable_names() -> set[str]:
     """Return the names of all variables."""
-    names = set(variables(FINAL))
+    names = set(image_variables())
     for service in [service for service in SERVICES.values() if service["image"].startswith("retune:")]:
         names |= {*service.get("environment", {}), *(target.upper() for target in secrets_of(service))}
     for overlay in OVERLAYS:
@@ -53,4 +51,4 @@ def test_kubernetes_worker_uses_secret_and_namespace(overlay: str, monkeypatch: 
 
 
 def test_all_dockerfile_variables_are_parsed() -> None:
-    assert set(variables(FINAL)) == set(re.findall(r"^(?:ENV|   ) ?([A-Z_]+)=", DOCKERFILE.split("\nFROM ")[2], re.MULTILINE))
+    assert set(image_variables()) == set(re.findall(r"^(?:ENV|   ) ?([A-Z_]+)=", DOCKERFILE.split("\nFROM ")[2], re.MULTILINE))
