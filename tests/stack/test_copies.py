@@ -1,4 +1,4 @@
-"""A copy of the stack while it runs, and a second stack made of it."""
+"""A backup of the running stack, and a second stack restored from it."""
 
 import json
 import os
@@ -10,13 +10,12 @@ import pytest
 
 from infra.local.layout import Stack, open_stack
 from infra.local.services import ask, started_by
-from tests.stack.conftest import Migration
-from tests.support.stack_services import local
+from tests.support.stack_services import Migration, local
 
 
 @pytest.fixture(scope="module")
-def copy(migrated: Migration, stack: Stack, project: Path, folder: Path) -> tuple[Path, str]:
-    """The copy, and what was said when it was made: while a run that Prefect knows holds a slot."""
+def backup(migrated: Migration, stack: Stack, project: Path, folder: Path) -> tuple[Path, str]:
+    """The backup and the output of its command, made while a run known to Prefect holds a slot."""
     slot = {"names": ["of a test"], "slots": 1, "mode": "concurrency"}
     ask(stack, "/v2/concurrency_limits/", {"name": "of a test", "limit": 1})
     assert ask(stack, "/v2/concurrency_limits/increment", slot)
@@ -26,14 +25,14 @@ def copy(migrated: Migration, stack: Stack, project: Path, folder: Path) -> tupl
     return folder / "copy", done.stdout
 
 
-def test_a_copy_is_restored_into_a_second_stack(copy: tuple[Path, str], migrated: Migration, stack: Stack, project: Path) -> None:
-    place, said = copy
-    second = place.with_name("second")
+def test_backup_is_restored_into_a_second_stack(backup: tuple[Path, str], migrated: Migration, stack: Stack, project: Path) -> None:
+    path, output = backup
+    second = path.with_name("second")
 
-    done = local(project, "restore", str(place), str(second))
+    done = local(project, "restore", str(path), str(second))
 
-    assert done.returncode == 0, done.stderr  # rows and objects were compared with the copy by their hashes
-    assert re.findall(r"[\d,]+ \w+", done.stdout.partition(": ")[2]) == re.findall(r"[\d,]+ \w+", said.partition(": ")[2])
+    assert done.returncode == 0, done.stderr  # it compares rows and objects with the backup by their hashes
+    assert re.findall(r"[\d,]+ \w+", done.stdout.partition(": ")[2]) == re.findall(r"[\d,]+ \w+", output.partition(": ")[2])
     assert not started_by(open_stack(second))
     assert not set(open_stack(second).secrets.values()) & set(stack.secrets.values())
 
@@ -41,27 +40,27 @@ def test_a_copy_is_restored_into_a_second_stack(copy: tuple[Path, str], migrated
     try:
         assert up.returncode == 0, up.stderr
         limits = ask(open_stack(second), "/v2/concurrency_limits/filter", {})
-        assert [one["active_slots"] for one in limits if one["name"] == "of a test"] == [0]  # whoever held it is not here
+        assert [limit["active_slots"] for limit in limits if limit["name"] == "of a test"] == [0]  # its holder is not in this stack
         assert local(project, "status", str(second)).returncode == 0
     finally:
         assert local(project, "down", str(second)).returncode == 0
 
 
-def test_backup_is_complete_and_private(copy: tuple[Path, str], migrated: Migration) -> None:
-    manifest = json.loads((copy[0] / "manifest.json").read_text(encoding="utf-8"))
+def test_backup_is_complete_and_private(backup: tuple[Path, str], migrated: Migration) -> None:
+    manifest = json.loads((backup[0] / "manifest.json").read_text(encoding="utf-8"))
 
     assert manifest["databases"]["mlflow"]["tables"]["runs"][0] >= migrated.done["runs"]
     assert len(manifest["objects"]["mlflow"]) >= migrated.done["artifacts"]
     assert len(manifest["objects"]["retune"]) >= migrated.done["objects"]
-    assert os.stat(copy[0]).st_mode & 0o077 == 0
+    assert os.stat(backup[0]).st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("victim", ["s3/mlflow/**/*", "mlflow.dump"])
-def test_a_damaged_copy_is_refused_and_leaves_nothing(
-    copy: tuple[Path, str], project: Path, folder: Path, tmp_path: Path, victim: str
+def test_damaged_backup_is_rejected_without_leftovers(
+    backup: tuple[Path, str], project: Path, folder: Path, tmp_path: Path, victim: str
 ) -> None:
     damaged = tmp_path / "damaged"
-    shutil.copytree(copy[0], damaged)
+    shutil.copytree(backup[0], damaged)
     file = next(path for path in damaged.glob(victim) if path.is_file())
     file.write_bytes(file.read_bytes() + b"!")
 

@@ -1,4 +1,4 @@
-"""An embedded registry carried into the stack: nothing is lost on the way, and nothing is written over."""
+"""Migration of an embedded registry into the stack: no loss, and no existing data is overwritten."""
 
 import shutil
 import sqlite3
@@ -9,36 +9,36 @@ import sqlalchemy as sa
 
 from components.ledger import Ledger
 from infra.local.layout import MIGRATE_TO, Stack
-from tests.stack.conftest import Migration, asked, hashes, say
 from tests.support.project import retune
+from tests.support.stack_services import Migration, champion_reports, file_digests, output_of
 
 
-def test_a_registry_is_carried_with_nothing_lost(migrated: Migration, project: Path) -> None:
+def test_registry_is_migrated_without_loss(migrated: Migration, project: Path) -> None:
     assert migrated.done == migrated.planned | {"done": True} == migrated.again
     assert (migrated.done["versions"], migrated.done["studies"]) == (1, 1)
     assert migrated.done["ledger"] > 0
     assert migrated.done["artifacts"] > 20
-    now = hashes(project / "var")
+    after = file_digests(project / "var")
     assert "mlflow.db" in migrated.files
-    assert {name: now.get(name) for name in ("mlflow.db", "ledger.db")} == {
+    assert {name: after.get(name) for name in ("mlflow.db", "ledger.db")} == {
         name: migrated.files[name] for name in ("mlflow.db", "ledger.db")
     }
     kept = {name: digest for name, digest in migrated.files.items() if name.startswith(("mlartifacts/", "optuna/"))}
-    assert kept.items() <= now.items()
+    assert kept.items() <= after.items()
 
 
-def test_the_project_says_the_same_and_finds_everything_done(migrated: Migration, project: Path) -> None:
-    assert asked(project) == migrated.answers
-    with_its_own = project / "var/mlartifacts"
-    with_its_own.rename(project / "var/mlartifacts.earlier")  # nothing is read from here any more
+def test_migrated_project_reports_the_same_and_is_up_to_date(migrated: Migration, project: Path) -> None:
+    assert champion_reports(project) == migrated.reports
+    artifacts = project / "var/mlartifacts"
+    artifacts.rename(project / "var/mlartifacts.earlier")  # no longer read
     try:
-        assert '"up_to_date": true' in say(project, "run", "--inline", "--json")
-        assert "billing" in say(project, "predict", "invoice refund card money")
+        assert '"up_to_date": true' in output_of(project, "run", "--inline", "--json")
+        assert "billing" in output_of(project, "predict", "invoice refund card money")
     finally:
-        with_its_own.with_name("mlartifacts.earlier").rename(with_its_own)
+        artifacts.with_name("mlartifacts.earlier").rename(artifacts)
 
 
-def test_what_is_there_is_never_written_over(migrated: Migration, project: Path, stack: Stack, tmp_path: Path) -> None:
+def test_existing_data_is_not_overwritten(migrated: Migration, project: Path, stack: Stack, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(project, other, ignore=shutil.ignore_patterns("cache", "prefect", "mlartifacts", "runs", ".git"))
     with sqlite3.connect(other / "var/mlflow.db") as connection:
@@ -51,7 +51,7 @@ def test_what_is_there_is_never_written_over(migrated: Migration, project: Path,
     assert stack.secrets["MLFLOW_DATABASE_PASSWORD"] not in done.stderr
 
 
-def test_the_ledger_refuses_changes_after_it_was_carried(migrated: Migration, stack: Stack) -> None:
+def test_migrated_ledger_is_append_only(migrated: Migration, stack: Stack) -> None:
     assert Ledger(stack.database("retune")).entries("tickets")[0].version == 1
     engine = sa.create_engine(stack.database("retune"))
     with pytest.raises(sa.exc.DatabaseError, match="append-only"), engine.begin() as connection:

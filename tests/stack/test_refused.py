@@ -1,4 +1,4 @@
-"""What a person gets wrong is said in one message, without a secret and before anything is written."""
+"""A wrong setting gives one message without a secret, before anything is written."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ import pytest
 from components.core.errors import RetuneError
 from flows.migrate import cache
 from infra.local.layout import MIGRATE_TO, Stack
-from tests.stack.conftest import Migration
 from tests.support.project import retune
+from tests.support.stack_services import Migration
 
 WRONG = "a-password-that-is-wrong"
 
 
 @pytest.mark.parametrize(
-    ("variables", "says"),
+    ("variables", "message"),
     [
         ({MIGRATE_TO: "postgresql+psycopg://mlflow:{WRONG}@127.0.0.1:{port}/mlflow"}, "password authentication failed"),
         ({MIGRATE_TO: "postgresql+psycopg://mlflow:{WRONG}@127.0.0.1:1/mlflow"}, "cannot be used"),
@@ -25,7 +25,7 @@ WRONG = "a-password-that-is-wrong"
     ],
     ids=["password", "port", "address", "revision", "account", "server"],
 )
-def test_a_wrong_setting_is_one_message(migrated: Migration, stack: Stack, project: Path, variables: dict[str, str], says: str) -> None:
+def test_wrong_setting_gives_one_message(migrated: Migration, stack: Stack, project: Path, variables: dict[str, str], message: str) -> None:
     known = {"WRONG": WRONG, "port": stack.ports["postgres"], "retune": stack.database("retune"), "mlflow": stack.database("mlflow")}
 
     done = retune(project, "migrate", **{name: value.format(**known) for name, value in variables.items()})
@@ -33,13 +33,13 @@ def test_a_wrong_setting_is_one_message(migrated: Migration, stack: Stack, proje
     assert done.returncode in (2, 75)
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
-    assert says in done.stderr
+    assert message in done.stderr
     for secret in (WRONG, *stack.secrets.values()):
         assert secret not in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("remote", ["s3://there-is-none/dvc", "s3://mlflow/dvc"], ids=["missing", "forbidden"])
-def test_a_bucket_that_cannot_be_used_is_named(
+def test_unusable_bucket_is_reported(
     settings_of_stack: None, stack: Stack, project: Path, monkeypatch: pytest.MonkeyPatch, remote: str
 ) -> None:
     monkeypatch.setenv("RETUNE_DVC_REMOTE", remote)

@@ -1,9 +1,11 @@
-"""What the tests of the shared stack ask of it, as an operator would: by its commands and its servers' addresses."""
+"""The shared stack as its tests use it: its commands, its flow runs, its logs, and the migration of a project into it."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,17 @@ import yaml
 
 from infra.local.layout import Stack
 from infra.local.services import ask
-from tests.support.project import ROOT, change, environment, git, make_project, wait_for, write_params
+from tests.support.project import ROOT, change, environment, git, make_project, retune, wait_for, write_params
 
+MODELS = 4
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def make_models(folder: Path, base: Path, rows: pd.DataFrame, count: int) -> Path:
-    """A project of `count` models, each with data of its own, committed; its own is `tickets`, the others are m1, m2 …"""
+    """Create a project of `count` models with separate data, `tickets`, m1, m2 …, and commit it."""
     project = make_project(folder, base, rows, tuned=True)
     deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
-    deployed["deployments"] = [one for one in deployed["deployments"] if one["name"] == "retrain"]
+    deployed["deployments"] = [deployment for deployment in deployed["deployments"] if deployment["name"] == "retrain"]
     deployed["deployments"][0]["schedules"] = []
     (project / "prefect.yaml").write_text(yaml.safe_dump(deployed, sort_keys=False), encoding="utf-8")
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
@@ -38,6 +41,7 @@ def make_models(folder: Path, base: Path, rows: pd.DataFrame, count: int) -> Pat
 
 
 def commit(project: Path) -> None:
+    """Commit all changes of a project."""
     git(project, "add", "-A")
     git(project, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "models")
 
@@ -48,33 +52,33 @@ def local(project: Path, verb: str, *arguments: str, **more: str) -> subprocess.
     return subprocess.run(command, cwd=project, env=environment(project, forks=True, **more), capture_output=True, text=True, timeout=600)
 
 
-def use(stack: Stack, project: Path) -> None:
-    """Switch a project to the stack, as the guide says."""
+def connect(stack: Stack, project: Path) -> None:
+    """Write the settings of the stack to a project's .env, as the guide says."""
     shutil.copy(stack.folder / "retune.env", project / ".env")
 
 
-def start(stack: Stack, model: str) -> str:
-    """Ask for a run of a model's deployment, and return its id."""
-    found = ask(stack, "/deployments/filter", {"deployments": {"name": {"any_": [model]}}})
-    answer = ask(stack, f"/deployments/{found[0]['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-    return str(answer["id"])
+def start_run(stack: Stack, model: str) -> str:
+    """Schedule a run of a model's deployment, and return its id."""
+    deployments = ask(stack, "/deployments/filter", {"deployments": {"name": {"any_": [model]}}})
+    run = ask(stack, f"/deployments/{deployments[0]['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    return str(run["id"])
 
 
-def run_of(stack: Stack, run: str) -> dict[str, Any]:
-    """What Prefect says of a flow run."""
-    found: list[dict[str, Any]] = ask(stack, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-    return found[0]
+def read_run(stack: Stack, run: str) -> dict[str, Any]:
+    """Return a flow run as Prefect reports it."""
+    runs: list[dict[str, Any]] = ask(stack, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    return runs[0]
 
 
-def finish(stack: Stack, *runs: str, seconds: float = 1500) -> list[str]:
-    """Wait until flow runs have ended, and return what their last states say."""
+def wait_for_runs(stack: Stack, *runs: str, seconds: float = 1500) -> list[str]:
+    """Wait until flow runs have ended, and return the messages of their last states."""
     query = {"flow_runs": {"id": {"any_": list(runs)}}}
     wait_for(lambda: all(run["state_type"] in FINAL for run in ask(stack, "/flow_runs/filter", query)), seconds, every=2)
-    return [str(run_of(stack, run)["state"]["message"]) for run in runs]
+    return [str(read_run(stack, run)["state"]["message"]) for run in runs]
 
 
 def process_of(run: str) -> psutil.Process | None:
-    """The process of a flow run."""
+    """Return the process of a flow run, None if it has ended."""
     for process in psutil.process_iter():
         try:
             if process.environ().get("PREFECT__FLOW_RUN_ID") == run:
@@ -85,7 +89,7 @@ def process_of(run: str) -> psutil.Process | None:
 
 
 def is_training(run: str) -> bool:
-    """Whether a flow run's training has begun to write its history."""
+    """Return whether the training of a flow run has begun to write its history."""
     process = process_of(run)
     if process is None:
         return False
@@ -96,22 +100,52 @@ def is_training(run: str) -> bool:
         return False
 
 
-def kill_machine_of(run: str) -> None:
-    """End a flow run, all that it has started and the worker that started it, at once and without a word."""
+def kill_with_worker(run: str) -> None:
+    """Kill a flow run, its worker, and every process that they started, as a power cut does."""
     process = process_of(run)
     assert process is not None
-    worker = next(one for one in process.parents() if "worker" in one.cmdline())
+    worker = next(parent for parent in process.parents() if "worker" in parent.cmdline())
     for victim in (worker, *worker.children(recursive=True)):
         victim.kill()
 
 
 def make_folder() -> Path:
-    """A folder that PostgreSQL's own user can enter, where root runs the tests."""
+    """Create a temporary folder that the user of PostgreSQL can enter if root runs the tests."""
     folder = Path(tempfile.mkdtemp(prefix="retune-stack-"))
     folder.chmod(0o755)
     return folder
 
 
-def said(*logs: Path) -> str:
-    """All that the services have written."""
+def read_logs(*logs: Path) -> str:
+    """Return the text of all logs."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
+
+
+@dataclass(frozen=True)
+class Migration:
+    """A project before its migration (digests of var/, reports on the champion), and the results of a dry run and two migrations."""
+
+    files: dict[str, str]
+    reports: dict[str, str]
+    planned: dict[str, Any]
+    done: dict[str, Any]
+    again: dict[str, Any]
+
+
+def output_of(project: Path, *command: str, **variables: str) -> str:
+    """Return the output of a `retune` command that must succeed."""
+    result = retune(project, *command, **variables)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the digest of each file in a folder, without locks and the progress of a migration."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock" and path.name != "migrated.jsonl"]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def champion_reports(project: Path) -> dict[str, str]:
+    """Return the output of three commands about the champion, by command."""
+    commands = ("status --json", "history tickets --json", "why tickets 1 --json")
+    return {command: output_of(project, *command.split()) for command in commands}
