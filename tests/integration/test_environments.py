@@ -17,9 +17,10 @@ from components.mlflow_store.registry.package import fingerprint
 from components.mlflow_store.registry.versions import COMPLETE
 from components.mlflow_store.tracking import record
 from flows.production import promotion
-from tests.integration.test_promotion import aliases, judge, make_registry
-from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
+from tests.support.finished import LINEAGE, PARAMS, make_finished
 from tests.support.project import make_project, retune
+from tests.support.promotion import aliases, find, judge, new_environment
+from tests.support.registered import make_registry
 
 pytestmark = pytest.mark.exhaustive
 
@@ -36,7 +37,7 @@ def staging(tmp_path: Path, candidates: list[Path]) -> Environment:
 
 @pytest.fixture
 def production(tmp_path: Path) -> Environment:
-    return Environment("production", new_store(tmp_path / "production"), f"sqlite:///{tmp_path}/production/ledger.db")
+    return new_environment("production", tmp_path / "production")
 
 
 def files(environment: Environment, run_id: str, folder: Path) -> dict[str, str]:
@@ -47,10 +48,11 @@ def files(environment: Environment, run_id: str, folder: Path) -> dict[str, str]
 
 
 def test_copy_has_run_evidence_and_package(tmp_path: Path, production: Environment, candidates: list[Path]) -> None:
-    staging = Environment("staging", new_store(tmp_path / "staging"), f"sqlite:///{tmp_path}/staging/ledger.db")
+    staging = new_environment("staging", tmp_path / "staging")
     run = record(candidates[0], staging.mlflow, lineage=LINEAGE, params=PARAMS)
     promotion.registry.register(candidates[0], staging.mlflow, run_id=run.run_id, key=run.key, lineage=LINEAGE)
-    original, verdict = judge(staging, 1, champion=7)
+    verdict = judge(staging, 1, champion=7)
+    original = find(staging, 1)
 
     copied = copy_version(staging, production, "tickets", 1)
 
@@ -110,7 +112,7 @@ def test_command_promotes_between_environments(
 ) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
     local = make_registry(folder / "var", candidates)
-    _, verdict = judge(local, 2, champion=1)
+    verdict = judge(local, 2, champion=1)
     environments = f'{{"production": {{"mlflow": "{production.mlflow}", "ledger": "{production.ledger}"}}}}'
 
     done = retune(
@@ -119,7 +121,7 @@ def test_command_promotes_between_environments(
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("tickets: version 1 is now the champion; previous: none")
-    assert (aliases(production), aliases(local)) == ({CHAMPION: 1}, {CHALLENGER: 2})
+    assert (aliases(production.mlflow), aliases(local.mlflow)) == ({CHAMPION: 1}, {CHALLENGER: 2})
     entry = Ledger(production.ledger).head("tickets")
     assert (entry.origin, entry.evidence, entry.who, entry.anchor) == ("local", verdict.evidence, "ada", 1)
     assert entry.why == "it is PASS (version 2 of local, judged there against version 1, which is not the champion here)"

@@ -27,9 +27,10 @@ from components.ledger import Ledger
 from components.mlflow_store.registry import CHAMPION, Environment
 from flows.orchestrator import credential
 from flows.orchestrator.prefect_api import ask, client_settings, post
-from tests.integration.test_promotion import aliases, judge, make_registry, wait
 from tests.support.finished import make_finished
 from tests.support.project import ROOT, environment, leftovers, make_project, prefect_of, retune, started, wait_for
+from tests.support.promotion import aliases, judge, judge_and_request
+from tests.support.registered import make_registry
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: 
 
 
 @pytest.fixture(scope="module")
-def place(project: Path) -> Environment:
+def registry(project: Path) -> Environment:
     return Environment("local", f"sqlite:///{project}/var/mlflow.db", f"sqlite:///{project}/var/ledger.db")
 
 
@@ -260,8 +261,8 @@ def hostile_page(text: str) -> Iterator[tuple[str, "queue.Queue[str]"]]:
         thread.join()
 
 
-def test_the_form_in_prefect_promotes_what_waits(project: Path, place: Environment, api: str) -> None:
-    request = wait(place, 1)
+def test_the_form_in_prefect_promotes_what_waits(project: Path, registry: Environment, api: str) -> None:
+    request = judge_and_request(registry, 1)
     deployment = find_deployment(api, "decide/decide")
     schema = deployment["parameter_openapi_schema"]
     assert schema["required"] == ["run", "decision", "why"]
@@ -272,8 +273,8 @@ def test_the_form_in_prefect_promotes_what_waits(project: Path, place: Environme
     wait_for(lambda: state_of(api, made) in ("COMPLETED", "FAILED", "CRASHED"))
 
     assert state_of(api, made) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
-    assert aliases(place) == {CHAMPION: 1}
-    entry = Ledger(place.ledger).head("tickets")
+    assert aliases(registry.mlflow) == {CHAMPION: 1}
+    entry = Ledger(registry.ledger).head("tickets")
     assert entry.who.endswith("(Prefect)")
     assert entry.why == "the errors are harmless"
     wait_for(lambda: bool(events(api, "retune.promoted")))
@@ -291,11 +292,11 @@ def events(api: str, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_documented_flow_reacts_to_a_promotion(project: Path, place: Environment, api: str) -> None:
+def test_the_documented_flow_reacts_to_a_promotion(project: Path, registry: Environment, api: str) -> None:
     page = (ROOT / "docs/react-to-promotions.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (project / "react.py").write_text(code, encoding="utf-8")
-    judge(place, 2, champion=1 if Ledger(place.ledger).head("tickets") else None)
+    judge(registry, 2, champion=1 if Ledger(registry.ledger).head("tickets") else None)
     settings = client_settings(api) | {"PREFECT_HOME": str(project / "var/prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     with running([sys.executable, "react.py"], project, project / "var/react.log", end=signal.SIGTERM, **settings):
         find_deployment(api, "reload/reload")

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import BadInput, BadParams, NotFound, RetuneError, Unavailable
-from components.ledger import Change, Entry, Ledger, Request, StaleVerdict
-
-NOW = datetime.now(UTC)
+from components.ledger import Entry, Ledger, StaleVerdict
+from tests.support.ledger_entries import NOW, approval_request, change
 
 
 @pytest.fixture
@@ -23,28 +22,6 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def ledger(url: str) -> Ledger:
     return Ledger(url)
-
-
-def change(version: int, **more: object) -> Change:
-    plain = {"action": "promoted", "version": version, "key": f"k{version}", "who": "ada@host", "why": "the verdict is PASS"}
-    return Change(**plain, **more)  # type: ignore[typeddict-item]
-
-
-def question(run: str, version: int = 2, **more: object) -> Request:
-    request = Request(
-        run=run,
-        model="tickets",
-        version=version,
-        expected=1,
-        anchor=1,
-        verdict_key="v",
-        outcome="INCONCLUSIVE",
-        evidence="e" * 64,
-        reason="too few rows",
-        asked_at=NOW,
-        expires_at=NOW + timedelta(days=7),
-    )
-    return replace(request, **more)  # type: ignore[arg-type]
 
 
 def test_new_model_has_no_entries(ledger: Ledger) -> None:
@@ -102,7 +79,7 @@ def test_champion_is_known_for_every_time(ledger: Ledger) -> None:
 def test_database_refuses_changes(ledger: Ledger, url: str, table: str, verb: str) -> None:
     ledger.append("tickets", expected=None, **change(1))
     ledger.record_test_use("tickets", "t", "k", ["r"])
-    ledger.request_approval(question("a1"))
+    ledger.request_approval(approval_request("a1"))
     ledger.answer("a1", "rejected", "ada", "no")
 
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
@@ -163,8 +140,8 @@ def test_each_candidate_counts_once_per_test_set(ledger: Ledger) -> None:
 
 
 def test_request_is_open_until_answered(ledger: Ledger) -> None:
-    ledger.request_approval(question("a1"))
-    ledger.request_approval(question("b2", version=3))
+    ledger.request_approval(approval_request("a1"))
+    ledger.request_approval(approval_request("b2", version=3))
 
     assert [request.run for request in ledger.open_requests("tickets")] == ["a1", "b2"]
     answered = ledger.answer("a", "rejected", "ada", "not this one")
@@ -177,7 +154,7 @@ def test_request_is_open_until_answered(ledger: Ledger) -> None:
 
 
 def test_request_expires(ledger: Ledger) -> None:
-    ledger.request_approval(question("a1", asked_at=NOW - timedelta(days=8), expires_at=NOW - timedelta(days=1)))
+    ledger.request_approval(approval_request("a1", asked_at=NOW - timedelta(days=8), expires_at=NOW - timedelta(days=1)))
 
     assert ledger.open_requests() == []
     assert ledger.request("a1").expired()
@@ -186,9 +163,9 @@ def test_request_expires(ledger: Ledger) -> None:
 
 
 def test_new_verdict_supersedes_the_request(ledger: Ledger) -> None:
-    ledger.request_approval(question("a1"))
-    assert ledger.request_approval(question("a1", asked_at=NOW + timedelta(hours=1))) == question("a1")
-    ledger.request_approval(question("a1", evidence="f" * 64))
+    ledger.request_approval(approval_request("a1"))
+    assert ledger.request_approval(approval_request("a1", asked_at=NOW + timedelta(hours=1))) == approval_request("a1")
+    ledger.request_approval(approval_request("a1", evidence="f" * 64))
 
     assert [(request.evidence[0], request.decision) for request in ledger.requests("tickets")] == [("e", "superseded"), ("f", None)]
     assert ledger.request("a1").evidence == "f" * 64
@@ -197,7 +174,7 @@ def test_new_verdict_supersedes_the_request(ledger: Ledger) -> None:
 def test_promotion_closes_open_requests(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(1))
     for run, version in (("a1", 2), ("b2", 3)):
-        ledger.request_approval(question(run, version))
+        ledger.request_approval(approval_request(run, version))
     ledger.append("tickets", expected=1, **change(3, evidence="e" * 64))
 
     assert [(request.run, request.decision) for request in ledger.requests()] == [("a1", "superseded"), ("b2", "approved")]
@@ -217,7 +194,7 @@ def test_promotion_approves_only_requests_on_the_same_evidence(
     ledger: Ledger, promotion: dict[str, object], request_fields: dict[str, object]
 ) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    ledger.request_approval(question("a1", 2, **request_fields))
+    ledger.request_approval(approval_request("a1", 2, **request_fields))
     ledger.append("tickets", expected=1, **change(2, **promotion))
 
     forced = " by force" if "forced" in promotion else ""
@@ -225,12 +202,12 @@ def test_promotion_approves_only_requests_on_the_same_evidence(
 
 
 def test_answering_promotion_needs_an_open_request(ledger: Ledger) -> None:
-    request = ledger.request_approval(question("a1", 2))
+    request = ledger.request_approval(approval_request("a1", 2))
     ledger.append("tickets", expected=None, **change(1, evidence="0" * 64))  # which supersedes it
     with pytest.raises(BadInput, match="run a1 was superseded by ada@host"):
         ledger.append("tickets", expected=1, request=request, **change(2, evidence=request.evidence))
 
-    request = ledger.request_approval(question("b2", 2))
+    request = ledger.request_approval(approval_request("b2", 2))
     with pytest.raises(BadInput, match="run b2 was judged again and its request has changed"):
         ledger.append("tickets", expected=1, request=request, **change(2, evidence="f" * 64))
     ledger.request_approval(replace(request, evidence="f" * 64))
@@ -240,7 +217,7 @@ def test_answering_promotion_needs_an_open_request(ledger: Ledger) -> None:
 
 
 def test_rejected_evidence_needs_force(ledger: Ledger) -> None:
-    ledger.request_approval(question("a1", 2))
+    ledger.request_approval(approval_request("a1", 2))
     ledger.answer("a1", "rejected", "bob", "it is harmful")
 
     with pytest.raises(BadInput, match=r"bob rejected version 2 of tickets on this evidence: it is harmful; a verdict on "):
@@ -269,8 +246,8 @@ def test_adoption_is_atomic(ledger: Ledger) -> None:
 
 
 def test_unknown_or_ambiguous_run_is_reported(ledger: Ledger) -> None:
-    ledger.request_approval(question("a1"))
-    ledger.request_approval(question("a2"))
+    ledger.request_approval(approval_request("a1"))
+    ledger.request_approval(approval_request("a2"))
 
     with pytest.raises(NotFound, match="2 runs start with 'a': a1, a2"):
         ledger.request("a")

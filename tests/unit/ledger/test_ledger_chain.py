@@ -28,10 +28,10 @@ from flows.dvc_adapter.repro import environment as stages_environment
 from flows.migrate.migrate import copy_ledger
 from flows.production import promotion
 from flows.project.workspace import Workspace
+from tests.support.finished import new_store
+from tests.support.ledger_entries import approval_request, change
 from tests.support.postgres import Cluster
-from tests.unit.ledger.test_ledger import change, question
-from tests.unit.mlflow_store.test_promote import NAME, aliases, ledger_of, make, swap
-from tests.unit.mlflow_store.test_promote import uri as uri  # a fixture
+from tests.support.promotion import NAME, aliases, create_versions, ledger_of, swap
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -39,6 +39,11 @@ SECRET = "0123456789abcdef0123456789abcdef"
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY, raising=False)
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return new_store(tmp_path / "var")
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def write_all(ledger: Ledger) -> Ledger:
     """Write a row into every table; two champions."""
     ledger.append("tickets", expected=None, **change(1, forced=True))
     ledger.record_test_use("tickets", "t", "k")
-    ledger.request_approval(question("a1"))
+    ledger.request_approval(approval_request("a1"))
     ledger.append("tickets", expected=1, **change(3, evidence="f" * 64))  # closes the request
     at = datetime(2026, 11, 30, tzinfo=UTC)
     ledger.record_retraining(Retraining(model="tickets", at=at, outcome="skipped", reason="no news", basis="", git_commit="c"))
@@ -197,7 +202,7 @@ def test_row_and_link_are_written_atomically(file: Path, monkeypatch: pytest.Mon
 
 
 def promote_two(uri: str) -> Path:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     ledger = Ledger(ledger_of(uri))
     swap(uri, ledger, 1)
     swap(uri, ledger, 2)
@@ -220,7 +225,7 @@ def test_truncated_ledger_is_reported(uri: str) -> None:
 
 
 def test_older_copy_is_reported(uri: str, tmp_path: Path) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     file = Path(ledger_of(uri).removeprefix("sqlite:///"))
     swap(uri, Ledger(ledger_of(uri)), 1)
     shutil.copyfile(file, tmp_path / "copy.db")
@@ -384,7 +389,7 @@ def test_concurrent_new_chain_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPa
 
 def test_tampered_ledger_blocks_rejection(uri: str) -> None:
     file = promote_two(uri)
-    request = Ledger(ledger_of(uri)).request_approval(replace(question("a1"), model=NAME))
+    request = Ledger(ledger_of(uri)).request_approval(replace(approval_request("a1"), model=NAME))
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
     with pytest.raises(RetuneError, match="promotions tickets 1 was changed"):
         promotion.reject(Environment("local", uri, ledger_of(uri)), request.run, who="bob", why="too slow")
@@ -398,14 +403,14 @@ def test_head_without_a_key_is_not_signed(uri: str) -> None:
 
 def test_first_promotion_is_signed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, SECRET)
-    make(uri, 1)
+    create_versions(uri, 1)
     swap(uri, Ledger(ledger_of(uri)), 1)
     assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
 
 
 def test_short_key_is_rejected(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "short")
-    make(uri, 1)
+    create_versions(uri, 1)
     with pytest.raises(BadParams, match="RETUNE_LEDGER_KEY has 5 characters, expected 16 or more"):
         swap(uri, Ledger(ledger_of(uri)), 1)
 

@@ -6,19 +6,15 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from components.artifacts.verdict import Verdict
 from components.core.errors import BadInput, BadModel, NotFound
-from components.ledger import Entry, Ledger, StaleVerdict
-from components.mlflow_store.connection import ensure_experiment
+from components.ledger import Ledger, StaleVerdict
 from components.mlflow_store.registry import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
     Decision,
     Promotion,
-    Version,
     champion,
     champion_stack,
     reconcile,
@@ -27,10 +23,10 @@ from components.mlflow_store.registry import (
 from components.mlflow_store.registry import swap_champion as swap_by
 from components.mlflow_store.registry.aliases import champion_lock
 from components.mlflow_store.registry.promote import rollback_target
-from components.mlflow_store.registry.versions import COMPLETE, KEY
+from components.mlflow_store.registry.versions import COMPLETE
 from tests.support.finished import new_store
-
-NAME = "tickets"
+from tests.support.ledger_entries import entry
+from tests.support.promotion import NAME, aliases, create_versions, ledger_of, swap
 
 
 @pytest.fixture
@@ -43,32 +39,8 @@ def ledger(uri: str) -> Ledger:
     return Ledger(ledger_of(uri))
 
 
-def ledger_of(uri: str) -> str:
-    return uri.replace("mlflow.db", "ledger.db")
-
-
-def make(uri: str, *numbers: int) -> list[Version]:
-    """Create versions without packages, and return all versions."""
-    client = MlflowClient(uri)
-    run: Run = client.create_run(ensure_experiment(client, uri, NAME))
-    if not versions(uri, NAME):
-        client.create_registered_model(NAME)
-    for number in numbers:
-        client.create_model_version(NAME, f"file:///nowhere/{number}", run.info.run_id, tags={KEY: f"k{number}", COMPLETE: "true"})
-    return versions(uri, NAME)
-
-
-def swap(uri: str, ledger: Ledger, number: int, expected: int | str | None = "any", verdict: Verdict | None = None) -> Promotion:
-    version = versions(uri, NAME)[number - 1]
-    return swap_by(uri, ledger, version, Decision(expected, "ada@host", "it is better"), verdict)  # type: ignore[arg-type]
-
-
-def aliases(uri: str) -> dict[str, int]:
-    return {alias: version.number for version in versions(uri, NAME) for alias in version.aliases}
-
-
 def test_ledger_is_written_and_aliases_follow(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     MlflowClient(uri).set_registered_model_alias(NAME, CHALLENGER, "1")
 
     first = swap(uri, ledger, 1, None)
@@ -84,7 +56,7 @@ def test_ledger_is_written_and_aliases_follow(uri: str, ledger: Ledger) -> None:
 
 
 def test_verdict_about_another_champion_is_rejected(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2, 3)
+    create_versions(uri, 1, 2, 3)
     swap(uri, ledger, 1)
     swap(uri, ledger, 2)
 
@@ -96,7 +68,7 @@ def test_verdict_about_another_champion_is_rejected(uri: str, ledger: Ledger) ->
 
 
 def test_promoting_the_champion_changes_nothing(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
 
     assert not swap(uri, ledger, 1).changed
@@ -105,7 +77,7 @@ def test_promoting_the_champion_changes_nothing(uri: str, ledger: Ledger) -> Non
 
 
 def test_promotion_killed_before_aliases_is_repaired(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "set_registered_model_alias", interrupt)
@@ -126,7 +98,7 @@ def interrupt(*_: object) -> None:
 
 
 def test_alias_moved_in_mlflow_is_moved_back(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
     MlflowClient(uri).set_registered_model_alias(NAME, CHAMPION, "2")
 
@@ -135,7 +107,7 @@ def test_alias_moved_in_mlflow_is_moved_back(uri: str, ledger: Ledger) -> None:
 
 
 def test_champions_older_than_the_ledger_are_adopted(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2, 3)
+    create_versions(uri, 1, 2, 3)
     for alias, number in ((PREVIOUS, "1"), (CHAMPION, "2")):
         MlflowClient(uri).set_registered_model_alias(NAME, alias, number)
 
@@ -150,7 +122,7 @@ def test_champions_older_than_the_ledger_are_adopted(uri: str, ledger: Ledger) -
 
 
 def test_deleted_champion_is_reported_and_replaceable(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
     MlflowClient(uri).delete_model_version(NAME, "1")
 
@@ -166,11 +138,11 @@ def test_deleted_champion_is_reported_and_replaceable(uri: str, ledger: Ledger) 
 
 
 def test_reregistered_champion_gets_its_new_number(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
     swap(uri, ledger, 2)
     MlflowClient(uri).delete_model_version(NAME, "2")
-    again = make(uri, 2)[-1]
+    again = create_versions(uri, 2)[-1]
     assert (again.number, again.key) == (3, "k2")
 
     assert reconcile(uri, ledger_of(uri), NAME)[0] == (
@@ -183,7 +155,7 @@ def test_reregistered_champion_gets_its_new_number(uri: str, ledger: Ledger) -> 
 
 
 def test_killed_adoption_keeps_the_champion(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     for alias, number in ((PREVIOUS, "1"), (CHAMPION, "2")):
         MlflowClient(uri).set_registered_model_alias(NAME, alias, number)
     written: list[object] = []
@@ -197,7 +169,7 @@ def test_killed_adoption_keeps_the_champion(uri: str, ledger: Ledger, monkeypatc
 
 
 def test_deleting_under_the_lock_never_deletes_a_champion(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2)
+    create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
     stale = versions(uri, NAME)[1]
     with ThreadPoolExecutor() as pool:
@@ -213,7 +185,7 @@ def test_deleting_under_the_lock_never_deletes_a_champion(uri: str, ledger: Ledg
 
 
 def test_replaced_or_incomplete_version_is_not_promoted(uri: str, ledger: Ledger) -> None:
-    (first,) = make(uri, 1)
+    (first,) = create_versions(uri, 1)
     for version in (replace(first, key="another"), first):
         MlflowClient(uri).delete_model_version_tag(NAME, "1", COMPLETE) if version is first else None
         with pytest.raises(BadModel, match="was deleted or replaced during its verification"):
@@ -222,10 +194,10 @@ def test_replaced_or_incomplete_version_is_not_promoted(uri: str, ledger: Ledger
 
 
 def test_number_in_another_registry_is_another_model(uri: str, ledger: Ledger, tmp_path: Path) -> None:
-    make(uri, 1)
+    create_versions(uri, 1)
     swap(uri, ledger, 1)
     fresh = new_store(tmp_path / "fresh")
-    make(fresh, 7)  # its first version, of another candidate
+    create_versions(fresh, 7)  # its first version, of another candidate
 
     assert "was deleted from the registry" in reconcile(fresh, ledger_of(uri), NAME)[0]
     assert aliases(fresh) == {}
@@ -238,7 +210,7 @@ def test_unregistered_model_needs_no_correction(uri: str) -> None:
 
 
 def test_rollback_skips_champions_that_were_rolled_back(uri: str, ledger: Ledger) -> None:
-    make(uri, 1, 2, 3)
+    create_versions(uri, 1, 2, 3)
     for number in (1, 2, 3):
         swap(uri, ledger, number)
 
@@ -274,14 +246,6 @@ def test_rollback_needs_a_former_champion() -> None:
         rollback_target(NAME, [entry(1, 1)], {1, 2}, 1)
     with pytest.raises(NotFound, match="version 1 of tickets was champion but was deleted from the registry"):
         rollback_target(NAME, [entry(1, 1), entry(2, 2)], {2}, 1)
-
-
-def entry(version: int, anchor: int, action: str = "promoted", previous: int | None = None) -> Entry:
-    import datetime
-
-    at = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
-    plain = {"model": NAME, "sequence": 1, "at": at, "key": "k", "who": "ada", "why": "so"}
-    return Entry(version=version, anchor=anchor, action=action, previous=previous, **plain)  # type: ignore[arg-type]
 
 
 def test_champion_stack_drops_rolled_back_champions() -> None:

@@ -9,7 +9,8 @@ from components.ledger import Ledger
 from components.mlflow_store.registry import Decision, swap_champion
 from components.mlflow_store.registry.promote import new_anchor
 from tests.support.finished import new_store
-from tests.unit.mlflow_store.test_promote import NAME, entry, ledger_of, make
+from tests.support.ledger_entries import entry
+from tests.support.promotion import NAME, create_versions, ledger_of
 
 
 def verdict(about: str | None = None, best: str | None = None, **differences: float | None) -> Verdict:
@@ -68,7 +69,7 @@ def test_anchor_counts_again_after_its_return() -> None:
 
 def test_forced_promotion_keeps_the_anchor(tmp_path: Path) -> None:
     uri = new_store(tmp_path / "var")
-    ledger, versions = Ledger(ledger_of(uri)), make(uri, 1, 2, 3)
+    ledger, versions = Ledger(ledger_of(uri)), create_versions(uri, 1, 2, 3)
     swap_champion(uri, ledger, versions[0], Decision(None, "ada@host", "it is the first"))
     failed = verdict("1", champion=0.01).model_copy(update={"outcome": Outcome.FAIL})  # by another gate
 

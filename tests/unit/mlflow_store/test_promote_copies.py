@@ -6,18 +6,16 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.artifacts.verdict import Outcome, Verdict
+from components.artifacts.verdict import Outcome
 from components.core.errors import BadInput
 from components.ledger import Ledger, StaleVerdict
-from components.mlflow_store.connection import ensure_experiment
-from components.mlflow_store.registry import Environment, Version, attach_verdict, copy_version, read_verdict
-from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, KEY, ORIGIN
+from components.mlflow_store.registry import Environment, copy_version, read_verdict
+from components.mlflow_store.registry.versions import EVIDENCE, ORIGIN
 from flows.production import promotion
-from tests.support.finished import new_store
+from tests.support.promotion import NAME, create_version, find, judge, new_environment, request_of
 
 pytestmark = pytest.mark.slow
 
-NAME = "tickets"
 promoting = importlib.import_module("components.mlflow_store.registry.promote")  # the package exports the function of that name
 
 
@@ -30,45 +28,28 @@ def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def staging(tmp_path: Path) -> Environment:
     """A registry with the unjudged candidates 1 and 2."""
-    environment = Environment("staging", new_store(tmp_path / "staging"), f"sqlite:///{tmp_path}/staging/ledger.db")
+    environment = new_environment("staging", tmp_path / "staging")
     for key in ("k1", "k2"):
-        make(environment, key)
+        create(environment, key)
     return environment
 
 
 @pytest.fixture
 def local(tmp_path: Path) -> Environment:
     """A registry with another candidate, version 1."""
-    environment = Environment("local", new_store(tmp_path / "local"), f"sqlite:///{tmp_path}/local/ledger.db")
-    make(environment, "k9")
+    environment = new_environment("local", tmp_path / "local")
+    create(environment, "k9")
     return environment
 
 
-def make(environment: Environment, key: str, **tags: str) -> int:
-    """Create a version of a candidate without a package, and return its number."""
-    client = MlflowClient(environment.mlflow)
-    if not promotion.registry.versions(environment.mlflow, NAME):
-        client.create_registered_model(NAME)
-    run = client.create_run(ensure_experiment(client, environment.mlflow, NAME)).info.run_id
-    return int(client.create_model_version(NAME, "file:///nowhere", run, tags={KEY: key, COMPLETE: "true", **tags}).version)
+def create(environment: Environment, key: str) -> int:
+    """Create a version without a package, and return its number."""
+    return create_version(environment.mlflow, key)
 
 
 def copy(environment: Environment, key: str) -> int:
     """Create a version as if copied from staging, without its verdict."""
-    return make(environment, key, **{ORIGIN: "staging"})
-
-
-def judge(environment: Environment, number: int, outcome: Outcome = Outcome.PASS, champion: str | None = None, key: str = "v") -> Verdict:
-    version = promotion.find(environment, NAME, number)
-    verdict = Verdict(
-        key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=()
-    )
-    attach_verdict(environment.mlflow, version.run_id, NAME, number, verdict)
-    return verdict
-
-
-def find(environment: Environment, number: int) -> Version:
-    return promotion.find(environment, NAME, number)
+    return create_version(environment.mlflow, key, **{ORIGIN: "staging"})
 
 
 def champion(environment: Environment) -> int | None:
@@ -80,7 +61,7 @@ def promote(staging: Environment, local: Environment, number: int, **more: objec
     return promotion.promote_from(staging, local, NAME, number, who="ada", **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("made", [make, copy], ids=["made there", "copied there"])
+@pytest.mark.parametrize("made", [create, copy], ids=["made there", "copied there"])
 def test_version_that_failed_in_target_is_rejected(staging: Environment, local: Environment, made: object) -> None:
     number = made(local, "k2")  # type: ignore[operator]
     judge(staging, 2)
@@ -97,7 +78,7 @@ def test_version_that_failed_in_target_is_rejected(staging: Environment, local: 
 
 
 def test_incomplete_target_verdict_is_rejected(staging: Environment, local: Environment) -> None:
-    number = make(local, "k2")
+    number = create(local, "k2")
     judge(staging, 2)
     judge(local, number, Outcome.PASS, key="under new gates")
     MlflowClient(local.mlflow).delete_model_version_tag(NAME, str(number), EVIDENCE)
@@ -129,19 +110,11 @@ def test_rejection_in_target_is_respected(staging: Environment, local: Environme
     number = copy(local, "k2")
     verdict = judge(staging, 2)
     copy_version(staging, local, NAME, 2)
-    request = question(local, number, verdict)
+    request = request_of(local, number, verdict)
     promotion.reject(local, Ledger(local.ledger).request_approval(request).run, who="bob", why="it is harmful")
 
     with pytest.raises(BadInput, match="bob rejected version 2 of tickets"):
         promote(staging, local, 2)
-
-
-def question(environment: Environment, number: int, verdict: Verdict) -> promotion.Request:
-    from datetime import UTC, datetime, timedelta
-
-    now, run = datetime.now(UTC), find(environment, number).run_id
-    outcome, until = verdict.outcome.value, now + timedelta(days=1)
-    return promotion.Request(run, NAME, number, None, None, verdict.key, outcome, verdict.evidence, verdict.reason, now, until)
 
 
 def test_newer_source_verdict_replaces_the_copied_one(staging: Environment, local: Environment) -> None:
@@ -158,7 +131,7 @@ def test_copy_killed_before_its_reference_tag_is_rejected(
     staging: Environment, local: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = copy(local, "k2")
-    judge(staging, 2, champion="1")  # key k1, which does not exist here
+    judge(staging, 2, champion=1)  # key k1, which does not exist here
     promotion.promote(local, NAME, 1, who="ada", why="so", force=True)  # key k9
     write = MlflowClient.set_model_version_tag
 
@@ -180,7 +153,7 @@ def test_copy_killed_before_its_reference_tag_is_rejected(
 
 
 def test_copy_is_promoted_if_reference_has_same_number(staging: Environment, local: Environment) -> None:
-    judge(staging, 1, champion="2")
+    judge(staging, 1, champion=2)
     promotion.promote(local, NAME, copy(local, "k2"), who="ada", why="so", force=True)
     number = copy(local, "k1")
     copy_version(staging, local, NAME, 1)
@@ -189,15 +162,15 @@ def test_copy_is_promoted_if_reference_has_same_number(staging: Environment, loc
 
 
 def test_copy_of_a_copy_uses_its_own_registry_numbers(tmp_path: Path, staging: Environment, local: Environment) -> None:
-    make(local, "k1")
-    judge(staging, 2, champion="1")
+    create(local, "k1")
+    judge(staging, 2, champion=1)
     number = copy(local, "k2")
     copy_version(staging, local, NAME, 2)
     assert find(local, number).judged_against == 2
-    production = Environment("production", new_store(tmp_path / "production"), f"sqlite:///{tmp_path}/production/ledger.db")
+    production = new_environment("production", tmp_path / "production")
     for key in ("k8", "k7", "k1"):
-        make(production, key)
-    last = make(production, "k2", **{ORIGIN: "local"})
+        create(production, key)
+    last = create_version(production.mlflow, "k2", **{ORIGIN: "local"})
 
     assert copy_version(local, production, NAME, number).judged_against == 3
     with pytest.raises(BadInput, match="was judged in local against its version 1"):

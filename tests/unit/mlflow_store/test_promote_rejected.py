@@ -8,26 +8,24 @@ from components.core.errors import BadInput
 from components.mlflow_store.registry import Environment
 from components.mlflow_store.registry.versions import COMPLETE, KEY
 from flows.production import promotion
-from tests.unit.mlflow_store.test_promotion_decisions import NAME, aliases, judge, place, version, wait
-
-__all__ = ["place"]  # a fixture
+from tests.support.promotion import NAME, aliases, find, judge, judge_and_request
 
 
-def test_rejection_survives_reregistered_champion(place: Environment) -> None:
-    promotion.promote(place, NAME, 1, who="ada", why="so", force=True)
-    rejected = wait(place, 3, Outcome.PASS)
-    promotion.reject(place, rejected.run, who="bob", why="it is harmful")
-    client = MlflowClient(place.mlflow)
+def test_rejection_survives_reregistered_champion(environment: Environment) -> None:
+    promotion.promote(environment, NAME, 1, who="ada", why="so", force=True)
+    rejected = judge_and_request(environment, 3, Outcome.PASS)
+    promotion.reject(environment, rejected.run, who="bob", why="it is harmful")
+    client = MlflowClient(environment.mlflow)
     client.delete_model_version(NAME, "1")
-    client.create_model_version(NAME, "file:///nowhere", version(place, 2).run_id, tags={KEY: "k1", COMPLETE: "true"})
-    again = judge(place, 3, champion="4")  # the same verdict, with the champion's present number
+    client.create_model_version(NAME, "file:///nowhere", find(environment, 2).run_id, tags={KEY: "k1", COMPLETE: "true"})
+    again = judge(environment, 3, champion=4)  # the same verdict, with the champion's present number
     assert (again.key, again.evidence != rejected.evidence) == (rejected.verdict_key, True)
 
     with pytest.raises(BadInput, match="bob rejected version 3 of tickets on this evidence: it is harmful"):
-        promotion.promote(place, NAME, 3, who="ada")
+        promotion.promote(environment, NAME, 3, who="ada")
     with pytest.raises(BadInput, match="bob rejected"):  # like a run, which checks only the ledger
         promotion.registry.promote(
-            place.mlflow, place.ledger, NAME, 3, expected=4, who="retune run", why=again.reason, evidence=again.evidence
+            environment.mlflow, environment.ledger, NAME, 3, expected=4, who="retune run", why=again.reason, evidence=again.evidence
         )
-    promotion.sync_registry(place, NAME)
-    assert (version(place, 3).answer, aliases(place)) == ("rejected by bob: it is harmful", {"champion": 4})
+    promotion.sync_registry(environment, NAME)
+    assert (find(environment, 3).answer, aliases(environment.mlflow)) == ("rejected by bob: it is harmful", {"champion": 4})

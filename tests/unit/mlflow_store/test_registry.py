@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.errors import BadModel, NotFound, RetuneError
-from components.mlflow_store.connection import connect, ensure_experiment
+from components.mlflow_store.connection import connect
 from components.mlflow_store.registry import (
     Promotion,
     Version,
@@ -33,8 +33,10 @@ from components.mlflow_store.registry import promote as promote_by
 from components.mlflow_store.registry.package import CODE, check_files, fingerprint, requirements
 from components.mlflow_store.registry.verify import read_cache
 from components.mlflow_store.registry.versions import CHALLENGER, CHAMPION, COMPLETE, KEY, VERDICT
-from components.mlflow_store.tracking import record, run_key
+from components.mlflow_store.tracking import record
 from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
+from tests.support.promotion import ledger_of
+from tests.support.registered import register_workspace
 
 
 @pytest.fixture
@@ -57,15 +59,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> str:
     """A read-only store with version 1."""
     folder = tmp_path_factory.mktemp("shared")
     uri = new_store(folder / "var")
-    judged(registered(finished, uri), uri)
+    judged(register_workspace(finished, uri), uri)
     return uri
-
-
-def registered(workspace: Path, uri: str, **more) -> Version:  # type: ignore[no-untyped-def]
-    """Register with an empty run instead of a recorded one, which takes longer."""
-    client = MlflowClient(uri)
-    run = client.create_run(ensure_experiment(client, uri, "tickets"))
-    return register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE, **more)
 
 
 def judged(version: Version, uri: str, **changes: object) -> Version:
@@ -76,10 +71,6 @@ def judged(version: Version, uri: str, **changes: object) -> Version:
 def promote(uri: str, name: str, number: int, verified: bool = False) -> Promotion:
     """Promote like a person, with the ledger next to the registry."""
     return promote_by(uri, ledger_of(uri), name, number, expected="any", who="ada@host", why="it was asked for", verified=verified)
-
-
-def ledger_of(uri: str) -> str:
-    return uri.replace("mlflow.db", "ledger.db")
 
 
 def package_of(uri: str, number: int) -> Path:
@@ -97,8 +88,8 @@ PASSED = Verdict(
 
 def test_same_model_and_data_give_one_version(uri: str, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    first = registered(finished, uri)
-    second = registered(finished, uri)
+    first = register_workspace(finished, uri)
+    second = register_workspace(finished, uri)
 
     assert (first.number, first.created, first.complete) == (1, True, True)
     assert (second.number, second.created) == (1, False)
@@ -107,7 +98,7 @@ def test_same_model_and_data_give_one_version(uri: str, finished: Path, monkeypa
 
 
 def test_another_model_gives_another_version(uri: str, finished: Path, other: Path) -> None:
-    assert [registered(workspace, uri).number for workspace in (finished, other)] == [1, 2]
+    assert [register_workspace(workspace, uri).number for workspace in (finished, other)] == [1, 2]
 
 
 def test_version_has_tags_verdict_and_artifacts(shared: str) -> None:
@@ -152,8 +143,8 @@ def test_adapter_and_sentencepiece_requirements_are_pinned(tmp_path: Path) -> No
 
 
 def test_new_verdict_replaces_the_old_one_which_stays_readable(uri: str, finished: Path) -> None:
-    judged(registered(finished, uri), uri)
-    again = judged(registered(finished, uri), uri, outcome=Outcome.FAIL, key="k2", champion="4", reason="slower than it may be")
+    judged(register_workspace(finished, uri), uri)
+    again = judged(register_workspace(finished, uri), uri, outcome=Outcome.FAIL, key="k2", champion="4", reason="slower than it may be")
 
     (version,) = versions(uri, "tickets")
     assert (version, again.tags) == (again, version.tags)
@@ -168,14 +159,14 @@ def test_new_verdict_replaces_the_old_one_which_stays_readable(uri: str, finishe
 
 
 def test_attaching_the_same_verdict_changes_nothing(uri: str, finished: Path) -> None:
-    first = judged(registered(finished, uri), uri)
+    first = judged(register_workspace(finished, uri), uri)
     MlflowClient(uri).delete_registered_model_alias("tickets", CHALLENGER)
 
     assert judged(first, uri).aliases == ()
 
 
 def test_long_verdict_is_stored_completely(uri: str, finished: Path) -> None:
-    version = judged(registered(finished, uri), uri, reason="x" * 90_000)
+    version = judged(register_workspace(finished, uri), uri, reason="x" * 90_000)
 
     assert read_verdict(uri, version).reason == "x" * 90_000
     assert len(version.description) < 5_000
@@ -183,24 +174,24 @@ def test_long_verdict_is_stored_completely(uri: str, finished: Path) -> None:
 
 def test_nan_does_not_change_the_evidence(uri: str, finished: Path) -> None:
     gate = GateResult(gate="floor", outcome=Outcome.PASS, reason="so", estimate=float("nan"))
-    version = judged(registered(finished, uri), uri, gates=(gate,))
+    version = judged(register_workspace(finished, uri), uri, gates=(gate,))
 
     assert version.evidence == PASSED.model_copy(update={"gates": (gate,)}).evidence == read_verdict(uri, version).evidence
 
 
 def test_new_version_is_challenger_until_it_fails(uri: str, finished: Path, other: Path) -> None:
-    first = registered(finished, uri)
+    first = register_workspace(finished, uri)
     assert versions(uri, "tickets")[0].aliases == (CHALLENGER,)
     assert judged(first, uri).aliases == (CHALLENGER,)
 
-    second = registered(other, uri)
+    second = register_workspace(other, uri)
     assert [version.aliases for version in versions(uri, "tickets")] == [(), (CHALLENGER,)]
     assert judged(second, uri, outcome=Outcome.FAIL).aliases == ()
     assert judged(second, uri, outcome=Outcome.INCONCLUSIVE).aliases == (CHALLENGER,)
 
 
 def test_version_of_early_layout_has_no_verdict(uri: str, finished: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
     MlflowClient(uri).set_model_version_tag("tickets", "1", VERDICT, "PASS")
     MlflowClient(uri).set_model_version_tag("tickets", "1", "retune.verdict_json", PASSED.model_dump_json())
 
@@ -210,7 +201,7 @@ def test_version_of_early_layout_has_no_verdict(uri: str, finished: Path) -> Non
 
 @pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_text(path.read_text().replace("passed", "failed"))])
 def test_lost_or_changed_verdict_is_ignored(uri: str, finished: Path, lose, caplog) -> None:  # type: ignore[no-untyped-def]
-    version = judged(registered(finished, uri), uri)
+    version = judged(register_workspace(finished, uri), uri)
     lose(Path(uri.removeprefix("sqlite:///")).parent / f"mlartifacts/tickets/{version.run_id}/artifacts/verdict/{PASSED.evidence}.json")
 
     assert read_verdict(uri, version) is None
@@ -219,8 +210,8 @@ def test_lost_or_changed_verdict_is_ignored(uri: str, finished: Path, lose, capl
 
 @pytest.mark.slow
 def test_rollback_rejects_a_changed_package(uri: str, finished: Path, other: Path) -> None:
-    registered(finished, uri)
-    registered(other, uri)
+    register_workspace(finished, uri)
+    register_workspace(other, uri)
     assert promote(uri, "tickets", 1, verified=True).entry.anchor == 1
     assert promote(uri, "tickets", 2, verified=True).previous == 1
     weights = package_of(uri, 1) / "artifacts/model/model.safetensors"
@@ -241,29 +232,31 @@ def make_incomplete(uri: str, number: int) -> None:
 
 
 def test_incomplete_version_is_completed(uri: str, finished: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
     make_incomplete(uri, 1)
 
-    assert registered(finished, uri).created
+    assert register_workspace(finished, uri).created
     assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(1, True)]
 
 
 def test_incomplete_version_without_package_is_replaced(uri: str, finished: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
     (package_of(uri, 1) / "MLmodel").unlink()
     make_incomplete(uri, 1)
 
-    assert [(version.number, version.complete) for version in (registered(finished, uri), *versions(uri, "tickets"))] == [(2, True)] * 2
+    assert [(version.number, version.complete) for version in (register_workspace(finished, uri), *versions(uri, "tickets"))] == [
+        (2, True)
+    ] * 2
 
 
 def test_version_with_alias_is_never_deleted(uri: str, finished: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
     (package_of(uri, 1) / "MLmodel").unlink()
     make_incomplete(uri, 1)
     set_champion(uri, 1)
 
     with pytest.raises(RetuneError, match="tickets/1 is not deleted: it is champion"):
-        registered(finished, uri)
+        register_workspace(finished, uri)
     assert [version.number for version in versions(uri, "tickets")] == [1]
 
 
@@ -281,8 +274,8 @@ def test_unregistered_model_has_empty_status(uri: str) -> None:
 
 
 def test_status_shows_champion_metrics_with_intervals(uri: str, finished: Path, other: Path) -> None:
-    judged(registered(finished, uri), uri)
-    registered(other, uri)
+    judged(register_workspace(finished, uri), uri)
+    register_workspace(other, uri)
     set_champion(uri, 1)
 
     result = status(uri, "tickets")
@@ -291,7 +284,7 @@ def test_status_shows_champion_metrics_with_intervals(uri: str, finished: Path, 
 
 
 def test_promoting_the_aliased_champion_changes_nothing(uri: str, finished: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
     set_champion(uri, 1)
 
     assert promote(uri, "tickets", 1).changed is False
@@ -325,7 +318,7 @@ def test_changed_package_is_not_loaded(shared: str, tmp_path: Path, tamper, mess
 
 
 def test_version_without_files_is_not_promoted(uri: str, finished: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
     shutil.rmtree(package_of(uri, 1))
 
     with pytest.raises(BadModel, match=r"cannot be fetched|no MLmodel file"):
@@ -350,7 +343,7 @@ def test_compiled_code_in_package_is_removed(shared: str, tmp_path: Path) -> Non
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_version_is_verified_with_its_own_code(uri: str, finished: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
 
     verified = verify(uri, "tickets", 1)
     assert (verified.rows, verified.code) == (10, package_of(uri, 1) / "code/components")
@@ -367,7 +360,7 @@ def test_packaged_code_is_used_instead_of_todays(uri: str, finished: Path, tmp_p
     source = task.read_text()
     assert source.count("        return answers\n") == 1
     task.write_text(source.replace("        return answers\n", "        return answers[:, ::-1]\n"))
-    registered(finished, uri, code=changed)
+    register_workspace(finished, uri, code=changed)
 
     with pytest.raises(BadModel, match="rows differently than evaluated: a probability differs by 0"):
         promote(uri, "tickets", 1)
@@ -377,7 +370,7 @@ def test_packaged_code_is_used_instead_of_todays(uri: str, finished: Path, tmp_p
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_scores_of_a_version_are_cached(uri: str, finished: Path, tickets: pd.DataFrame, tmp_path: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
     rows = tickets.iloc[:60].sample(frac=1, random_state=1)
     cache = tmp_path / "predictions/tickets/1-eeee.parquet"
 
@@ -398,7 +391,7 @@ def test_scores_of_a_version_are_cached(uri: str, finished: Path, tickets: pd.Da
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_registered_model_is_predicted_by_name(uri: str, finished: Path) -> None:
-    registered(finished, uri)
+    register_workspace(finished, uri)
     set_champion(uri, 1)
 
     answered = predict(uri, "tickets", pd.DataFrame({"text": ["the invoice is wrong", ""]}))
@@ -439,7 +432,7 @@ def test_killed_registration_leaves_one_complete_version(uri: str, finished: Pat
     killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=300)
     assert killed.returncode == -9, killed.stderr
 
-    registered(finished, uri)
+    register_workspace(finished, uri)
 
     assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(1, True)]
     client = MlflowClient(uri)

@@ -15,7 +15,7 @@ from components.mlflow_store.registry.versions import ANSWER, COMPLETE, KEY, OWN
 from components.mlflow_store.tracking import run_key
 from flows.production.promotion import sync_requests
 from tests.support.finished import LINEAGE, make_finished, new_store
-from tests.unit.ledger.test_ledger import change, question
+from tests.support.ledger_entries import approval_request, change
 
 # Every write of a registration, in order.
 WRITES = [
@@ -149,7 +149,7 @@ def waiting(uri: str) -> tuple[Environment, Version, Ledger]:
     ledger = Ledger(environment.ledger)
     ledger.append("tickets", expected=None, **change(1))
     version = attach_verdict(uri, run_id, "tickets", 2, UNDECIDED)
-    ledger.request_approval(question("a1", 2, evidence=version.evidence))
+    ledger.request_approval(approval_request("a1", 2, evidence=version.evidence))
     return environment, version, ledger
 
 

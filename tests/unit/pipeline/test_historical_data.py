@@ -4,7 +4,6 @@ import importlib
 import json
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -19,7 +18,6 @@ from components.core.errors import BadParams, Unavailable
 from components.core.text import text_key
 from components.data.preprocess.settings import PreprocessParams
 from components.gates.forgetting import Params as Forgetting
-from components.ledger import Entry
 from components.mlflow_store.registry import Version, versions
 from components.model import tasks
 from flows.pipeline.evidence import reference_model
@@ -29,15 +27,9 @@ from flows.pipeline.reference_models import ReferenceModels
 from flows.project.params import read_params
 from flows.project.workspace import Workspace
 from tests.support.cached import keep_folder
+from tests.support.ledger_entries import entry
 from tests.support.project import ROOT, TINY, change, write_params
 from tests.support.registered import make_registered
-
-
-def entry(number: int) -> Entry:
-    at = datetime(2026, 11, number, tzinfo=UTC)
-    return Entry(
-        model="tickets", sequence=number, at=at, action="promoted", version=number, key=f"k{number}", previous=None, who="t", why="t"
-    )
 
 
 def version(number: int, **made_with: str) -> Version:
