@@ -1,8 +1,8 @@
-"""What every test may use: a random two-layer model in hub layout, and a small table that can be learnt."""
+"""Fixtures of all tests: a two-layer model in hub layout, a small table that can be learnt, a PostgreSQL server."""
 
 import os
 
-# Before torch is imported anywhere: one thread, and none that spins while it waits.
+# Set before torch is imported: one thread, without busy waiting.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0", TOKENIZERS_PARALLELISM="false")
 os.environ.update(
     DO_NOT_TRACK="true",
@@ -13,7 +13,6 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
 )
 
-import random
 import signal
 from pathlib import Path
 
@@ -22,17 +21,11 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.postgres import postgres as postgres  # a fixture for every test
+from tests.support.tickets import WORDS, make_tickets
 
-# Children inherit what is ignored: under nohup or in the background of a script, tests of signals would wait for ever.
+# Child processes inherit ignored signals: under nohup or in the background, tests of signals would not end.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-TOPICS = {
-    "billing": ["invoice", "payment", "refund", "charge", "card", "price", "cost", "money", "bill", "account"],
-    "network": ["router", "cable", "signal", "wifi", "slow", "offline", "connection", "speed", "modem", "outage"],
-    "device": ["screen", "battery", "keyboard", "camera", "button", "broken", "cracked", "charger", "case", "lens"],
-}
-FILLER = ["the", "my", "is", "please", "help", "with", "today", "again", "since", "new", "old", "very", "customer", "says", "that", "it"]
 
 
 class ByModuleOrTask(LoadScopeScheduling):
@@ -56,21 +49,9 @@ def tickets() -> pd.DataFrame:
     return make_tickets()
 
 
-def make_tickets() -> pd.DataFrame:
-    rng = random.Random(1)
-    rows = []
-    for number in range(240):
-        label = sorted(TOPICS)[(number // 3) % 3]
-        words = rng.sample(TOPICS[label], 3) + rng.sample(FILLER, 5)
-        rng.shuffle(words)
-        rows.append({"id": f"t{number:03d}", "group": f"g{number // 3:02d}", "text": " ".join(words), "label": label})
-    return pd.DataFrame(rows)
-
-
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random two-layer BERT with a WordPiece tokenizer over the tickets' words, laid out as data/base is."""
+    """A random two-layer BERT with a WordPiece tokenizer for the words of the tickets, in the layout of data/base."""
     from tests.support.tiny import make_tiny_base
 
-    words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER))
-    return make_tiny_base(tmp_path_factory.mktemp("base"), words)
+    return make_tiny_base(tmp_path_factory.mktemp("base"), WORDS)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from components import gates
 from components.artifacts.predictions import Predictions
@@ -15,6 +16,7 @@ from components.judge import judge, verdict_key
 from components.judge.multiple_testing import correct_tests
 
 LABELS = ("billing", "device", "network")
+WORDS = np.array([f"word{i}" for i in range(3000)])
 DEFAULT = GatesParams.parse({"leakage": {"role": "blocking"}}, "gates")  # leakage needs test rows, which these models do not have
 
 
@@ -38,6 +40,33 @@ def models(n: int, accuracy: float, worse_by: float = 0.0, changed: float = 0.10
     candidate[np.flatnonzero(right)[:lost]] = False
     candidate[np.flatnonzero(~right)[:gained]] = True
     return answered(right), answered(candidate)
+
+
+def gained_and_lost(gained: int, lost: int, n: int = 1000, groups: np.ndarray | None = None) -> tuple[Predictions, Predictions]:
+    """Return a candidate and a champion: only the candidate is correct on `gained` rows, only the champion on `lost` rows."""
+    right, champion_right = np.arange(n) % 10 != 0, np.arange(n) % 10 != 0
+    champion_right[np.flatnonzero(right)[:gained]] = False
+    right[np.flatnonzero(right)[gained : gained + lost]] = False
+    return answered(right, groups), answered(champion_right, groups)
+
+
+def random_texts(n: int, seed: int, length: int = 8) -> list[str]:
+    """Return `n` texts of `length` random words."""
+    return [" ".join(row) for row in np.random.default_rng(seed).choice(WORDS, (n, length))]
+
+
+def text_rows(n: int, seed: int) -> pd.DataFrame:
+    """Return `n` rows with texts of eight random words, each in a separate group."""
+    ids = [f"t{seed}-{i:06d}" for i in range(n)]
+    return pd.DataFrame({"id": ids, "group": ids, "text": random_texts(n, seed), "label": np.array(LABELS)[np.arange(n) % 3]})
+
+
+def text_evidence(n: int = 400, champion: bool = False, **changes: Any) -> Evidence:
+    """Return the evidence on `n` test rows with texts, none of which is in the 3 n training rows."""
+    candidate = answered(np.arange(n) % 5 != 0)
+    rows = text_rows(n, 1).assign(id=candidate.ids, group=candidate.groups, label=candidate.expected)
+    known = {"rows": rows, "train": text_rows(3 * n, 2), **changes}
+    return against(candidate, candidate if champion else None, **known)
 
 
 def against(candidate: Predictions, champion: Predictions | None, **more: Any) -> Evidence:

@@ -1,11 +1,13 @@
-"""The tickets with labels of every kind, and the settings that text classification reads them by."""
+"""The tickets with labels of every kind of text classification, and in every data format of `contrastive`."""
 
 import json
 
 import pandas as pd
 
-from tests.conftest import TOPICS
+from components.model import tasks
+from tests.support.tickets import TOPICS
 
+CONTRASTIVE_FORMATS = ("pairs", "triplets", "scored", "texts")
 KINDS = {
     "single": {},
     "multi": {"kind": "multi"},
@@ -16,16 +18,16 @@ METRIC = {"single": "accuracy", "multi": "micro_f1", "ordinal": "quadratic_weigh
 
 
 def relabelled(tickets: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Give the tickets labels of this kind, each of which follows from the words; in the form of an answer, as `read` leaves them."""
+    """Return the tickets with labels of this kind, which follow from the words; the cells have the form that `read` returns."""
     if kind == "single":
         return tickets
     topics = [sorted(TOPICS).index(label) for label in tickets["label"]]
-    made = {
+    labels = {
         "ordinal": lambda: [KINDS["ordinal"]["levels"][topic] for topic in topics],
         "regression": lambda: [str(1000 + 250 * topic) for topic in topics],
         "multi": lambda: [_labels(*row) for row in zip(tickets["text"], tickets["label"], strict=True)],
     }
-    return tickets.assign(label=pd.Series(made[kind](), dtype="str"))
+    return tickets.assign(label=pd.Series(labels[kind](), dtype="str"))
 
 
 def _labels(text: str, label: str) -> str:
@@ -34,7 +36,28 @@ def _labels(text: str, label: str) -> str:
 
 
 def paired(rows: pd.DataFrame) -> pd.DataFrame:
-    """Part each text in two; `text` is left to `read`."""
+    """Return the rows with each text split into `text_a` and `text_b`."""
     words = [text.split() for text in rows["text"]]
-    halves = {"text_a": [" ".join(each[:4]) for each in words], "text_b": [" ".join(each[4:]) for each in words]}
+    halves = {"text_a": [" ".join(part[:4]) for part in words], "text_b": [" ".join(part[4:]) for part in words]}
     return rows.drop(columns="text").assign(**halves)
+
+
+def contrastive_rows(tickets: pd.DataFrame, data: str = "pairs", count: int = 60) -> pd.DataFrame:
+    """Return tickets with reversed words as positives and tickets of another topic as negatives."""
+    texts = tickets["text"].tolist()[:count]
+    reversed_texts = [" ".join(text.split()[::-1]) for text in texts]
+    other_topic = texts[4:] + texts[:4]
+    columns = {
+        "pairs": {"anchor": texts, "positive": reversed_texts},
+        "triplets": {"anchor": texts, "positive": reversed_texts, "negative": other_topic},
+        "scored": {
+            "text_a": texts,
+            "text_b": [*reversed_texts[::2], *other_topic[1::2]],
+            "score": [f"{(index * 7) % 11 / 10:g}" for index in range(count)],
+        },
+        "texts": {"text": texts},
+    }[data]
+    frame = pd.DataFrame({"id": tickets["id"][:count], "group": tickets["group"][:count], **columns})
+    read, faults = tasks.load("contrastive", {"data": data}).read(frame)
+    assert not faults
+    return read

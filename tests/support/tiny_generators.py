@@ -2,9 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tests.support.tiny import make_tiny_base
 
 END = "<|end|>"
 
@@ -29,8 +32,6 @@ def _trained(kind: str, texts: Iterable[str], special: list[str]) -> Any:
 
 
 def _parts(tokenizer: Any) -> dict[str, Any]:
-    import json
-
     model = json.loads(tokenizer.to_str())["model"]
     return (
         {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]} if "merges" in model else {"vocab": model["vocab"]}
@@ -151,3 +152,22 @@ def make_llama(folder: Path, texts: Iterable[str], tied: bool = False, **setting
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}
     return _save(folder, tokenizer, LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=tied, **sizes)))
+
+
+def make_encoder_pair(folder: Path, texts: Iterable[str]) -> Path:
+    """Write an encoder, which the task combines with a decoder."""
+    return make_tiny_base(folder, sorted({word for text in texts for word in text.split()}))
+
+
+CAUSAL_FAMILIES: dict[str, Callable[[Path, Iterable[str]], Path]] = {
+    "gpt2": make_gpt2,
+    "llama": make_llama,
+    "tied llama": partial(make_llama, tied=True),
+}
+SEQUENCE_FAMILIES: dict[str, Callable[[Path, Iterable[str]], Path]] = {
+    "t5": make_t5,
+    "bart": make_bart,
+    "marian": make_marian,
+    "opus": make_opus,
+    "pair": make_encoder_pair,
+}

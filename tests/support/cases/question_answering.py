@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.conftest import FILLER, TOPICS
 from tests.support.pipeline import Case
+from tests.support.tickets import FILLER, TOPICS, WORDS
 from tests.support.tiny import make_tiny_base
 
 
@@ -23,7 +23,7 @@ def make(folder: Path) -> Case:
     word = rows[0]["context"].split()[1]
     bad = [{"text": text, "answer_start": [0] * len(text)} for text in (["nowhere"], [word], [])]
     rows += [rows[0] | {"id": f"bad{index}", "answers": json.dumps(answers)} for index, answers in enumerate(bad)]
-    words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER) | {"which", "end", "."})
+    words = sorted({*WORDS, "which", "end", "."})
     base = make_tiny_base(folder, words)
     return Case(
         *("question_answering", pd.DataFrame(rows), base),

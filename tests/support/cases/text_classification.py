@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.conftest import FILLER, TOPICS
 from tests.support.pipeline import Case
+from tests.support.tickets import FILLER, TOPICS, WORDS
 from tests.support.tiny import make_tiny_base
 
 
@@ -20,7 +20,7 @@ def make(folder: Path) -> Case:
         rows.append({"id": f"t{number:03d}", "group": f"g{number // 3:02d}", "text": text, "label": topics[0]})
     bad = [{"label": "weather"}, {"label": "Billing"}, {"text": "\u200b\u200b"}]
     rows += [rows[0] | {"id": f"bad{index}"} | cells for index, cells in enumerate(bad)]
-    words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER) | {"and"})
+    words = sorted({*WORDS, "and"})
     return Case(
         *("text_classification", pd.DataFrame(rows), make_tiny_base(folder, words)),
         metric="macro_f1",

@@ -23,11 +23,10 @@ from components.model import tasks
 from components.training.trainer.data import PreparedSplits
 from flows.project.params import read_params
 from tests.support.labelled import KINDS, paired, relabelled
+from tests.support.preprocessed import PARAMS, run_preprocess
 from tests.support.project import ROOT, change
-from tests.unit.data.test_preprocess import run
 
-PLAIN = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
-NOISY = PLAIN.model_copy(update={"augment_copies": 2})
+NOISY = PARAMS.model_copy(update={"augment_copies": 2})
 TASK = tasks.load("text_classification")
 
 
@@ -107,7 +106,9 @@ def test_copies_similar_to_test_rows_are_dropped(tickets):
 
 
 def test_step_writes_copies_to_training_rows_only(tmp_path, tiny_base, tickets):
-    plain, noisy, again = (run(tmp_path, tiny_base, tickets, *args) for args in ((PLAIN, "plain"), (NOISY, "noisy"), (NOISY, "again")))
+    plain, noisy, again = (
+        run_preprocess(tmp_path, tiny_base, tickets, *args) for args in ((PARAMS, "plain"), (NOISY, "noisy"), (NOISY, "again"))
+    )
     before, after = Profile.read(plain), Profile.read(noisy)
     train = read_rows(noisy / "learn" / "train.parquet")
     copies = int(train[AUGMENTED].notna().sum())
@@ -224,8 +225,8 @@ def test_texts_without_letters_are_handled():
 
 def test_baselines_are_trained_without_copies(tmp_path, tiny_base, tickets):
     outs = {}
-    for name, params in (("plain", PLAIN), ("noisy", NOISY)):
-        prepared = run(tmp_path, tiny_base, tickets, params, name)
+    for name, params in (("plain", PARAMS), ("noisy", NOISY)):
+        prepared = run_preprocess(tmp_path, tiny_base, tickets, params, name)
         model = tmp_path / name / "model"
         spec = PreparedSplits.read(prepared / "learn").spec
         TASK.build_model(tiny_base, spec).save_pretrained(model)

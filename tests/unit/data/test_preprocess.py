@@ -8,7 +8,6 @@ import pytest
 from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows, write_rows
 from components.artifacts.training import ModelSpec
-from components.artifacts.validation import Check, ValidationReport
 from components.core.errors import BadData, BadModel, BadParams, NotFound
 from components.core.hashing import digest_folder
 from components.data.preprocess import duplicates
@@ -21,24 +20,8 @@ from components.data.validate.settings import ValidateParams
 from components.data.validate.step import validate
 from components.model import tasks
 from components.training.trainer.data import PreparedSplits
+from tests.support.preprocessed import PARAMS, run_preprocess, write_validated
 from tests.support.project import ROOT
-
-PARAMS = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
-
-
-def validated(folder, rows, accepted=True, grouped=None):
-    folder.mkdir(parents=True)
-    write_rows(rows, folder / "kept.parquet")
-    check = Check(name="labels", scope="suite", column="label", passed=accepted, expected="2", observed="1", failures=int(not accepted))
-    counts = {"rows_in": len(rows), "kept": len(rows), "quarantined": 0, "reasons": {}}
-    ValidationReport(snapshot="s", accepted=accepted, checks=(check,), grouped=grouped, **counts).write(folder)
-    return folder
-
-
-def run(tmp_path, base, rows, params=PARAMS, name="one"):
-    out = tmp_path / name / "prepared"
-    preprocess(validated(tmp_path / name / "validated", rows), base, out, task="text_classification", preprocess=params)
-    return out
 
 
 def frame(*rows):
@@ -52,7 +35,7 @@ def splits_of(out):
 
 
 def test_every_row_is_kept_or_removed(tmp_path, tiny_base, tickets):
-    out = run(tmp_path, tiny_base, tickets)
+    out = run_preprocess(tmp_path, tiny_base, tickets)
 
     profile, removed = Profile.read(out), read_rows(out / "removed.parquet")
     assert profile.rows_in == 240 == len(splits_of(out)) + len(removed)
@@ -65,8 +48,8 @@ def test_every_row_is_kept_or_removed(tmp_path, tiny_base, tickets):
 
 
 def test_order_of_rows_does_not_change_the_bytes(tmp_path, tiny_base, tickets):
-    one = run(tmp_path, tiny_base, tickets, name="one")
-    other = run(tmp_path, tiny_base, tickets.sample(frac=1, random_state=3), name="other")
+    one = run_preprocess(tmp_path, tiny_base, tickets, name="one")
+    other = run_preprocess(tmp_path, tiny_base, tickets.sample(frac=1, random_state=3), name="other")
 
     assert digest_folder(one) == digest_folder(other)
 
@@ -127,8 +110,8 @@ def test_appended_rows_move_no_existing_row(tmp_path, tiny_base, tickets):
         group="n" + tickets["group"],
         text=[f"number {n} {text}" for n, text in enumerate(tickets["text"])],
     )
-    before = splits_of(run(tmp_path, tiny_base, tickets, exact_only, name="before"))
-    after = splits_of(run(tmp_path, tiny_base, pd.concat([more.head(200), tickets]), exact_only, name="after"))
+    before = splits_of(run_preprocess(tmp_path, tiny_base, tickets, exact_only, name="before"))
+    after = splits_of(run_preprocess(tmp_path, tiny_base, pd.concat([more.head(200), tickets]), exact_only, name="after"))
 
     assert len(before) >= 230
     assert {name: after[name] for name in before} == before
@@ -174,7 +157,7 @@ def test_single_row_groups_stay_groups(tmp_path, tiny_base, tickets):
     more = pd.concat([rows, rows.tail(1).assign(id="reply", text="something quite unlike all that was said before")], ignore_index=True)
     for name, table in (("one", rows), ("two", more)):
         out = tmp_path / name / "prepared"
-        folder = validated(tmp_path / name / "validated", table, grouped=True)
+        folder = write_validated(tmp_path / name / "validated", table, grouped=True)
         preprocess(folder, tiny_base, out, task="text_classification", preprocess=PARAMS)
         results.append(splits_of(out))
 
@@ -225,7 +208,7 @@ def test_split_depends_on_inputs_not_on_answers(task, options, columns):
 
 
 def test_group_stays_in_one_split(tmp_path, tiny_base, tickets):
-    splits = splits_of(run(tmp_path, tiny_base, tickets))
+    splits = splits_of(run_preprocess(tmp_path, tiny_base, tickets))
 
     where = {}
     for row in tickets.itertuples():
@@ -320,7 +303,7 @@ def test_texts_are_normalised_before_comparison(tickets):
 
 
 def test_encoded_rows_match_the_tables(tmp_path, tiny_base, tickets):
-    out = run(tmp_path, tiny_base, tickets)
+    out = run_preprocess(tmp_path, tiny_base, tickets)
 
     learn = PreparedSplits.read(out / "learn")
     rows = read_rows(out / "learn" / "train.parquet")
@@ -330,7 +313,7 @@ def test_encoded_rows_match_the_tables(tmp_path, tiny_base, tickets):
 
 
 def test_other_columns_stay_with_their_row(tmp_path, tiny_base, tickets):
-    out = run(tmp_path, tiny_base, tickets.assign(kind=tickets["id"].where(tickets.index % 2 == 0, None)))
+    out = run_preprocess(tmp_path, tiny_base, tickets.assign(kind=tickets["id"].where(tickets.index % 2 == 0, None)))
 
     rows = read_rows(out / "test" / "test.parquet")
     assert list(rows.columns) == ["id", "group", "text", "label", "kind"]
@@ -340,7 +323,7 @@ def test_other_columns_stay_with_their_row(tmp_path, tiny_base, tickets):
 
 def test_truncated_texts_are_counted_and_reported(tmp_path, tiny_base, tickets, caplog):
     with caplog.at_level(logging.WARNING):
-        out = run(tmp_path, tiny_base, tickets, PARAMS.model_copy(update={"max_length": 8}))
+        out = run_preprocess(tmp_path, tiny_base, tickets, PARAMS.model_copy(update={"max_length": 8}))
 
     profile = Profile.read(out)
     assert (profile.tokens.cut_share, profile.tokens.cut_token_share, profile.tokens.mean) == (1.0, pytest.approx(0.2), 10.0)
@@ -351,10 +334,10 @@ def test_truncated_texts_are_counted_and_reported(tmp_path, tiny_base, tickets, 
 
 
 def test_digests_depend_only_on_their_rows(tmp_path, tiny_base, tickets):
-    one = Profile.read(run(tmp_path, tiny_base, tickets, name="one"))
+    one = Profile.read(run_preprocess(tmp_path, tiny_base, tickets, name="one"))
     train_row = read_rows(tmp_path / "one" / "prepared" / "learn" / "train.parquet")["id"][0]
     changed = tickets.assign(text=tickets["text"].where(tickets["id"] != train_row, "wholly other words that resemble nothing else here"))
-    other = Profile.read(run(tmp_path, tiny_base, changed, name="other"))
+    other = Profile.read(run_preprocess(tmp_path, tiny_base, changed, name="other"))
 
     assert one.snapshot == "s"
     assert one.test_digest == other.test_digest
@@ -365,7 +348,7 @@ def test_class_with_too_few_groups_is_refused(tmp_path, tiny_base, tickets):
     rare = tickets.head(2).assign(label="rare", id=["r1", "r2"], group=["r1", "r2"], text=["first rare thing", "second odd matter"])
 
     with pytest.raises(BadData, match=r"'rare' has 2 groups \(2 rows\), expected at least 3.*To fix it"):
-        run(tmp_path, tiny_base, pd.concat([tickets, rare]))
+        run_preprocess(tmp_path, tiny_base, pd.concat([tickets, rare]))
 
 
 def test_class_missing_in_test_is_refused(tmp_path, tiny_base, tickets):
@@ -373,31 +356,31 @@ def test_class_missing_in_test_is_refused(tmp_path, tiny_base, tickets):
     rare = pd.DataFrame({"id": groups, "group": groups, "text": [f"lonely {name} matter {name}{name}" for name in groups], "label": "rare"})
 
     with pytest.raises(BadData, match=r"'rare' has 5 groups \(5 rows\), none of them in test"):
-        run(tmp_path, tiny_base, pd.concat([tickets, rare]))
+        run_preprocess(tmp_path, tiny_base, pd.concat([tickets, rare]))
 
 
 def test_single_class_is_refused(tmp_path, tiny_base, tickets):
     with pytest.raises(BadData, match="only the label 'device'"):
-        run(tmp_path, tiny_base, tickets[tickets["label"] == "device"])
+        run_preprocess(tmp_path, tiny_base, tickets[tickets["label"] == "device"])
 
 
 def test_only_conflicting_labels_are_refused(tmp_path, tiny_base, tickets):
     with pytest.raises(BadData, match=r"no rows remain \(240 conflicting labels\)"):
-        run(tmp_path, tiny_base, tickets.assign(text="same"))
+        run_preprocess(tmp_path, tiny_base, tickets.assign(text="same"))
 
 
 def test_empty_data_is_refused(tmp_path, tiny_base, tickets):
     with pytest.raises(BadData, match="no rows remain"):
-        run(tmp_path, tiny_base, tickets.head(0))
+        run_preprocess(tmp_path, tiny_base, tickets.head(0))
 
 
 def test_missing_column_error_suggests_similar_names(tmp_path, tiny_base, tickets):
     with pytest.raises(BadData, match="'label'; did you mean 'labels'"):
-        run(tmp_path, tiny_base, tickets.rename(columns={"label": "labels"}))
+        run_preprocess(tmp_path, tiny_base, tickets.rename(columns={"label": "labels"}))
 
 
 def test_rejected_data_is_refused(tmp_path, tiny_base, tickets):
-    folder = validated(tmp_path / "validated", tickets, accepted=False)
+    folder = write_validated(tmp_path / "validated", tickets, accepted=False)
 
     with pytest.raises(BadData, match=r"rejected the snapshot \(labels\)"):
         preprocess(folder, tiny_base, tmp_path / "out", task="text_classification", preprocess=PARAMS)
@@ -413,12 +396,12 @@ def test_folder_without_a_tokenizer_is_refused(tmp_path, tickets):
     (tmp_path / "base").mkdir()
 
     with pytest.raises(BadModel):
-        run(tmp_path, tmp_path / "base", tickets)
+        run_preprocess(tmp_path, tmp_path / "base", tickets)
 
 
 def test_max_length_above_the_model_is_refused(tmp_path, tiny_base, tickets):
     with pytest.raises(BadParams, match=r"max_length is 65, but the base model in .* reads at most 64"):
-        run(tmp_path, tiny_base, tickets, PARAMS.model_copy(update={"max_length": 65}))
+        run_preprocess(tmp_path, tiny_base, tickets, PARAMS.model_copy(update={"max_length": 65}))
 
 
 def test_shares_without_training_rows_are_refused():

@@ -5,12 +5,11 @@ import pytest
 
 from components.artifacts.verdict import Outcome
 from components.gates.support import Evidence, ReferenceModel
-from tests.support.gate_cases import against, answered, decided
-from tests.unit.gates.test_champion import pair
+from tests.support.gate_cases import against, answered, decided, gained_and_lost
 
 
 def against_best(gained: int, lost: int) -> Evidence:
-    candidate, best = pair(gained, lost)
+    candidate, best = gained_and_lost(gained, lost)
     return dataclasses.replace(against(candidate, candidate), best_champion=ReferenceModel("2", best))
 
 
@@ -23,15 +22,15 @@ def test_candidate_is_compared_with_the_best_champion(gained, lost, outcome):
 
 
 def test_worse_than_best_fails_even_if_better_than_champion():
-    candidate, best = pair(30, 70)
-    evidence = dataclasses.replace(against(candidate, pair(0, 300)[0]), best_champion=ReferenceModel("2", best))
+    candidate, best = gained_and_lost(30, 70)
+    evidence = dataclasses.replace(against(candidate, gained_and_lost(0, 300)[0]), best_champion=ReferenceModel("2", best))
 
     assert decided("champion", evidence).outcome is Outcome.PASS
     assert decided("best_champion", evidence).outcome is Outcome.FAIL
 
 
 def test_champion_that_is_the_best_passes():
-    result = decided("best_champion", against(*pair(10, 10)))
+    result = decided("best_champion", against(*gained_and_lost(10, 10)))
 
     assert result.outcome is Outcome.PASS
     assert result.estimate is None
@@ -43,7 +42,7 @@ def test_margin_is_independent_of_the_champion_gate(margin, outcome):
 
 
 def test_unscorable_best_champion_is_inconclusive():
-    evidence = dataclasses.replace(against(*pair(10, 10)), best_champion=ReferenceModel("2", None, "its package is gone"))
+    evidence = dataclasses.replace(against(*gained_and_lost(10, 10)), best_champion=ReferenceModel("2", None, "its package is gone"))
     result = decided("best_champion", evidence)
 
     assert result.outcome is Outcome.INCONCLUSIVE

@@ -7,18 +7,11 @@ from components.artifacts.verdict import Outcome
 from components.core.errors import BadParams
 from components.gates import GatesParams
 from components.gates.support import ReferenceModel
-from tests.support.gate_cases import against, answered, decided
-
-
-def pair(gained: int, lost: int, n: int = 1000, groups: np.ndarray | None = None):
-    right, champion_right = np.arange(n) % 10 != 0, np.arange(n) % 10 != 0
-    champion_right[np.flatnonzero(right)[:gained]] = False
-    right[np.flatnonzero(right)[gained : gained + lost]] = False
-    return answered(right, groups), answered(champion_right, groups)
+from tests.support.gate_cases import against, answered, decided, gained_and_lost
 
 
 def champion(gained: int, lost: int, n: int = 1000, **settings):
-    return decided("champion", against(*pair(gained, lost, n)), **{"also": [], **settings})
+    return decided("champion", against(*gained_and_lost(gained, lost, n)), **{"also": [], **settings})
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
@@ -201,5 +194,5 @@ def test_contradictory_margins_are_refused(raw, message):
 def test_fewer_than_fifty_groups_are_inconclusive():
     groups = np.array([f"g{i % 49}" for i in range(1000)])
 
-    assert decided("champion", against(*pair(300, 0, groups=groups))).outcome is Outcome.INCONCLUSIVE
-    assert decided("champion", against(*pair(0, 300, groups=groups))).outcome is Outcome.INCONCLUSIVE
+    assert decided("champion", against(*gained_and_lost(300, 0, groups=groups))).outcome is Outcome.INCONCLUSIVE
+    assert decided("champion", against(*gained_and_lost(0, 300, groups=groups))).outcome is Outcome.INCONCLUSIVE

@@ -12,25 +12,7 @@ from components.gates import leakage
 from components.gates.support.evidence import Evidence, TrainingRows
 from components.gates.support.leak_probe import _excess_hits, probe
 from components.judge.multiple_testing import combine
-from tests.support.gate_cases import LABELS, against, answered, decided
-
-WORDS = np.array([f"word{i}" for i in range(3000)])
-
-
-def texts(n: int, seed: int, length: int = 8) -> list[str]:
-    return [" ".join(row) for row in np.random.default_rng(seed).choice(WORDS, (n, length))]
-
-
-def table(n: int, seed: int) -> pd.DataFrame:
-    ids = [f"t{seed}-{i:06d}" for i in range(n)]
-    return pd.DataFrame({"id": ids, "group": ids, "text": texts(n, seed), "label": np.array(LABELS)[np.arange(n) % 3]})
-
-
-def evidence(n: int = 400, champion: bool = False, **changes) -> Evidence:
-    candidate = answered(np.arange(n) % 5 != 0)
-    rows = table(n, 1).assign(id=candidate.ids, group=candidate.groups, label=candidate.expected)
-    known = {"rows": rows, "train": table(3 * n, 2), **changes}
-    return against(candidate, candidate if champion else None, **known)
+from tests.support.gate_cases import LABELS, WORDS, against, answered, decided, random_texts, text_evidence, text_rows
 
 
 def copied(train: pd.DataFrame, rows: pd.DataFrame, count: int, **changes) -> pd.DataFrame:
@@ -51,7 +33,7 @@ def counts(result: GateResult) -> dict[str, int]:
 
 
 def test_separate_test_set_passes():
-    result = decided("leakage", evidence())
+    result = decided("leakage", text_evidence())
 
     assert result.outcome is Outcome.PASS
     assert set(counts(result).values()) == {0}
@@ -59,7 +41,7 @@ def test_separate_test_set_passes():
 
 
 def test_one_copied_row_fails_and_is_listed():
-    base = evidence()
+    base = text_evidence()
     result = decided("leakage", dataclasses.replace(base, train=copied(base.train, base.rows, 1)))
 
     assert result.outcome is Outcome.FAIL
@@ -68,7 +50,7 @@ def test_one_copied_row_fails_and_is_listed():
 
 
 def test_long_texts_are_cut_in_the_table():
-    base = evidence()
+    base = text_evidence()
     rows = base.rows.assign(text=["x" * 80 if i == 0 else "y" * 81 if i == 1 else text for i, text in enumerate(base.rows["text"])])
     result = decided("leakage", dataclasses.replace(base, rows=rows, train=copied(base.train, rows, 2)))
 
@@ -76,7 +58,7 @@ def test_long_texts_are_cut_in_the_table():
 
 
 def test_spaces_and_invisible_characters_do_not_hide_a_copy():
-    base = evidence()
+    base = text_evidence()
     train = copied(base.train, base.rows, 1)
     train.loc[0, "text"] = "  " + train.loc[0, "text"].replace(" ", "\u00a0 \u200b")
 
@@ -84,7 +66,7 @@ def test_spaces_and_invisible_characters_do_not_hide_a_copy():
 
 
 def test_near_copies_have_a_separate_limit():
-    base = evidence()
+    base = text_evidence()
     rows = base.rows.assign(text=[text.upper() + "!" if i < 5 else text for i, text in enumerate(base.rows["text"])])
     for copies, outcome in [(4, Outcome.PASS), (5, Outcome.FAIL)]:
         result = decided("leakage", dataclasses.replace(base, rows=rows, train=copied(base.train, base.rows, copies)))
@@ -93,7 +75,7 @@ def test_near_copies_have_a_separate_limit():
 
 
 def test_copy_with_another_label_is_a_conflict():
-    base = evidence()
+    base = text_evidence()
     train = copied(base.train, base.rows, 2)
     train.loc[1, "label"] = "device" if train.loc[1, "label"] != "device" else "network"
     result = decided("leakage", dataclasses.replace(base, train=train), max_exact_share=0.5)
@@ -103,7 +85,7 @@ def test_copy_with_another_label_is_a_conflict():
 
 
 def test_duplicates_in_the_test_set_are_limited():
-    base = evidence()
+    base = text_evidence()
     for copies, outcome in [(20, Outcome.PASS), (21, Outcome.FAIL)]:
         repeated = [base.rows["text"][0] if 0 < i <= copies else text for i, text in enumerate(base.rows["text"])]
         result = decided("leakage", dataclasses.replace(base, rows=base.rows.assign(text=repeated)))
@@ -112,7 +94,7 @@ def test_duplicates_in_the_test_set_are_limited():
 
 
 def test_champion_training_rows_are_excluded_and_do_not_reject():
-    base = evidence(champion=True)
+    base = text_evidence(champion=True)
     for copies, outcome in [(20, Outcome.PASS), (21, Outcome.INCONCLUSIVE)]:
         result = decided("leakage", dataclasses.replace(base, training_rows=champion_rows(copied(base.train, base.rows, copies))))
         assert result.outcome is outcome
@@ -127,7 +109,7 @@ def test_champion_training_rows_are_excluded_and_do_not_reject():
 
 
 def test_training_rows_of_earlier_champions_are_informational():
-    base = evidence(champion=True)
+    base = text_evidence(champion=True)
     earlier = TrainingRows("earlier champions (2, 1)", copied(base.train, base.rows, 70), by="earlier")
     result = decided("leakage", dataclasses.replace(base, training_rows=(*champion_rows(base.train), earlier)))
 
@@ -138,11 +120,11 @@ def test_training_rows_of_earlier_champions_are_informational():
 
 def test_near_copies_are_counted_per_source():
     """Three rows have a near copy in both training sets, two in the champion's only, one in the candidate's only."""
-    base = evidence(champion=True)
+    base = text_evidence(champion=True)
     rows = base.rows.assign(text=[text.upper() + "!" if i < 6 else text for i, text in enumerate(base.rows["text"])])
     both = copied(base.train, base.rows, 3)
-    alone = table(10, 5).assign(text=[*base.rows["text"][3:5], *texts(8, 6)])
-    own = table(10, 7).assign(text=[base.rows["text"][5], *texts(9, 8)])
+    alone = text_rows(10, 5).assign(text=[*base.rows["text"][3:5], *random_texts(8, 6)])
+    own = text_rows(10, 7).assign(text=[base.rows["text"][5], *random_texts(9, 8)])
     given = {"train": pd.concat([both, own]), "training_rows": champion_rows(pd.concat([both, alone]))}
     result = decided("leakage", dataclasses.replace(base, rows=rows, **given), max_near_share=0.5)
 
@@ -153,7 +135,7 @@ def test_near_copies_are_counted_per_source():
 def test_missing_training_rows_of_a_compared_version(by):
     missing = TrainingRows("champion version 4", None, "it is not in DVC's cache", **by)
     by_default, skipped = (
-        decided("leakage", evidence(champion=True, training_rows=(missing,)), unknown=unknown) for unknown in ("ask", "skip")
+        decided("leakage", text_evidence(champion=True, training_rows=(missing,)), unknown=unknown) for unknown in ("ask", "skip")
     )
 
     assert (by_default.outcome, by_default.may_pass, skipped.outcome) == (Outcome.INCONCLUSIVE, True, Outcome.PASS)
@@ -166,7 +148,7 @@ def test_missing_training_rows_of_a_compared_version(by):
 def test_missing_training_rows_of_an_earlier_champion_pass():
     result = decided(
         "leakage",
-        evidence(champion=True, training_rows=(TrainingRows("version 3", None, "it was deleted from the registry", by="earlier"),)),
+        text_evidence(champion=True, training_rows=(TrainingRows("version 3", None, "it was deleted from the registry", by="earlier"),)),
     )
 
     assert result.outcome is Outcome.PASS
@@ -179,8 +161,8 @@ def test_leakage_is_required_by_default():
 
 def on(right: np.ndarray, **more) -> Evidence:
     candidate = answered(right)
-    rows = table(len(right), 1).assign(id=candidate.ids, group=candidate.groups, label=candidate.expected)
-    return against(candidate, more.pop("champion", None), rows=rows, train=table(10, 2), **more)
+    rows = text_rows(len(right), 1).assign(id=candidate.ids, group=candidate.groups, label=candidate.expected)
+    return against(candidate, more.pop("champion", None), rows=rows, train=text_rows(10, 2), **more)
 
 
 @pytest.mark.parametrize(
@@ -214,16 +196,16 @@ def test_suspicious_accuracy_does_not_block_as_blocking_gate():
 
 
 def test_missing_training_rows_are_inconclusive():
-    result = decided("leakage", evidence(train=None))
+    result = decided("leakage", text_evidence(train=None))
 
     assert result.outcome is Outcome.INCONCLUSIVE
     assert "training rows are unavailable" in result.reason
-    assert "no test rows" in decided("leakage", evidence(rows=None)).reason
+    assert "no test rows" in decided("leakage", text_evidence(rows=None)).reason
 
 
 def run_probe(leaked: float, seed: int, n: int = 1000):
     """Run the probe on `n` test texts, of which a share of `leaked` is among 2,000 training texts."""
-    train, test = texts(2000, 2 * seed), texts(n, 2 * seed + 1)
+    train, test = random_texts(2000, 2 * seed), random_texts(n, 2 * seed + 1)
     train[: int(leaked * n)] = test[: int(leaked * n)]
     labels = np.random.default_rng(seed).choice(list("abcdef"), len(train) + n)
     return probe(train, test, labels.tolist(), 0.01, 0.9, seed)
@@ -257,7 +239,7 @@ def test_probe_moments_equal_those_of_permutations():
 
 
 def test_probe_is_one_hypothesis():
-    base = evidence(2000)
+    base = text_evidence(2000)
     train = copied(base.train, base.rows.assign(text=base.rows["text"].str.upper()), 200)
     result = decided("leakage", dataclasses.replace(base, train=train), max_near_share=0.05, near_duplicate=1)
 
@@ -268,7 +250,9 @@ def test_probe_is_one_hypothesis():
 
 def test_probe_allows_the_limits_with_few_neighbours():
     """8 of 1,000 rows are training rows with other punctuation, 150 share a word with one, the others share none."""
-    base = evidence(1000, train=table(3000, 2).assign(text=[f"{text} champion_rows{i // 3}" for i, text in enumerate(texts(3000, 2))]))
+    base = text_evidence(
+        1000, train=text_rows(3000, 2).assign(text=[f"{text} champion_rows{i // 3}" for i, text in enumerate(random_texts(3000, 2))])
+    )
     learnt_texts = base.train["text"].tolist()
     strange = [" ".join(f"new{i}x{place}" for place in range(8)) for i in range(1000)]
     for copies, outcome in [(8, Outcome.PASS), (60, Outcome.FAIL)]:
@@ -282,15 +266,15 @@ def test_probe_allows_the_limits_with_few_neighbours():
 
 @pytest.mark.parametrize("n", [1, 2, 20])
 def test_few_rows_pass(n):
-    result = decided("leakage", evidence(n))
-    nothing = decided("leakage", evidence(n, train=table(3, 2).head(0)))
+    result = decided("leakage", text_evidence(n))
+    nothing = decided("leakage", text_evidence(n, train=text_rows(3, 2).head(0)))
 
     assert result.outcome is nothing.outcome is Outcome.PASS
     assert all(np.isfinite(one.p) for one in result.hypotheses)
 
 
 def test_one_label_and_empty_texts():
-    base = evidence(50)
+    base = text_evidence(50)
     rows, train = base.rows.assign(label="device", text=""), base.train.assign(label="device")
     result = decided("leakage", dataclasses.replace(base, rows=rows, train=train))
 

@@ -19,8 +19,7 @@ from components.gates import GatesParams
 from components.gates.support.evidence import Evidence, ReferenceModel, TrainingRows
 from components.gates.support.learned_rows import measure_exposure, without_learned_rows
 from components.model import tasks
-from tests.support.gate_cases import LABELS, against, answered, gate, verdict
-from tests.unit.gates.test_leakage import evidence, table
+from tests.support.gate_cases import LABELS, against, answered, gate, text_evidence, text_rows, verdict
 
 KIND = tasks.load("text_classification")
 WORDS = [f"word{number}" for number in range(400)]
@@ -100,8 +99,8 @@ def test_no_compared_row_is_a_training_row(seed: int, history: list[list[str]], 
 
 def exposed(copies: int) -> tuple[Evidence, Any]:
     """Return the evidence on 400 test rows, of which `copies` are training rows of the champion."""
-    whole = evidence(champion=True)
-    learned = pd.concat([table(50, 8), whole.rows.head(copies)], ignore_index=True)
+    whole = text_evidence(champion=True)
+    learned = pd.concat([text_rows(50, 8), whole.rows.head(copies)], ignore_index=True)
     others = (TrainingRows("champion version 4", learned),)
     exposure = measure_exposure(whole.rows, whole.train, others, 0.8)
     result = without_learned_rows(dataclasses.replace(whole, training_rows=others), exposure)
@@ -119,7 +118,7 @@ def test_training_rows_are_excluded_from_the_evidence() -> None:
 
 
 def test_verdict_lists_excluded_rows() -> None:
-    whole = evidence(champion=True)
+    whole = text_evidence(champion=True)
     others = (TrainingRows("champion version 4", whole.rows.head(30)),)
     exposure = measure_exposure(whole.rows, whole.train, others, 0.8)
     taken = without_learned_rows(dataclasses.replace(whole, training_rows=others), exposure)
@@ -155,7 +154,7 @@ def test_near_copies_count_as_training_rows() -> None:
 
 @pytest.mark.parametrize("rows", [["x"], []])
 def test_nothing_is_excluded_without_training_rows(rows: list[str]) -> None:
-    test = table(4, 1)
+    test = text_rows(4, 1)
     learned = pd.DataFrame({"id": rows, "text": rows, "label": rows})
 
     assert measure_exposure(test, learned, (), 0.8).unseen.all()

@@ -10,15 +10,15 @@ from components.artifacts.verdict import Outcome
 from components.gates.support import ReferenceModel
 from components.model import tasks
 from flows.pipeline.evidence import unknown_labels
+from tests.support.additive_cases import entity_evidence
 from tests.support.gate_cases import decided
-from tests.unit.gates.test_selftest_sums import evidence
 
 KNOWN = np.arange(400) % 4 != 0
 
 
 def lacking(known=KNOWN):
     """Return evidence with a champion that finds nothing on the rows with the label that it lacks."""
-    base = evidence()
+    base = entity_evidence()
     poor = base.champion.predictions
     measured = {name: np.where(known | (name == "expected"), values, 0.0) for name, values in poor.measured.items()}
     reference = ReferenceModel("4", replace(poor, measured=measured), None, ("B-NEW",), known)

@@ -8,41 +8,22 @@ import pytest
 from components.artifacts.verdict import Outcome
 from components.core.errors import SelfTestFailed
 from components.gates import GatesParams, champion
-from components.gates.support import Evidence, ReferenceModel
+from components.gates.support import Evidence
 from components.judge import decide
 from components.judge.selftest import selftest
 from components.judge.selftest.sums import AdditiveSelfTest
 from components.model import tasks
-from components.model.support.metrics import Metric, f1
 from components.stats.metric_sets import AdditiveMetrics
-from tests.unit.stats.test_metric_sets import documents, predictions
+from tests.support.additive_cases import entity_evidence, predictions
 
-MEASURES = {"entity_f1": Metric(("hits", "predicted", "expected"), f1, "entities")}
 METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "best_champion")}
 PARAMS = GatesParams.parse(
     METRICS | {"champion": {"metric": "entity_f1", "also": []}, "floor": {"metric": "entity_f1", "at_least": 0.5}}, "gates"
 )
 
 
-def evidence(count=400, seed=1, **rest) -> Evidence:
-    generator = np.random.default_rng(seed)
-    statistics = documents(generator, count, 0.7, 0.8, 0.2)
-    candidate, other = predictions(np.arange(count), **statistics), predictions(np.arange(count), **statistics)
-    metric_set = AdditiveMetrics.from_predictions(candidate, MEASURES, lambda predictions: predictions.measured)
-    return Evidence(
-        candidate,
-        {"tfidf": other},
-        ReferenceModel("4", other),
-        10,
-        best_champion=ReferenceModel("3", other),
-        metric_set=metric_set,
-        candidate_number=1,
-        **rest,
-    )
-
-
 def test_correct_gates_pass_the_selftest():
-    sentences = selftest(replace(evidence(), level=0.01), PARAMS)
+    sentences = selftest(replace(entity_evidence(), level=0.01), PARAMS)
 
     assert sentences[0].startswith("a model against itself: baseline INCONCLUSIVE, champion ")
     assert sum("FAIL; both models swapped: every interval mirrored" in sentence for sentence in sentences) == 3
@@ -52,13 +33,13 @@ def test_correct_gates_pass_the_selftest():
 def test_baseline_margin_may_fail_an_equal_model():
     params = PARAMS.model_copy(update={"baseline": PARAMS.baseline.model_copy(update={"margin": 0.2})})
 
-    assert selftest(replace(evidence(), level=0.01), params)[0].startswith("a model against itself: baseline FAIL, champion ")
+    assert selftest(replace(entity_evidence(), level=0.01), params)[0].startswith("a model against itself: baseline FAIL, champion ")
 
 
 def test_too_small_test_set_is_reported():
     assert any(
         "cannot decide on entity_f1: the test set has 40 rows" in sentence
-        for sentence in selftest(replace(evidence(40), level=0.01), PARAMS)
+        for sentence in selftest(replace(entity_evidence(40), level=0.01), PARAMS)
     )
 
 
@@ -116,11 +97,11 @@ def test_wrong_gate_fails_the_selftest(monkeypatch, fault):
 
     monkeypatch.setattr(champion, "compare", wrong)
     with pytest.raises(SelfTestFailed, match="champion"):
-        selftest(replace(evidence(), level=0.01), PARAMS)
+        selftest(replace(entity_evidence(), level=0.01), PARAMS)
 
 
 def test_worse_model_fails_and_equal_model_passes():
-    same = evidence(2000)
+    same = entity_evidence(2000)
     outcomes = {result.gate: result.outcome for result in decide(same, PARAMS)}
     champion_predictions = same.champion.predictions
     lost = {**champion_predictions.measured, "hits": np.floor(champion_predictions.measured["hits"] * 0.8)}
@@ -133,7 +114,7 @@ def test_worse_model_fails_and_equal_model_passes():
 def test_task_slices_use_the_task_metric():
     import pandas as pd
 
-    same = evidence(600)
+    same = entity_evidence(600)
     rows = pd.DataFrame({"id": same.candidate.ids, "group": same.candidate.groups, "text": "a text", "label": ""})
     task_slices = {"kind": ["short" if row % 3 else "" for row in range(600)]}
     lost = same.candidate.measured["hits"].copy()
@@ -157,7 +138,7 @@ def test_task_slices_use_the_task_metric():
 
 
 def test_gates_for_classes_are_not_asked():
-    found = {result.gate: result for result in decide(evidence(), PARAMS)}
+    found = {result.gate: result for result in decide(entity_evidence(), PARAMS)}
 
     assert (found["calibration"].outcome, found["behaviour"].outcome) == (Outcome.PASS, Outcome.PASS)
     assert (found["calibration"].asked, found["behaviour"].asked) == (False, False)

@@ -52,17 +52,10 @@ def rows_of(kind, rows=160):
     return TASKS[kind].read(frame)[0]
 
 
-FAMILIES = {
-    "gpt2": tiny_generators.make_gpt2,
-    "llama": tiny_generators.make_llama,
-    "tied llama": lambda folder, texts: tiny_generators.make_llama(folder, texts, tied=True),
-}
-
-
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
     texts = [*phrases()["text"], "user assistant ### system"] * 2
-    return {name: make(tmp_path_factory.mktemp("base"), texts) for name, make in FAMILIES.items()}
+    return {name: make(tmp_path_factory.mktemp("base"), texts) for name, make in tiny_generators.CAUSAL_FAMILIES.items()}
 
 
 def learn_of(folder, base, kind, **changes):
@@ -201,7 +194,7 @@ def test_same_seed_gives_same_weights(bases, tmp_path):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", tiny_generators.CAUSAL_FAMILIES)
 def test_packed_texts_do_not_see_each_other(family, attention, bases):
     task = tasks.load("causal_lm", OPTIONS["text"] | {"packing": True})
     tokenizer, spec = task.load_tokenizer(bases[family]), spec_for("text", 40, packing=True)

@@ -15,34 +15,12 @@ from components.model import tasks
 from components.model.tasks.contrastive import baselines, losses, retrieval
 from components.model.tasks.contrastive import rows as parsing
 from tests.support.encoders import FAMILIES, make_encoder
-
-KINDS = ("pairs", "triplets", "scored", "texts")
+from tests.support.labelled import CONTRASTIVE_FORMATS, contrastive_rows
 
 
 def spec(data="pairs", **options):
     full = tasks.load("contrastive", {"data": data, **options}).options.model_dump(mode="json")
     return ModelSpec(task="contrastive", labels=(), max_length=16, unicode_form="NFC", options=full)
-
-
-def rows_of(tickets, data="pairs", count=60):
-    """Return tickets with reversed words as positives and tickets of another topic as negatives."""
-    texts = tickets["text"].tolist()[:count]
-    reversed_texts = [" ".join(text.split()[::-1]) for text in texts]
-    other_topic = texts[4:] + texts[:4]
-    columns = {
-        "pairs": {"anchor": texts, "positive": reversed_texts},
-        "triplets": {"anchor": texts, "positive": reversed_texts, "negative": other_topic},
-        "scored": {
-            "text_a": texts,
-            "text_b": [*reversed_texts[::2], *other_topic[1::2]],
-            "score": [f"{(index * 7) % 11 / 10:g}" for index in range(count)],
-        },
-        "texts": {"text": texts},
-    }[data]
-    frame = pd.DataFrame({"id": tickets["id"][:count], "group": tickets["group"][:count], **columns})
-    read, faults = tasks.load("contrastive", {"data": data}).read(frame)
-    assert not faults
-    return read
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +41,7 @@ def save(base, folder, **options):
 
 
 def test_each_data_format_has_columns_and_metrics():
-    by_format = {kind: tasks.load("contrastive", {"data": kind}) for kind in KINDS}
+    by_format = {kind: tasks.load("contrastive", {"data": kind}) for kind in CONTRASTIVE_FORMATS}
 
     assert by_format["triplets"].columns == ("anchor", "positive", "negative")
     assert set(by_format["scored"].test_metrics) == {"spearman"} == set(by_format["scored"].validation_metrics)
@@ -101,10 +79,10 @@ def test_text_and_label_contain_all_differences():
     assert pair["label"].tolist() == ["4: b", "4: c"]
 
 
-@pytest.mark.parametrize("data", KINDS)
+@pytest.mark.parametrize("data", CONTRASTIVE_FORMATS)
 def test_encoding_contains_every_text(base, tickets, data):
     task = tasks.load("contrastive", {"data": data})
-    rows, tokenizer = rows_of(tickets, data, 5), task.load_tokenizer(base)
+    rows, tokenizer = contrastive_rows(tickets, data, 5), task.load_tokenizer(base)
     table = task.encode(rows, tokenizer, spec(data))
     first = table["input_ids"][0].as_py()
 
@@ -261,10 +239,10 @@ def test_spearman_equals_scipy():
     assert metric.of(constant) == 0.0
 
 
-@pytest.mark.parametrize("data", KINDS)
+@pytest.mark.parametrize("data", CONTRASTIVE_FORMATS)
 def test_validation_and_test_metrics_agree(base, tickets, tmp_path, data):
     task = tasks.load("contrastive", {"data": data})
-    rows, folder = rows_of(tickets, data), save(base, tmp_path, data=data)
+    rows, folder = contrastive_rows(tickets, data), save(base, tmp_path, data=data)
     table = task.encode(rows, task.load_tokenizer(base), spec(data))
     batch = task.collator(task.load_tokenizer(base), spec(data))(table.select(["input_ids", "labels"]).to_pylist())
     with torch.no_grad():
@@ -302,7 +280,7 @@ def test_vectors_do_not_depend_on_batching(base, tickets, tmp_path):
 
 
 def test_serving_and_test_give_equal_vectors(base, tickets, tmp_path):
-    rows, predictor = rows_of(tickets), tasks.load("contrastive").predictor(save(base, tmp_path))
+    rows, predictor = contrastive_rows(tickets), tasks.load("contrastive").predictor(save(base, tmp_path))
     served, tested = predictor.answer(rows[["text"]]), predictor.answer(rows)
 
     assert served.predicted == tested.predicted
@@ -333,9 +311,9 @@ def test_baselines_search_by_words():
         assert index(["?", "!"])(["a"]).tolist() == [[0, 0]]
 
 
-@pytest.mark.parametrize("data", KINDS)
+@pytest.mark.parametrize("data", CONTRASTIVE_FORMATS)
 def test_baselines_have_the_same_metrics(base, tickets, data):
-    task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
+    task, rows = tasks.load("contrastive", {"data": data}), contrastive_rows(tickets, data)
     outputs = task.predict_baselines(rows.head(0), rows, spec(data), base)
     measured = {
         name: {n: m.of(tasks.statistics_of(task, Predictions.from_output(rows, output))) for n, m in task.test_metrics.items()}
@@ -350,9 +328,9 @@ def test_baselines_have_the_same_metrics(base, tickets, data):
         assert measured["tfidf"]["mrr"] < 0.5  # the halves share no words
 
 
-@pytest.mark.parametrize("data", KINDS)
+@pytest.mark.parametrize("data", CONTRASTIVE_FORMATS)
 def test_slices_and_tables_match_the_results(base, tickets, tmp_path, data):
-    task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
+    task, rows = tasks.load("contrastive", {"data": data}), contrastive_rows(tickets, data)
     predictions = Predictions.from_output(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
     tables = task.tables(rows, predictions)
 

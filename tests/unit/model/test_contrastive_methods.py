@@ -12,8 +12,8 @@ from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.encoders import FAMILIES, make_encoder
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
+from tests.support.labelled import CONTRASTIVE_FORMATS, contrastive_rows
 from tests.support.learn import make_learn
-from tests.unit.model.test_contrastive import KINDS, rows_of
 
 VARIANTS = {
     "full": {},
@@ -37,9 +37,9 @@ def learn(base, tickets, tmp_path_factory):
     """By the kind of data: the task, and its rows encoded."""
     folder = tmp_path_factory.mktemp("prepared")
     found = {}
-    for data in KINDS:
+    for data in CONTRASTIVE_FORMATS:
         task = tasks.load("contrastive", {"data": data})
-        rows = rows_of(tickets, data, 240)
+        rows = contrastive_rows(tickets, data, 240)
         found[data] = (
             task,
             PreparedSplits.read(make_learn(folder / data, base, rows, name="contrastive", options=task.options.model_dump())),
@@ -48,7 +48,9 @@ def learn(base, tickets, tmp_path_factory):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("data", "variant"), [*(("pairs", variant) for variant in VARIANTS), *((data, "full") for data in KINDS[1:])])
+@pytest.mark.parametrize(
+    ("data", "variant"), [*(("pairs", variant) for variant in VARIANTS), *((data, "full") for data in CONTRASTIVE_FORMATS[1:])]
+)
 def test_it_learns_and_the_saved_model_answers_alike(base, learn, tmp_path, data, variant):
     task, rows = learn[data]
     keep = keep_in(tmp_path / "out")
@@ -111,7 +113,7 @@ def test_every_family_learns_and_is_loaded_again(family, variant, tickets, tmp_p
     task = tasks.load("contrastive")
     base = make_encoder(tmp_path / "base", family, tickets["text"].tolist())
     learn = PreparedSplits.read(
-        make_learn(tmp_path / "learn", base, rows_of(tickets, count=120), name="contrastive", options=task.options.model_dump())
+        make_learn(tmp_path / "learn", base, contrastive_rows(tickets, count=120), name="contrastive", options=task.options.model_dump())
     )
     trained = fit(task, base, learn, settings(task, epochs=1, **VARIANTS[variant])).model
     trained.save_pretrained(tmp_path / "model")

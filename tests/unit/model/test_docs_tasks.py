@@ -6,23 +6,21 @@ from typing import Any, Literal, get_origin
 import pytest
 import yaml
 
-import tests.support.encoders
-import tests.support.families
 from components.core.errors import BadParams
 from components.model import tasks
 from flows.cli.tasks import describe_task
+from tests.support import encoders, families, question_answering_families, tiny_generators, token_classification_families
 from tests.support.project import ROOT
-from tests.unit.model import test_causal_lm, test_question_answering_families, test_sequence_to_sequence, test_token_classification_families
 
 PAGE = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
 FAMILIES = {
-    "text_classification": tests.support.families.FAMILIES,
-    "token_classification": test_token_classification_families.FAMILIES,
-    "question_answering": test_question_answering_families.FAMILIES,
-    "sequence_to_sequence": test_sequence_to_sequence.FAMILIES,
-    "causal_lm": test_causal_lm.FAMILIES,
-    "masked_lm": tests.support.encoders.FAMILIES,
-    "contrastive": tests.support.encoders.FAMILIES,
+    "text_classification": families.FAMILIES,
+    "token_classification": token_classification_families.FAMILIES,
+    "question_answering": question_answering_families.FAMILIES,
+    "sequence_to_sequence": tiny_generators.SEQUENCE_FAMILIES,
+    "causal_lm": tiny_generators.CAUSAL_FAMILIES,
+    "masked_lm": encoders.FAMILIES,
+    "contrastive": encoders.FAMILIES,
 }
 
 

@@ -12,77 +12,18 @@ from components.model import tasks
 from components.model.tasks.question_answering.answers import Span
 from components.model.tasks.question_answering.features import features
 from components.training.trainer.data import Encoded
-from tests.conftest import FILLER, TOPICS
-from tests.support.tiny import make_tiny_base
+from tests.support.question_answering_families import FAMILIES, make_family
+from tests.support.tickets import FILLER
 
 pytestmark = pytest.mark.exhaustive
 
 task = tasks.load("question_answering", {"stride": 4, "unanswerable": True})
 SPEC = ModelSpec(task="question_answering", labels=(), max_length=24, unicode_form="NFC", options=task.options.model_dump())
-WORDS = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER))
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 80}
-BERT_LIKE = {"bert": "Bert", "distilbert": "DistilBert", "electra": "Electra"}
-
-
-def bert_like(folder, family):
-    """Write a WordPiece tokenizer with a model of `family`."""
-    import transformers
-
-    make_tiny_base(folder, WORDS)
-    (folder / "model.safetensors").unlink()
-    tokenizer = transformers.BertTokenizerFast.from_pretrained(folder)
-    sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 80} if family == "distilbert" else SMALL
-    config = getattr(transformers, f"{BERT_LIKE[family]}Config")(vocab_size=len(tokenizer), **sizes)
-    getattr(transformers, f"{BERT_LIKE[family]}Model")(config).save_pretrained(folder)
-
-
-def roberta(folder, family):
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
-
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(WORDS * 3, vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], show_progress=False)
-    parts = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split()) for pair in parts["merges"]]
-    RobertaTokenizerFast(vocab=parts["vocab"], merges=merges, model_max_length=64).save_pretrained(folder)
-    RobertaModel(RobertaConfig(vocab_size=trained.get_vocab_size(), pad_token_id=1, **SMALL)).save_pretrained(folder)
-
-
-def unigram(special):
-    """Return a vocabulary of special pieces, whole words and single characters."""
-    letters = sorted({letter for word in WORDS for letter in word} | set("▁.?é"))
-    return [*((name, 0.0) for name in special), *((f"▁{word}", -4.0) for word in WORDS), *((letter, -9.0) for letter in letters)]
-
-
-def xlnet(folder, family):
-    from transformers import XLNetConfig, XLNetModel, XLNetTokenizerFast
-
-    special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eop>", "<eod>"]
-    tokenizer = XLNetTokenizerFast(vocab=unigram(special), unk_id=0, model_max_length=64, truncation_side="left")
-    assert tokenizer.padding_side == "left"
-    tokenizer.save_pretrained(folder)
-    config = XLNetConfig(vocab_size=len(tokenizer), d_model=32, n_layer=2, n_head=2, d_inner=64, pad_token_id=5)
-    XLNetModel(config).save_pretrained(folder)
-
-
-def deberta(folder, family):
-    from transformers import DebertaV2Config, DebertaV2Model, DebertaV2TokenizerFast
-
-    tokenizer = DebertaV2TokenizerFast(vocab=unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]), unk_id=3, model_max_length=64)
-    tokenizer.save_pretrained(folder)
-    sizes = SMALL | {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"], "share_att_key": True}
-    DebertaV2Model(DebertaV2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
-
-
-FAMILIES = {**dict.fromkeys(BERT_LIKE, bert_like), "roberta": roberta, "xlnet": xlnet, "deberta-v2": deberta}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def base(request, tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp(request.param)
-    FAMILIES[request.param](folder, request.param)
-    return folder
+    return make_family(tmp_path_factory.mktemp(request.param), request.param)
 
 
 @pytest.fixture(scope="module")

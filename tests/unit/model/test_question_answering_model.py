@@ -20,8 +20,8 @@ from components.model.tasks.question_answering.features import best_span, featur
 from components.training.train import fit_task_options
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
-from tests.conftest import FILLER, TOPICS
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
+from tests.support.tickets import FILLER, TOPICS
 
 OPTIONS = {"unanswerable": True, "stride": 6, "max_answer_tokens": 4}
 task = tasks.load("question_answering", OPTIONS)

@@ -21,7 +21,6 @@ from components.training.trainer.fit import fit
 from tests.support import tiny_generators
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn
-from tests.support.tiny import make_tiny_base
 
 ENGLISH = ["one", "two", "three", "four", "five", "red", "green", "blue", "dogs", "cats", "birds", "run", "sleep", "eat"]
 GERMAN = ["eins", "zwei", "drei", "vier", "fünf", "rote", "grüne", "blaue", "hunde", "katzen", "vögel", "laufen", "schlafen", "essen"]
@@ -45,10 +44,6 @@ def rows():
     return phrases()
 
 
-def make_pair(folder, texts):
-    return make_tiny_base(folder, sorted({word for text in texts for word in text.split()}))
-
-
 def test_generation_constraints_of_the_base_are_kept(tmp_path, rows):
     tiny_generators.make_bart(tmp_path / "bart", rows["source"].tolist())
     constraints = {"forced_bos_token_id": 7, "bad_words_ids": [[9]], "suppress_tokens": [11], "sequence_bias": [[[8], -2.0]]}
@@ -68,19 +63,10 @@ def test_generation_constraints_of_the_base_are_kept(tmp_path, rows):
     assert int(again.generate(input_ids=torch.ones(1, 4, dtype=torch.long))[0, 1]) == 7
 
 
-FAMILIES = {
-    "t5": tiny_generators.make_t5,
-    "bart": tiny_generators.make_bart,
-    "marian": tiny_generators.make_marian,
-    "opus": tiny_generators.make_opus,
-    "pair": make_pair,
-}
-
-
 @pytest.fixture(scope="module")
 def bases(rows, tmp_path_factory):
     texts = [*rows["source"], *rows["target"]]
-    return {name: make(tmp_path_factory.mktemp(name), texts) for name, make in FAMILIES.items()}
+    return {name: make(tmp_path_factory.mktemp(name), texts) for name, make in tiny_generators.SEQUENCE_FAMILIES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +85,7 @@ def save(model, base, spec, folder):
     return folder
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=tiny_generators.SEQUENCE_FAMILIES)
 def fitted(request, bases, learns, tmp_path_factory):
     """Return a trained model of each family, its losses and its folder."""
     keep, learn = keep_in(tmp_path_factory.mktemp("fitted") / "out"), learns[request.param]

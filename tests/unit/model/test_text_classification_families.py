@@ -13,11 +13,11 @@ from components.model.support.layers import depths, head_depth
 from components.training.train import save
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
-from tests.conftest import FILLER, TOPICS
 from tests.support.families import FAMILIES, make_family
 from tests.support.fits import QUICK, same, weights
 from tests.support.labelled import paired
 from tests.support.learn import make_learn
+from tests.support.tickets import WORDS
 
 pytestmark = pytest.mark.exhaustive
 
@@ -28,8 +28,7 @@ STEPS = QUICK.model_copy(update={"epochs": 1, "evaluations_per_epoch": 1})
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
-    words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER))
-    return {family: make_family(tmp_path_factory.mktemp(family), family, words) for family in FAMILIES}
+    return {family: make_family(tmp_path_factory.mktemp(family), family, WORDS) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")

@@ -29,11 +29,10 @@ from flows.cli import app
 from flows.pipeline.evidence import learn_rows
 from flows.pipeline.lineage import lineage_of
 from flows.pipeline.pseudo_label import pseudo_label
-from tests.conftest import FILLER, TOPICS
 from tests.support import cases, pipeline, reported
-from tests.support.gate_cases import decided
+from tests.support.gate_cases import decided, text_evidence, text_rows
 from tests.support.project import change
-from tests.unit.gates.test_leakage import evidence, table
+from tests.support.tickets import FILLER, TOPICS
 
 PARAMS = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
 TASK = tasks.load("text_classification")
@@ -359,14 +358,14 @@ def test_pseudo_labels_from_snapshot_to_report(made, written, tmp_path):
 
 
 def test_leakage_gate_checks_pseudo_labelled_rows(tmp_path):
-    train, test = table(1_200, 2).assign(pseudo=None), evidence().rows
+    train, test = text_rows(1_200, 2).assign(pseudo=None), text_evidence().rows
     planted = train.head(1).assign(id="planted", text=test["text"].iat[0], label=test["label"].iat[0], pseudo="tickets/1")
     for name, rows in {"clean": train, "leaky": pd.concat([train, planted], ignore_index=True)}.items():
         (tmp_path / name).mkdir()
         write_rows(rows, tmp_path / name / "train.parquet")
         write_rows(train.head(0), tmp_path / name / "validation.parquet")
-    caught = decided("leakage", evidence(train=learn_rows(tmp_path / "leaky")))
+    caught = decided("leakage", text_evidence(train=learn_rows(tmp_path / "leaky")))
 
-    assert decided("leakage", evidence(train=learn_rows(tmp_path / "clean"))).outcome is Outcome.PASS
+    assert decided("leakage", text_evidence(train=learn_rows(tmp_path / "clean"))).outcome is Outcome.PASS
     assert caught.outcome is Outcome.FAIL
     assert "planted" in str(caught.tables[1].rows)

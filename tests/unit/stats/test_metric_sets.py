@@ -8,22 +8,16 @@ from scipy import stats
 
 from components.artifacts.predictions import Predictions
 from components.evaluation.metric_set import metric_set as yardstick_of
-from components.model.support.metrics import Metric, f1, mean, ratio
+from components.model.support.metrics import Metric, mean, ratio
 from components.stats.metric_sets import AdditiveMetrics
 from components.stats.units import Units
+from tests.support.additive_cases import ENTITY_F1, documents, predictions
 
 MEASURES = {
-    "f1": Metric(("hits", "predicted", "expected"), f1, "entities"),
+    "f1": ENTITY_F1,
     "share": mean("hits", "of the rows"),
     "loglik": Metric(("loglik", "bytes"), ratio, "nats a byte", (-np.inf, 0.0)),
 }
-
-
-def predictions(groups, **measured) -> Predictions:
-    n = len(groups)
-    ids = np.array([f"r{row:05d}" for row in range(n)])
-    nothing = np.array([""] * n)
-    return Predictions(ids, np.asarray(groups).astype(np.str_), nothing, nothing, np.zeros((n, 0)), (), {"rows": np.ones(n), **measured})
 
 
 def metric_set(rows: Predictions) -> AdditiveMetrics:
@@ -87,15 +81,6 @@ def test_constant_difference_depends_on_the_number_of_units():
 
     assert metric_set(worse).difference_below("share", worse, better) == pytest.approx(0.5**60)
     assert metric_set(worse).difference_below("share", better, worse) == 1.0
-
-
-def documents(generator, count, recall, precision, spread):
-    """Return entity counts of `count` documents; recall varies between documents, so that a document is a unit."""
-    expected = generator.poisson(4, count) + 1
-    own = np.clip(recall + spread * generator.standard_normal(count), 0, 1)
-    hits = generator.binomial(expected, own)
-    wrong = generator.poisson(4 * recall * (1 - precision) / precision, count)
-    return {"hits": hits.astype(float), "predicted": (hits + wrong).astype(float), "expected": expected.astype(float)}
 
 
 def truth_of(recall, precision, spread):

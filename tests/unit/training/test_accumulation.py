@@ -9,10 +9,10 @@ from transformers import TrainingArguments
 from components.model import tasks
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import _trainer, fit
-from tests.conftest import make_tickets
 from tests.support import cases
 from tests.support.fits import QUICK
 from tests.support.learn import make_learn
+from tests.support.tickets import make_tickets
 
 ROWS = 8
 TEXT = "text_classification"
