@@ -114,3 +114,58 @@ EMPTY = {
 
 def test_packages_missing_in_deps_contain_only_a_docstring() -> None:
     assert "components/__init__.py" in EMPTY
+
+
+TESTS = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in sorted((ROOT / "tests").rglob("*.py"))}
+SUPPORT = {name for name in TESTS if name.startswith("tests.support.") and not name.endswith("__init__")}
+
+
+def parse(module: str) -> ast.Module:
+    return ast.parse(TESTS[module].read_text(encoding="utf-8"))
+
+
+def imported_modules(tree: ast.Module) -> set[str]:
+    """Return the names of all modules that a file may import, also in functions."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def used_names(tree: ast.Module) -> set[str]:
+    """Return every name that a file uses: variables, attributes and imported names."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return names | {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def test_tests_import_helpers_only_from_support() -> None:
+    imports = {
+        module: sorted(name for name in imported_modules(parse(module)) if name in TESTS and name not in SUPPORT) for module in TESTS
+    }
+
+    assert len(TESTS) > 100
+    assert {module: names for module, names in imports.items() if names} == {}, "move the shared part to tests/support"
+
+
+def test_every_module_of_support_is_used() -> None:
+    text = {module: TESTS[module].read_text(encoding="utf-8") for module in TESTS}
+    imports = {module: imported_modules(parse(module)) for module in TESTS}
+    started = {name for name in SUPPORT if any(f'"{name}"' in text[module] for module in TESTS if module != name)}
+    by_name = {name for name in SUPPORT if name.rpartition(".")[0] in ("tests.support.cases", "tests.support.sources")}
+    by_name |= {"tests.support.forks.sitecustomize"}  # Python imports it at its start
+
+    assert {name for name in SUPPORT - started - by_name if not any(name in names for names in imports.values())} == set()
+
+
+def test_every_helper_of_support_is_used() -> None:
+    names = {module: used_names(parse(module)) for module in TESTS}
+    unused = []
+    for module in sorted(SUPPORT):
+        public = [node for node in parse(module).body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"]
+        unused += [f"{module}.{node.name}" for node in public if not any(node.name in used for used in names.values())]
+
+    assert unused == []

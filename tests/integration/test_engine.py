@@ -43,12 +43,12 @@ def address(var: Path) -> dict[str, Any]:
 
 
 def begin(var: Path, kind: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.support.stories", str(var), kind]
+    command = [sys.executable, "-m", "tests.support.prefect_flows", str(var), kind]
     return subprocess.Popen(command, cwd=ROOT, env=environment(ROOT), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def story(var: Path, kind: str) -> dict[str, Any]:
-    """Run a flow of tests.support.stories and return its events."""
+    """Run a flow of tests.support.prefect_flows and return its events."""
     return ending(begin(var, kind))
 
 

@@ -19,7 +19,7 @@ def model_of(folder: Path, *versions: Version) -> RegisteredModel:
 
 
 def promoted(folder: Path, *numbers: int, **more: Any) -> Ledger:
-    """A ledger in which these versions became champion one after another."""
+    """Return a ledger in which these versions became champion one after another."""
     ledger = Ledger(f"sqlite:///{folder}/var/ledger.db")
     for number in numbers:
         change = {"action": "promoted", "who": "ann", "why": "it is better", "outcome": "PASS", **more}

@@ -1,4 +1,4 @@
-"""Files and folders put into DVC's cache as DVC puts them there, without running it."""
+"""Write files and folders to DVC's cache without running DVC."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the installed command lines accept: whether a command of a container exists with the options that it is given."""
+"""Check the commands of containers against the installed command lines: program, subcommand and options exist."""
 
 import importlib.util
 import warnings
@@ -11,7 +11,7 @@ from tests.support.project import ROOT
 
 
 def fault(command: Sequence[str]) -> str | None:
-    """Return what is wrong with a command of a container; None where everything in it exists."""
+    """Return the fault of a container's command, None if program, subcommand and options exist."""
     program, *words = command
     if program == "prefect":
         return _prefect(words)
@@ -32,11 +32,11 @@ def fault(command: Sequence[str]) -> str | None:
 def _prefect(words: Sequence[str]) -> str | None:
     from prefect.cli._app import _app
 
-    found, apps, rest = _app.parse_commands(list(words))
+    path, apps, rest = _app.parse_commands(list(words))
     if apps[-1].default_command is None:
         return f"prefect has no command {words}"
     options = {name for argument in apps[-1].assemble_argument_collection() for name in argument.names}
-    return _unknown(f"prefect {' '.join(found)}", rest, options, positional=0)
+    return _unknown(f"prefect {' '.join(path)}", rest, options, positional=0)
 
 
 def _click(group: click.Command, words: Sequence[str]) -> str | None:
@@ -46,10 +46,12 @@ def _click(group: click.Command, words: Sequence[str]) -> str | None:
             return f"{name} has no command {rest[:1]}"
         group = group.commands[rest.pop(0)]
         name = group.name
-    options = {option for one in group.params for option in (*one.opts, *one.secondary_opts) if option.startswith("-")}
-    takers = {option for one in group.params if isinstance(one, click.Option) and not one.is_flag for option in one.opts}
-    plain = [word for at, word in enumerate(rest) if not (at and rest[at - 1] in takers)]
-    return _unknown(str(name), plain, options, positional=sum(isinstance(one, click.Argument) for one in group.params))
+    options = {option for parameter in group.params for option in (*parameter.opts, *parameter.secondary_opts) if option.startswith("-")}
+    with_value = {
+        option for parameter in group.params if isinstance(parameter, click.Option) and not parameter.is_flag for option in parameter.opts
+    }
+    plain = [word for at, word in enumerate(rest) if not (at and rest[at - 1] in with_value)]
+    return _unknown(str(name), plain, options, positional=sum(isinstance(parameter, click.Argument) for parameter in group.params))
 
 
 def _module(words: Sequence[str]) -> str | None:
@@ -67,5 +69,5 @@ def _module(words: Sequence[str]) -> str | None:
 
 def _unknown(name: str, words: Sequence[str], options: set[str], positional: int) -> str | None:
     unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in options]
-    more = [word for word in words if not word.startswith("-")][positional:]
-    return f"{name} does not know {unknown + more}" if unknown or more else None
+    superfluous = [word for word in words if not word.startswith("-")][positional:]
+    return f"{name} does not know {unknown + superfluous}" if unknown or superfluous else None

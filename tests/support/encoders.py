@@ -1,4 +1,4 @@
-"""Random two-layer encoders of several families with tokenizers of their own kind, in hub layout."""
+"""Random two-layer encoders of several families with the tokenizer type of the family, in hub layout."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def make_encoder(folder: Path, family: str, texts: Sequence[str], *, dropout: fl
     size, pad = len(tokenizer), tokenizer.pad_token_id
     drops = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     torch.manual_seed(0)
-    made = {
+    model = {
         "bert": lambda: t.BertModel(t.BertConfig(vocab_size=size, **_SMALL, **drops)),
         "electra": lambda: t.ElectraModel(t.ElectraConfig(vocab_size=size, embedding_size=16, **_SMALL, **drops)),
         "roberta": lambda: t.RobertaModel(t.RobertaConfig(vocab_size=size, pad_token_id=pad, **_SMALL | {"max_position_embeddings": 68})),
@@ -32,10 +32,10 @@ def make_encoder(folder: Path, family: str, texts: Sequence[str], *, dropout: fl
         ),
     }[family]()
     with torch.no_grad():
-        for name, weights in made.named_parameters():
+        for name, weights in model.named_parameters():
             if weights.ndim == 2:
                 weights.mul_(10 if "embed" in name else 5)
-    made.save_pretrained(folder)
+    model.save_pretrained(folder)
     return folder
 
 

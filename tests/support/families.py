@@ -1,4 +1,4 @@
-"""A random two-layer model of each family with a tokenizer of the family's form, in hub layout."""
+"""Random two-layer models of the families of text classification, with the tokenizer templates of the family, in hub layout."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
-# Of each family: the class of its config, its settings, the form of one text and of a pair, and the special tokens by what they are for.
+# Of each family: the config class, its settings, the template of a text and of a pair, and the special tokens by purpose.
 _BERT = (
     "[CLS] $A [SEP]",
     "[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -67,7 +67,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, str, dict[str, str]]] = {
 
 
 def make_family(folder: Path, family: str, words: list[str]) -> Path:
-    """Write config, weights and tokenizer of `family` over `words` into `folder`, as a pretrained model of it stands on the hub."""
+    """Write config, weights and tokenizer of `family` over `words` into `folder`, in the layout of the hub."""
     import torch
     import transformers
 
@@ -92,12 +92,12 @@ def _tokenizer(family: str, words: list[str]) -> Any:
 
     _, _, one, two, marks = FAMILIES[family]
     special = sorted(set(marks.values()), key=list(marks.values()).index)
-    vocab = {word: place for place, word in enumerate([*special, *words])}
-    made = Tokenizer(models.WordLevel(vocab, unk_token=marks.get("unk_token", marks.get("eos_token"))))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    vocab = {word: index for index, word in enumerate([*special, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=marks.get("unk_token", marks.get("eos_token"))))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if one:
         ids = [(mark, vocab[mark]) for mark in special]
-        made.post_processor = processors.TemplateProcessing(single=one, pair=two, special_tokens=ids)
+        tokenizer.post_processor = processors.TemplateProcessing(single=one, pair=two, special_tokens=ids)
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if family in ("bert", "electra", "deberta", "xlnet") else [])]
     left = {"padding_side": "left", "pad_token_type_id": 3} if family == "xlnet" else {}
-    return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=64, model_input_names=names, **marks, **left)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, model_input_names=names, **marks, **left)

@@ -1,4 +1,4 @@
-"""A workspace as the stages leave it, with a two-layer model: what `record` and `register` find."""
+"""A workspace with the outputs of all stages and a two-layer model, without running a stage."""
 
 import atexit
 import functools
@@ -31,7 +31,7 @@ HISTORY = [{"step": step, "loss": 1.0 / step, "epoch": step / 10, "seconds": 0.5
 
 @functools.cache
 def migrated() -> Path:
-    """A fresh store: making one costs four seconds, so each test process makes one, and tests copy it."""
+    """Return the folder of an empty store that tests copy; creating one takes four seconds, so each process creates one."""
     var = Path(tempfile.mkdtemp(prefix="retune-store-"))
     atexit.register(shutil.rmtree, var, ignore_errors=True)
     prepare_store(var)
@@ -39,18 +39,20 @@ def migrated() -> Path:
 
 
 def new_store(var: Path) -> str:
+    """Create an empty MLflow store in `var` and return its URI."""
     var.mkdir(parents=True, exist_ok=True)
     for name in ("mlflow.db", "mlflow.db.head"):
         shutil.copyfile(migrated() / name, var / name)
     return prepare_store(var)
 
 
-def estimate(value: float) -> Estimate:
-    return Estimate(value=value, low=value - 0.02, high=value + 0.02, n=20, method="test")
+def estimate(value: float, half: float = 0.02) -> Estimate:
+    """Return an estimate with the interval `value` ± `half`."""
+    return Estimate(value=value, low=value - half, high=value + half, n=20, method="test")
 
 
-def make_model(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 0) -> Path:
-    """Save a classifier with a fresh head on the tiny base, as `train` would."""
+def _make_model(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 0) -> Path:
+    """Save a classifier with an untrained head on the tiny base, in the layout of `train`."""
     import torch
     from transformers import AutoTokenizer
 
@@ -74,7 +76,7 @@ def make_finished(workspace: Path, base: Path, tickets: pd.DataFrame, seed: int 
     train, test = tickets.iloc[60:], tickets.iloc[:60]
     pq.write_table(pa.Table.from_pandas(train, preserve_index=False), workspace / "data/prepared/learn/train.parquet")
     pq.write_table(pa.Table.from_pandas(test, preserve_index=False), workspace / "data/prepared/test/test.parquet")
-    model = make_model(base, workspace / "models/trained/model", labels, seed)
+    model = _make_model(base, workspace / "models/trained/model", labels, seed)
     probabilities = tasks.load("text_classification").predictor(model).probabilities(list(test["text"]))
     predicted = np.array(labels)[probabilities.argmax(axis=1)]
     columns = [test[name].to_numpy(dtype=np.str_) for name in ("id", "group", "label")]
@@ -104,6 +106,7 @@ def make_finished(workspace: Path, base: Path, tickets: pd.DataFrame, seed: int 
 
 
 def write_records(workspace: Path, labels: tuple[str, ...]) -> None:
+    """Write the JSON records of all stages."""
     part = FilePart(name="part-0.parquet", sha256="0" * 64, bytes=1, rows=240)
     SnapshotManifest(
         source="tickets.csv",

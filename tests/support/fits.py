@@ -1,4 +1,4 @@
-"""Small trainings for tests: in one go, and with a cut in between."""
+"""Short trainings: uninterrupted, and interrupted and resumed."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def interrupt_after(evaluations):
 
 
 def cut_and_resumed(task, base, learn, settings, folder):
-    """Train once in one go and once with a cut; return both, and check that the second one went on."""
+    """Train once without and once with an interruption; return both, and assert that the second one resumed."""
     expected = fit(task, base, learn, settings, keep=keep_in(folder / "whole"))
     broken = keep_in(folder / "broken")
     with pytest.raises(KeyboardInterrupt):

@@ -102,7 +102,7 @@ def main(path: str) -> None:
                 if pid not in running:  # both were ready: its numbers may be another one's by now
                     continue
                 connection, handle = running.pop(pid)
-                if key.fd != handle:  # who asked is gone
+                if key.fd != handle:  # the client has exited
                     os.kill(pid, signal.SIGKILL)
                 _, status = os.waitpid(pid, 0)
                 with contextlib.suppress(OSError):
@@ -135,7 +135,7 @@ def start(connection: socket.socket, listener: socket.socket) -> tuple[int, int]
 
 
 def become(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Be the process that was asked for, and end as it would."""
+    """Run the requested command in this process, and exit with its code."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setpgid(0, 0)
     for number, descriptor in enumerate(descriptors):

@@ -1,4 +1,4 @@
-"""Models with known answers, and helpers to judge them, for the tests of all gates."""
+"""Predictions of known quality, and functions that judge them with one gate or all gates."""
 
 from collections.abc import Mapping
 from typing import Any

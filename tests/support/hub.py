@@ -1,4 +1,4 @@
-"""A hub of the tests' own, on loopback: the four questions that huggingface_hub's client asks about one dataset."""
+"""A Hugging Face hub on loopback with one dataset: it answers the four requests of huggingface_hub's client."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Hub:
-    """The dataset acme/tickets: files by commit and name, and what each branch is; `asked` are the paths of the requests."""
+    """The dataset acme/tickets: the files of each commit, the commit of each branch, and the paths of the requests so far."""
 
     commits: dict[str, dict[str, bytes]]
     branches: dict[str, str]
     status: int = 200
     address: str = ""
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     close: Callable[[], None] = lambda: None
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
@@ -45,11 +45,11 @@ class Hub:
 
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
-    """Answer on loopback until the end."""
+    """Serve a hub on loopback."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            hub.asked.append(self.path)
+            hub.requests.append(self.path)
             status, body, headers = hub.answer(self.path)
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():

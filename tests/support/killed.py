@@ -1,4 +1,4 @@
-"""A training ended by SIGKILL and started again, in processes forked from one that has torch already: neither imports it again."""
+"""A training that is killed and resumed, in forks of a process that has imported torch."""
 
 import multiprocessing
 import signal
@@ -14,28 +14,28 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["components.training.train", "tests.support.pipeline"])
 
 
-def train_with_a_kill(place: Workspace) -> Training:
-    """Train a line's model, kill the process when a checkpoint is whole, train again, and return what that one says of itself."""
-    killed = start(place)
+def train_with_a_kill(workspace: Workspace) -> Training:
+    """Kill the training of a workspace after its first checkpoint, train again, and return the record of the second training."""
+    killed = _start(workspace)
     try:
-        wait_for(lambda: any(place.root.glob("var/checkpoints/*/checkpoint-*/whole.json")) or not killed.is_alive(), every=0.002)
+        wait_for(lambda: any(workspace.root.glob("var/checkpoints/*/checkpoint-*/whole.json")) or not killed.is_alive(), every=0.002)
     finally:
         killed.kill()
         killed.join()
-    assert killed.exitcode == -signal.SIGKILL, "it ended before it could be killed"
-    assert not (place.root / "models/trained/training.json").exists()
+    assert killed.exitcode == -signal.SIGKILL, "the training ended before it was killed"
+    assert not (workspace.root / "models/trained/training.json").exists()
 
-    again = start(place)
+    again = _start(workspace)
     again.join()
     assert again.exitcode == 0
-    return Training.read(place.model.parent)
+    return Training.read(workspace.model.parent)
 
 
-def start(place: Workspace) -> BaseProcess:
-    process = FORKS.Process(target=_learn, args=(place,))
-    process.start()
+def _start(workspace: Workspace) -> BaseProcess:
+    process = FORKS.Process(target=_learn, args=(workspace,))
+    process._start()
     return process
 
 
-def _learn(place: Workspace) -> None:
-    learn(place, read_params(place.params))
+def _learn(workspace: Workspace) -> None:
+    learn(workspace, read_params(workspace.params))

@@ -14,11 +14,11 @@ from components.model import tasks
 
 import components.training.trainer.fit  # noqa: F401  isort: skip
 
-gc.freeze()  # each training collects garbage twice, and torch brings a million objects to look at
+gc.freeze()  # each training collects garbage twice; without torch's million objects it is fast
 
 
 def spec_of(*labels: str, max_length: int = 16) -> ModelSpec:
-    """The contract of a text classifier with these labels."""
+    """Return the specification of a text classifier with these labels."""
     return ModelSpec(task="text_classification", labels=labels, max_length=max_length, unicode_form="NFC")
 
 

@@ -28,10 +28,9 @@ from tests.support.project import ROOT, TINY, change, git
 
 @dataclass(frozen=True)
 class Case:
-    """A task on little data: the rows of its source, its base model's folder, and the settings that differ from the tiny project's.
+    """A task on little data: the source rows, the folder of the base model, and the settings that differ from the tiny project.
 
-    `measure` of the trained model is more than that of `baseline` by `margin` at the least: a task that a baseline does as well shows
-    nothing. `bad` are the reasons that rows of it go to quarantine with, and how many of each do.
+    The metric `measure` of the trained model exceeds that of `baseline` by at least `margin`. `bad` counts the quarantined rows by reason.
     """
 
     task: str
@@ -47,7 +46,7 @@ class Case:
 
 
 def settings(case: Case, **train_changes: Any) -> dict[str, Any]:
-    """Return the plain params.yaml of a case, whose gates are asked and mostly only shown."""
+    """Return the params.yaml of a case as a dictionary; most gates are informational."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     metric = {"metric": case.measure, "role": "informational"}
     gates = {
@@ -79,7 +78,7 @@ def settings(case: Case, **train_changes: Any) -> dict[str, Any]:
 
 
 def open_line(folder: Path, case: Case, **train_changes: Any) -> tuple[Workspace, Params]:
-    """Write the data and the settings of a case, and return where its line runs."""
+    """Create a workspace with the data and the settings of a case."""
     folder.mkdir(parents=True)
     rows = [{name: cell for name, cell in row.items() if isinstance(cell, str)} for row in case.rows.to_dict("records")]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -91,41 +90,50 @@ def open_line(folder: Path, case: Case, **train_changes: Any) -> tuple[Workspace
     return Workspace(folder, folder, folder / "params.yaml"), read_params(folder / "params.yaml")
 
 
-def prepare(place: Workspace, params: Params) -> None:
+def prepare(workspace: Workspace, params: Params) -> None:
     """Run the pipeline up to the training data."""
-    root, task = place.root, params.made_task
+    root, task = workspace.root, params.made_task
     take_snapshot(root, root / "data/raw", snapshot=params.snapshot, required=task.columns)
     pin_base(root, root / "data/base", base=params.base)
-    told = {"task": params.task, "task_options": params.task_options}
-    validate(root / "data/raw", root / "data/validated", validate=params.validation, **told)
-    preprocess(root / "data/validated", root / "data/base", root / "data/prepared", preprocess=params.preprocess, **told)
-    with chdir(root):  # studies and checkpoints lie below the working folder
-        tune(root / "data/prepared/learn", root / "data/base", root / "models/tuned", tune=params.tune, train=params.train, **told)
+    task_settings = {"task": params.task, "task_options": params.task_options}
+    validate(root / "data/raw", root / "data/validated", validate=params.validation, **task_settings)
+    preprocess(root / "data/validated", root / "data/base", root / "data/prepared", preprocess=params.preprocess, **task_settings)
+    with chdir(root):  # studies and checkpoints are written below the working directory
+        tune(root / "data/prepared/learn", root / "data/base", root / "models/tuned", tune=params.tune, train=params.train, **task_settings)
 
 
-def learn(place: Workspace, params: Params) -> Path:
-    """Train, and return the model's folder."""
-    root, told = place.root, {"task": params.task, "task_options": params.task_options}
+def learn(workspace: Workspace, params: Params) -> Path:
+    """Train, and return the folder of the model."""
+    root, task_settings = workspace.root, {"task": params.task, "task_options": params.task_options}
     with chdir(root):
-        train(root / "data/prepared/learn", root / "data/base", root / "models/tuned", root / "models/trained", train=params.train, **told)
-    return place.model
+        train(
+            root / "data/prepared/learn",
+            root / "data/base",
+            root / "models/tuned",
+            root / "models/trained",
+            train=params.train,
+            **task_settings,
+        )
+    return workspace.model
 
 
-def assess(place: Workspace, params: Params) -> None:
+def assess(workspace: Workspace, params: Params) -> None:
     """Evaluate the trained model."""
-    root, told = place.root, {"task": params.task, "task_options": params.task_options}
-    evaluate(place.model, root / "data/prepared", root / "data/base", root / "reports/evaluation", evaluate=params.evaluate, **told)
+    root, task_settings = workspace.root, {"task": params.task, "task_options": params.task_options}
+    evaluate(
+        workspace.model, root / "data/prepared", root / "data/base", root / "reports/evaluation", evaluate=params.evaluate, **task_settings
+    )
 
 
-def enter(place: Workspace, params: Params) -> tuple[str, Version]:
-    """Record and register the candidate in a new store; return the store's address and the version."""
-    place.var.mkdir(exist_ok=True)
-    uri = new_store(place.root / "store")
+def enter(workspace: Workspace, params: Params) -> tuple[str, Version]:
+    """Record and register the candidate in a new store; return the store's URI and the version."""
+    workspace.var.mkdir(exist_ok=True)
+    uri = new_store(workspace.root / "store")
     lineage = LINEAGE.model_copy(update={"model": params.name})
-    run = record(place.root, uri, lineage=lineage, params={"task": params.task})
-    return uri, register(place.root, uri, run_id=run.run_id, key=run.key, lineage=lineage)
+    run = record(workspace.root, uri, lineage=lineage, params={"task": params.task})
+    return uri, register(workspace.root, uri, run_id=run.run_id, key=run.key, lineage=lineage)
 
 
-def tested_rows(place: Workspace) -> pd.DataFrame:
+def tested_rows(workspace: Workspace) -> pd.DataFrame:
     """Return the test rows."""
-    return read_rows(place.root / "data/prepared/test/test.parquet")
+    return read_rows(workspace.root / "data/prepared/test/test.parquet")

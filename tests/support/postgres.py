@@ -1,6 +1,6 @@
-"""A PostgreSQL of the tests' own: made in a temporary folder, on a free port of loopback, and gone at the end.
+"""A PostgreSQL server for the tests: in a temporary folder, on a free port of loopback, removed at the end.
 
-Its programs must be on the PATH. They refuse to run as root: for root they run as the system's user `postgres`.
+Its programs must be on the PATH. They do not run as root; if root runs the tests, they run as the system user `postgres`.
 """
 
 import contextlib
@@ -21,27 +21,27 @@ import pytest
 
 from components.core.ports import free_port
 
-USER, PASSWORD = "retune", "sw:rd@f/ish%7"  # which must be quoted in an address
+USER, PASSWORD = "retune", "sw:rd@f/ish%7"  # must be quoted in a URL
 DEADLINE = 60.0  # seconds to start
-FAST = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=16MB"]  # it need not outlive a power cut
+FAST = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=16MB"]  # durability is not needed
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running server: one user, who may do all."""
+    """A running server with one superuser."""
 
     port: int
     process: "subprocess.Popen[bytes]"
 
     def url(self, database: str = "postgres", **changes: Any) -> str:
-        """Return SQLAlchemy's address of a database, password included; `changes` are parts of it."""
+        """Return the URL of a database for SQLAlchemy, with its password; `changes` replace parts."""
         from sqlalchemy import URL
 
         parts = {"username": USER, "password": PASSWORD, "host": "127.0.0.1", "port": self.port, "database": database, **changes}
         return URL.create(parts.pop("drivername", "postgresql+psycopg"), **parts).render_as_string(hide_password=False)
 
     def new_database(self) -> str:
-        """Make an empty database and return its name."""
+        """Create an empty database and return its name."""
         name = f"test_{uuid.uuid4().hex[:12]}"
         self.run("postgres", f"CREATE DATABASE {name}")
         return name
@@ -50,25 +50,25 @@ class Cluster:
         """Run statements, each committed."""
         import psycopg
 
-        with psycopg.connect(**self.place(database), autocommit=True) as connection:
+        with psycopg.connect(**self.options(database), autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement)  # type: ignore[call-overload]
 
-    def place(self, database: str) -> dict[str, Any]:
-        """Return what psycopg connects with."""
+    def options(self, database: str) -> dict[str, Any]:
+        """Return the connection parameters for psycopg."""
         return {"host": "127.0.0.1", "port": self.port, "user": USER, "password": PASSWORD, "dbname": database}
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Cluster]:
-    """A server for the whole session; take a `new_database` of it for a test."""
+    """A server for the whole session; a test creates its own database with `new_database`."""
     with running() as cluster:
         yield cluster
 
 
 @contextlib.contextmanager
 def running() -> Iterator[Cluster]:
-    """Make a cluster, start it, and stop and remove it at the end."""
+    """Create and start a cluster; stop and remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="retune-postgres-"))
     try:
         _make(folder)
@@ -94,7 +94,7 @@ def _make(folder: Path) -> None:
 
 
 def _start(folder: Path) -> Cluster:
-    """Start the server; another port where somebody was quicker to take the free one."""
+    """Start the server, with another port if a different process has taken the free one."""
     import psycopg
 
     deadline = time.monotonic() + DEADLINE
@@ -115,7 +115,7 @@ def _start(folder: Path) -> Cluster:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGINT)  # PostgreSQL's word for: now, and in order
+    process.send_signal(signal.SIGINT)  # a fast shutdown
     try:
         process.wait(300)
     except subprocess.TimeoutExpired:
@@ -128,5 +128,5 @@ def _account() -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    with contextlib.suppress(AttributeError):  # of Linux only
+    with contextlib.suppress(AttributeError):  # Linux only
         ctypes.CDLL(None).prctl(1, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A whole Retune project on twenty seconds' worth of data: the real code, a tiny model, 240 tickets."""
+"""A Retune project in a temporary folder: the real code, a two-layer model and 240 tickets; commands run in it."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ TINY: dict[str, dict[str, Any]] = {
     "snapshot": {"source": "tickets.csv", "columns": {}},
     "base": {"model": "base-model"},
     "validate": {"min_rows_per_class": 5},
-    "preprocess": {"max_length": 16, "split_by": "id"},  # by its ids, four epochs on the training rows learn all three classes
+    "preprocess": {"max_length": 16, "split_by": "id"},  # with this split, four epochs learn all three classes
     "train": {"epochs": 4, "precision": "float32", "threads": 1, "batch_size": 16},
     "gates": {
         "floor": {"metric": "accuracy", "at_least": 0.4},
@@ -34,8 +34,8 @@ TINY: dict[str, dict[str, Any]] = {
         "champion": {"margin": 0.2},
         "best_champion": {"margin": 0.2},
         "slices": {"columns": []},
-        "calibration": {"role": "informational"},  # a tiny model's probabilities change a lot from training to training
-        # These load the version once more, or several times: the tests that are about them ask for them.
+        "calibration": {"role": "informational"},  # the probabilities of a tiny model vary between trainings
+        # These load the version again; the tests of these gates switch them on.
         "servability": {"role": "off"},
         "behaviour": {"role": "off", "cases": ""},
         "cost": {"role": "off"},
@@ -57,7 +57,7 @@ TUNE = {
 def make_project(folder: Path, base: Path, rows: pd.DataFrame, name: str = "tickets", tuned: bool = False) -> Path:
     """Copy the project's code into `folder` with tiny settings, and commit it to git; `tuned` searches the learning rate.
 
-    Without their groups the 40 or so test rows are enough for a gate to decide.
+    Without groups, about 40 test rows are enough for a gate to decide.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("components", "flows", "infra", ".dvc"):
@@ -77,7 +77,7 @@ def make_project(folder: Path, base: Path, rows: pd.DataFrame, name: str = "tick
 
 
 def change(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return `params` with `changes` laid over them, section by section."""
+    """Return `params` with `changes` merged into its sections."""
     merged = dict(params)
     for key, value in changes.items():
         merged[key] = change(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
@@ -85,7 +85,7 @@ def change(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def edit(folder: Path, changes: dict[str, Any]) -> None:
-    """Lay `changes` over the project's params.yaml."""
+    """Merge `changes` into the project's params.yaml."""
     write_params(folder, change(yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")), changes))
 
 
@@ -98,20 +98,23 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def environment(folder: Path, forks: bool = False, **more: str) -> dict[str, str]:
-    """The environment of an activated venv; the project's own code comes first. With `forks`, commands need not import what is heavy."""
-    kept = {
+    """Return the environment of an activated venv with the project's code first; with `forks`, commands run in the fork server."""
+    inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING", "RETUNE_", "DVC_ROOT"))
     }
     own = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "RETUNE_SERVER_LINGER": "20"}
-    found = kept | own | more
+    variables = inherited | own | more
     if forks:
-        found |= {"PYTHONPATH": f"{ROOT / 'tests/support/forks'}{os.pathsep}{found['PYTHONPATH']}", "FORK_SERVER": fork_server.address()}
-    return found
+        variables |= {
+            "PYTHONPATH": f"{ROOT / 'tests/support/forks'}{os.pathsep}{variables['PYTHONPATH']}",
+            "FORK_SERVER": fork_server.address(),
+        }
+    return variables
 
 
 @contextlib.contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that is gone at the end, however the test ends: one left running is blamed on a later test."""
+    """Start a process and kill it at the end of the test, also if the test fails."""
     with subprocess.Popen(command, text=True, **options) as process:
         try:
             yield process
@@ -139,35 +142,35 @@ def dvc(folder: Path, *arguments: str, timeout: float = 400) -> subprocess.Compl
 
 
 def status(folder: Path, *arguments: str) -> dict[str, Any]:
-    """What `retune status --json` says."""
-    answer = retune(folder, "status", "--json", *arguments)
-    assert answer.returncode == 0, answer.stderr
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
+    """Return the output of `retune status --json`."""
+    result = retune(folder, "status", "--json", *arguments)
+    assert result.returncode == 0, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
 
 
 def prefect_of(var: Path) -> str:
-    """The address of the API of the managed server over `var`, whose credential this process knows from now on."""
+    """Return the API URL of the managed server of `var`, and set its credential in this process."""
     url = str(json.loads((var / "prefect/server.json").read_text(encoding="utf-8"))["url"])
     use_credential(url, credential.read(var) or "")
     return url
 
 
 def leftovers(folder: Path) -> list[str]:
-    """The processes that still work in `folder`, but for the managed server."""
-    found = []
+    """Return the commands of the processes in `folder`, except the managed server."""
+    commands = []
     for process in psutil.process_iter():
         try:
             command = " ".join(process.cmdline())
             if process.cwd() == str(folder) and "flows.orchestrator.server" not in command and "prefect.server" not in command:
-                found.append(command)
+                commands.append(command)
         except psutil.Error:
             continue
-    return found
+    return commands
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 300, every: float = 0.2) -> None:
-    """Wait until something happened, and fail when it never does: the deadline is for a busy machine, and no test is about it."""
+    """Wait until `happened()` is true, and fail after `seconds`; the deadline only ends tests that hang."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"

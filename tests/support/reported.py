@@ -1,4 +1,4 @@
-"""An example of a finished run on disk, and a parser for its report page."""
+"""The artifacts of a run with two classes on disk, and a parser for its report page."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import SnapshotManifest
-from components.artifacts.metrics import CalibrationBin, ClassScore, Estimate, Metrics
+from components.artifacts.metrics import CalibrationBin, ClassScore, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
 from components.artifacts.training import Training
@@ -19,6 +19,7 @@ from components.artifacts.tuning_result import BestTrial
 from components.artifacts.validation import Check, ValidationReport
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.report import write_report
+from tests.support.finished import estimate
 
 EVIL = "<script>alert('x')</script>\u202e\x07"
 ROWS = 20
@@ -70,10 +71,6 @@ class Tree(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.at.children.append(Node("", {}, self.at, text=data))
-
-
-def estimate(value: float, half: float = 0.02) -> Estimate:
-    return Estimate(value=value, low=value - half, high=value + half, n=ROWS, method="made up")
 
 
 def answers(labels: tuple[str, str], wrong: set[int]) -> Predictions:
@@ -175,7 +172,7 @@ def lineage(dirty: int = 0) -> Lineage:
 def verdict(outcome: Outcome = Outcome.PASS, reason: str = "every gate passed", **gate: object) -> Verdict:
     values = {"gate": "floor", "outcome": outcome, "reason": reason, "metric": "macro_f1", "estimate": 0.7512, "low": 0.731, "high": 0.771}
     result = GateResult.model_validate(values | {"threshold": 0.65, "n": ROWS} | gate)
-    passing = GateResult(gate="champion", outcome=Outcome.PASS, reason="there is none")
+    passing = GateResult(gate="champion", outcome=Outcome.PASS, reason="no champion yet")
     return Verdict(
         key="k" * 64, candidate="c" * 64, champion=None, test_digest="t" * 64, outcome=outcome, reason=reason, gates=(result, passing)
     )

@@ -1,4 +1,4 @@
-"""An S3 endpoint of the tests' own, on loopback: moto's server in a thread, started when it is first asked for."""
+"""An S3 endpoint on loopback: moto's server in a thread, started on first use."""
 
 import atexit
 import functools
@@ -23,7 +23,7 @@ def endpoint() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables with which boto3, and whoever is built on it, finds the server and nothing else."""
+    """Return the environment variables with which boto3 uses this server only."""
     nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}
     return {"AWS_ENDPOINT_URL_S3": endpoint(), "AWS_DEFAULT_REGION": "us-east-1", **CREDENTIALS, **nowhere}
 
@@ -38,7 +38,7 @@ def client() -> Any:
 
 
 def new_bucket(objects: dict[str, bytes]) -> str:
-    """Make a bucket with objects, by key, and return its name."""
+    """Create a bucket with objects, by key, and return its name."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     client().create_bucket(Bucket=name)
     for key, body in objects.items():
@@ -47,12 +47,12 @@ def new_bucket(objects: dict[str, bytes]) -> str:
 
 
 def put_at_once(bucket: str, key: str, body: bytes) -> None:
-    """Put an object there by the back door, which takes a millisecond."""
+    """Put an object directly into moto's storage, without a request."""
     from moto.s3.models import s3_backends
 
     s3_backends["123456789012"]["aws"].put_object(bucket, key, body)
 
 
 def let_in(requests: float) -> None:
-    """Answer that many requests, and from then on only who has credentials that the server knows: nobody."""
+    """Answer this number of requests, then reject all, since no credentials are registered."""
     httpx.post(f"{endpoint()}/moto-api/reset-auth", content=str(requests)).raise_for_status()

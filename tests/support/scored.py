@@ -1,4 +1,4 @@
-"""A batch scoring without a version: its start, its parts, and its report at the end."""
+"""Records of a batch scoring without a version: its plan, its parts and its manifest."""
 
 import pyarrow as pa
 
@@ -31,5 +31,5 @@ FINAL = ScoringManifest(
 
 
 def part(*numbers: int) -> pa.Table:
-    """Rows with answers, or rows of a quarantine."""
+    """Return rows with answers, or quarantined rows."""
     return pa.table({"id": pa.array(numbers, pa.int64()), "label": pa.array(map(str, numbers), pa.string())})

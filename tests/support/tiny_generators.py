@@ -13,7 +13,7 @@ END = "<|end|>"
 
 
 def _trained(kind: str, texts: Iterable[str], special: list[str]) -> Any:
-    """A tokenizer of the library `tokenizers`: `bytes` (byte-level BPE, as GPT-2), `pieces` (BPE with ▁, as Llama), `unigram` (as T5)."""
+    """Train a tokenizer: `bytes` is byte-level BPE as in GPT-2, `pieces` is BPE with ▁ as in Llama, `unigram` is that of T5."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     if kind == "unigram":
@@ -115,7 +115,7 @@ def make_opus(folder: Path, texts: Iterable[str]) -> Path:
     shutil.copy(folder / "source.spm", folder / "target.spm")
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "source.spm"))
     known = [piece for piece in map(pieces.id_to_piece, range(len(pieces))) if piece not in ("<s>", "</s>", "<unk>")]
-    vocabulary = {piece: place for place, piece in enumerate(["</s>", "<unk>", *known, "<pad>"])}
+    vocabulary = {piece: index for index, piece in enumerate(["</s>", "<unk>", *known, "<pad>"])}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     tokenizer = MarianTokenizer(
         source_spm=str(folder / "source.spm"), target_spm=str(folder / "target.spm"), vocab=str(folder / "vocab.json"), model_max_length=64

@@ -9,12 +9,12 @@ from typing import Any
 
 
 class Webhook(BaseHTTPRequestHandler):
-    """Record the requests."""
+    """Record the body of each request."""
 
-    told: list[dict[str, Any]]
+    requests: list[dict[str, Any]]
 
     def do_POST(self) -> None:
-        self.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -25,8 +25,8 @@ class Webhook(BaseHTTPRequestHandler):
 
 @contextmanager
 def listening() -> Iterator[str]:
-    """Let the webhook listen, with nothing told yet, and yield Apprise's address of it."""
-    Webhook.told = []
+    """Start the webhook without recorded requests, and yield its address for Apprise."""
+    Webhook.requests = []
     with HTTPServer(("127.0.0.1", 0), Webhook) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

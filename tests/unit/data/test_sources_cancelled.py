@@ -61,7 +61,7 @@ def stop(root: Path, settings: str, environment: dict[str, str], wait: Callable[
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, "Cancelled"), (signal.SIGINT, "KeyboardInterrupt")])
 def test_signal_cancels_the_query_in_the_database(tmp_path: Path, postgres: Cluster, number: int, error: str) -> None:
-    with psycopg.connect(**postgres.place("postgres"), autocommit=True) as connection:
+    with psycopg.connect(**postgres.options("postgres"), autocommit=True) as connection:
 
         def sleeping() -> bool:
             return connection.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone() is not None

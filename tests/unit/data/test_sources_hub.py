@@ -149,7 +149,7 @@ def snapshot_process(root: Path, hub: Hub) -> Iterator[Callable[[str], str]]:
 def test_branch_is_resolved_again_and_only_data_is_downloaded(tmp_path: Path) -> None:
     with serving(Hub({COMMIT: FILES}, {"main": COMMIT})) as hub, snapshot_process(tmp_path, hub) as take_in_process:
         assert take_in_process("hub://acme/tickets@main") == f"3 of hub://acme/tickets@{COMMIT}"
-        downloaded = {path for path in hub.asked if "/resolve/" in path}
+        downloaded = {path for path in hub.requests if "/resolve/" in path}
         assert len(downloaded) == 5
         assert all(path.lower().endswith((".csv", "/readme.md")) for path in downloaded)
 

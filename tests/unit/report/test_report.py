@@ -7,12 +7,12 @@ from components.artifacts.profile import Profile
 from components.artifacts.verdict import Outcome
 from components.core.errors import NotFound
 from components.report import ChampionFacts, write_report
+from tests.support.finished import estimate
 from tests.support.reported import (
     BEFORE,
     EVIL,
     Tree,
     answers,
-    estimate,
     finished_run,
     lineage,
     page,

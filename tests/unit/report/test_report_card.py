@@ -9,8 +9,9 @@ from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import NotFound
 from components.report import CARD, CARD_PAGE, ChampionFacts, card, write_card
 from components.report.wording import THIN
+from tests.support.finished import estimate
 from tests.support.judged import judged
-from tests.support.reported import EVIL, Tree, answers, estimate, finished_run, lineage, verdict, write_data, write_metrics, write_models
+from tests.support.reported import EVIL, Tree, answers, finished_run, lineage, verdict, write_data, write_metrics, write_models
 from tests.support.reported import write_predictions as predict
 
 

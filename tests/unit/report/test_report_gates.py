@@ -8,8 +8,9 @@ from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.report import ChampionFacts, forests, panel
 from components.report.wording import THIN
+from tests.support.finished import estimate
 from tests.support.judged import CHAPTERS, difference, gate, judged
-from tests.support.reported import EVIL, Node, estimate, finished_run, lineage, page, section
+from tests.support.reported import EVIL, Node, finished_run, lineage, page, section
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ def test_webhook_gets_the_verdict(webhook: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("RETUNE_NOTIFY", webhook)
     notify(tmp_path, "FAIL: tickets version 3", "accuracy 0.71 is below gates.floor.at_least 0.75")
 
-    (message,) = Webhook.told
+    (message,) = Webhook.requests
     assert message["title"] == "FAIL: tickets version 3"
     assert "gates.floor.at_least" in message["message"]
 
@@ -32,7 +32,7 @@ def test_failed_notification_is_logged_without_its_url(
     with caplog.at_level(logging.WARNING, logger="flows"):
         notify(tmp_path, "PASS", "it passed")
 
-    assert len(Webhook.told) == 1
+    assert len(Webhook.requests) == 1
     lines = [record.getMessage() for record in caplog.records if record.name == "flows.schedule.notify"]
     assert [line.split()[2] for line in lines] == ["json,", "nonsense,", "an"]
     assert not any("hidden" in line for line in lines)
@@ -41,4 +41,4 @@ def test_failed_notification_is_logged_without_its_url(
 def test_no_notification_without_a_target(webhook: str, tmp_path: Path) -> None:
     notify(tmp_path, "PASS", "it passed")
 
-    assert Webhook.told == []
+    assert Webhook.requests == []

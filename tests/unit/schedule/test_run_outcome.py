@@ -27,7 +27,7 @@ def test_failure_is_recorded_and_notified(workspace: Workspace, monkeypatch: pyt
         monkeypatch.setenv("RETUNE_NOTIFY", webhook)
         run_outcome.record_failure(workspace, "the disk is full")
 
-    (message,) = Webhook.told
+    (message,) = Webhook.requests
     assert (message["title"], "the disk is full" in message["message"]) == ("failed: tickets", True)
     assert "`retune status --all`" in message["message"]
     (record,) = Ledger(workspace.ledger).retrainings("tickets")
@@ -42,7 +42,7 @@ def test_failure_is_notified_if_the_ledger_is_unreachable(
         monkeypatch.setenv("RETUNE_NOTIFY", webhook)
         run_outcome.record_failure(workspace, "the database is gone")
 
-    assert [message["title"] for message in Webhook.told] == ["failed: tickets"]
+    assert [message["title"] for message in Webhook.requests] == ["failed: tickets"]
     assert "could not record the failed run in the ledger" in caplog.text
     assert "hidden" not in caplog.text
 
@@ -65,7 +65,7 @@ def test_invalid_settings_are_notified_by_folder_name(workspace: Workspace, monk
         monkeypatch.setenv("RETUNE_NOTIFY", webhook)
         run_outcome.record_failure(workspace, "params.yaml is a list")
 
-    assert [message["title"] for message in Webhook.told] == [f"failed: {workspace.origin.name}"]
+    assert [message["title"] for message in Webhook.requests] == [f"failed: {workspace.origin.name}"]
 
 
 def test_link_leads_to_the_version_or_the_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +95,4 @@ def test_missing_model_is_notified_in_a_flow_run_only(
         with pytest.raises(RetuneError, match="is not a checkout"):
             scheduled_retrain.retrain("tickets")
 
-    assert [message["title"] for message in Webhook.told] == titles
+    assert [message["title"] for message in Webhook.requests] == titles

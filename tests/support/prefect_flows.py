@@ -1,4 +1,4 @@
-"""`python -m tests.support.stories VAR KIND`: flows whose tasks fail, log or wait, under the managed Prefect server.
+"""`python -m tests.support.prefect_flows VAR NAME`: flows whose tasks fail, log or wait, under the managed Prefect server.
 
 A separate process, since Prefect reads its settings when it is imported. Prints the events as JSON at the end.
 """
@@ -24,14 +24,14 @@ tried: list[str] = []
 
 @prefect_adapter.task
 def busy() -> None:
-    """Be unavailable at every attempt."""
+    """Raise Unavailable at every attempt."""
     tried.append("busy")
     raise Unavailable("the store is busy")
 
 
 @prefect_adapter.task
 def busy_once() -> str:
-    """Be unavailable at the first attempt."""
+    """Raise Unavailable at the first attempt."""
     tried.append("busy once")
     if tried.count("busy once") == 1:
         raise Unavailable("the store is busy")
@@ -48,15 +48,15 @@ def bad() -> None:
 @prefect_adapter.task
 def speak() -> None:
     """Log like components and flows, and log the verdict."""
-    logging.getLogger("components.story").info("kept %d of %d rows", 7, 9)
-    logging.getLogger("flows.story").warning("%s: ran", "train")
-    logging.getLogger("elsewhere").info("nobody asked")
+    logging.getLogger("components.example").info("kept %d of %d rows", 7, 9)
+    logging.getLogger("flows.example").warning("%s: ran", "train")
+    logging.getLogger("elsewhere").info("not forwarded to Prefect")
     prefect_adapter.log_to_prefect("# PASS: tickets version 1", key="verdict-Tickets_of.2026")
 
 
 @prefect_adapter.task
 def wait(go: Path) -> None:
-    """Work until `go` is there."""
+    """Wait until the file `go` exists."""
     print("waiting", flush=True)
     while not go.exists():
         time.sleep(0.2)
@@ -64,14 +64,14 @@ def wait(go: Path) -> None:
 
 @prefect_adapter.task
 def unlucky() -> None:
-    """Be unavailable, with a long delay until the next attempt."""
+    """Raise Unavailable, with a long delay until the next attempt."""
     print("waiting", flush=True)
     raise Unavailable("the store is busy")
 
 
 @prefect_adapter.flow
 def stopping(point: str) -> dict[str, object]:
-    """Stay for ever at a point: before or between tasks, in one, or before a task's next attempt."""
+    """Wait at a point: before or between tasks, in a task, or before the next attempt of a task."""
     if point == "between":
         speak()
     if point == "task":
@@ -86,7 +86,7 @@ def stopping(point: str) -> dict[str, object]:
 
 @prefect_adapter.flow
 def failing() -> dict[str, object]:
-    """Try what fails; the story goes on."""
+    """Run tasks that fail, and one that succeeds at its second attempt."""
     errors = []
     for part in (busy, bad):
         try:
@@ -105,27 +105,27 @@ def speaking() -> dict[str, object]:
 
 @prefect_adapter.flow
 def waiting(go: str) -> dict[str, object]:
-    """Wait, and do something afterwards."""
+    """Wait for the file `go`, then run another task."""
     wait(Path(go))
     return {"once": busy_once()}
 
 
-def main(var: Path, kind: str) -> None:
+def main(var: Path, name: str) -> None:
     """Run one of the flows."""
     quiet_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if kind == "retry":
+    if name == "retry":
         prefect_adapter.RETRY_SECONDS = (600, 600)
     with prefect_server(var, Settings(server_linger=LINGER)) as url:
         prefect_adapter.configure(url, str(var / "prefect"), deadline=60)
-        stories: dict[str, Callable[[], dict[str, object]]] = {
+        by_name: dict[str, Callable[[], dict[str, object]]] = {
             "failing": failing,
             "speaking": speaking,
             "waiting": partial(waiting, str(var / "go")),
             **{point: partial(stopping, point) for point in ("before", "between", "task", "retry")},
         }
         print(
-            json.dumps({**stories[kind](), "url": url, "credential": credential.read(var), "flow_run": prefect_adapter.current_flow_run()})
+            json.dumps({**by_name[name](), "url": url, "credential": credential.read(var), "flow_run": prefect_adapter.current_flow_run()})
         )
 
 
