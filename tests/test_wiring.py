@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import grimp
@@ -169,3 +170,10 @@ def test_every_helper_of_support_is_used() -> None:
         unused += [f"{module}.{node.name}" for node in public if not any(node.name in used for used in names.values())]
 
     assert unused == []
+
+
+def test_readme_lists_every_module_of_support() -> None:
+    table = (ROOT / "tests/README.md").read_text(encoding="utf-8").partition("## Helpers")[2]
+    listed = set(re.findall(r"`([a-z0-9_]+)/?`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))))
+
+    assert listed == {name.split(".")[2] for name in SUPPORT}
