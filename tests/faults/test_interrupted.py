@@ -1,4 +1,4 @@
-"""Ctrl-C at each stage and kill -9 in each effect: nothing is lost, nothing is doubled, and the next run finishes."""
+"""Ctrl-C in each stage and kill -9 in each effect: the next run finishes without losses and duplicates."""
 
 import json
 import signal
@@ -15,28 +15,28 @@ pytestmark = pytest.mark.slow
 
 
 def end_at(folder: Path, words: str, number: signal.Signals) -> int:
-    """Start a run, send it a signal when its output holds `words`, and return its exit code."""
+    """Start a run, send it a signal when its output contains `words`, and return its exit code."""
     command = [str(BIN / "retune"), "run", "--inline"]
-    said = []
+    output = []
     with started(command, cwd=folder, env=environment(folder, forks=True), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         assert run.stdout is not None
         for line in run.stdout:
-            said.append(line)
+            output.append(line)
             if words in line:
                 run.send_signal(number)
                 break
-        said += run.stdout.readlines()
+        output += run.stdout.readlines()
         code = run.wait(300)
-    assert any(words in line for line in said), f"it never said {words!r}:\n{''.join(said)}"
+    assert any(words in line for line in output), f"the output does not contain {words!r}:\n{''.join(output)}"
     wait_for(lambda: not leftovers(folder))
     if number == signal.SIGINT:
-        assert "Traceback" not in "".join(said), "".join(said)
-        assert "run the same command again" in said[-1]
+        assert "Traceback" not in "".join(output), "".join(output)
+        assert "run the same command again" in output[-1]
     return code
 
 
 @pytest.mark.exhaustive
-def test_a_run_interrupted_at_each_stage_is_finished_by_the_next(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
+def test_interrupted_run_is_resumed(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets, tuned=True)
     for stage in STAGES:
         assert end_at(folder, f"Running stage '{stage}'", signal.SIGINT) == 130, stage
@@ -47,7 +47,7 @@ def test_a_run_interrupted_at_each_stage_is_finished_by_the_next(tmp_path: Path,
     assert [version["version"] for version in status(folder)["versions"]] == [1]
 
 
-def test_run_killed_in_an_effect_is_completed_by_the_next(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
+def test_killed_run_is_resumed(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
     for words in ("evaluate: ran", "recorded as run", "registered tickets as version", "gate floor", "is now the champion"):
         assert end_at(folder, words, signal.SIGKILL) == -signal.SIGKILL, words

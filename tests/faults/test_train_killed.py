@@ -1,4 +1,4 @@
-"""Training ended by SIGKILL at a checkpoint, then started again by the same command."""
+"""A training that is killed at a checkpoint and resumed by the same command."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def wait_for(condition, process, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, f"ended early:\n{process.communicate()[0]}"
-        assert time.monotonic() < deadline, "nothing happened"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.005)
 
 

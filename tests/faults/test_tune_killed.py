@@ -1,4 +1,4 @@
-"""A search ended by SIGKILL within a trial, then started again by the same command."""
+"""A search that is killed within a trial and resumed by the same command."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def start(workspace, base, out, var):
 
 
 def entries(folder):
-    """The whole entries of the journals in `folder`."""
+    """Return the complete entries of the journals in `folder`."""
     return [
         json.loads(line)
         for path in folder.glob("optuna/*.log")

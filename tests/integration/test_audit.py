@@ -1,4 +1,4 @@
-"""What an auditor and an operator ask of a model with a past: a champion, one that was rejected, and one that nobody judged."""
+"""Audit commands on a model with three versions: the champion, a rejected one, and one without a verdict."""
 
 import json
 import os
@@ -24,12 +24,12 @@ from flows.dvc_adapter.config import cache_folder
 from flows.dvc_adapter.lock import lock_hashes
 from tests.support.project import dvc, edit, git, make_project, retune
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]  # the first test makes the project: three times the line
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]  # the fixture of the first test runs the pipeline three times
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
-    """Version 1 is champion; 2 learnt from more and other rows and was rejected; 3 is 2 with one more row that went to quarantine."""
+    """Version 1 is the champion; 2, with other rows, was rejected; 3 has the rows of 2 and a quarantined one."""
     folder = make_project(tmp_path_factory.mktemp("audited") / "project", tiny_base, tickets, tuned=True)
     first = retune(folder, "run", "--inline", "--json")
     assert first.returncode == 0, first.stdout + first.stderr
@@ -57,19 +57,19 @@ def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
 
 
-def ask(*arguments: str) -> Result:
-    """Type a command; what it raises is raised."""
-    said = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb"}).invoke(app, list(arguments))
-    if said.exception is not None and not isinstance(said.exception, SystemExit):
-        raise said.exception
-    return said
+def invoke(*arguments: str) -> Result:
+    """Run a command in this process, and raise its exception."""
+    result = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb"}).invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
 
 
-def asked(*arguments: str) -> Any:
-    """What a command answers a program."""
-    said = ask(*arguments, "--json")
-    assert said.exit_code == 0, said.output
-    return json.loads(said.stdout)
+def read_json(*arguments: str) -> Any:
+    """Return the JSON output of a command."""
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
 
 
 def uri(project: Path) -> str:
@@ -77,49 +77,49 @@ def uri(project: Path) -> str:
 
 
 def test_history_shows_promotions() -> None:
-    (promotion,) = asked("history", "tickets")
-    everything = asked("history", "tickets", "--all")
+    (promotion,) = read_json("history", "tickets")
+    everything = read_json("history", "tickets", "--all")
 
     assert (promotion["action"], promotion["version"], promotion["previous"], promotion["verdict"]) == ("promoted", 1, None, "PASS")
     assert promotion["why"]
     assert [(event["action"], event["version"]) for event in everything] == [("promoted", 1), ("rejected", 2), ("registered", 3)]
     assert "gates.floor.at_least" in everything[1]["why"]
-    assert len(ask("history", "tickets", "--all").stdout.splitlines()) == 4
+    assert len(invoke("history", "tickets", "--all").stdout.splitlines()) == 4
 
 
-def test_the_champion_of_every_moment_is_known() -> None:
-    now = asked("champion", "tickets")
+def test_champion_is_known_for_every_time() -> None:
+    now = read_json("champion", "tickets")
 
     assert (now["version"], now["agrees"], now["registered"], now["until"]) == (1, True, True, None)
-    assert asked("champion", "tickets", "--at", datetime.now(UTC).isoformat())["version"] == 1
+    assert read_json("champion", "tickets", "--at", datetime.now(UTC).isoformat())["version"] == 1
     with pytest.raises(NotFound, match="the first was version 1"):
-        ask("champion", "tickets", "--at", "2026-01-01")
+        invoke("champion", "tickets", "--at", "2026-01-01")
     with pytest.raises(BadInput, match="is not a valid time"):
-        ask("champion", "tickets", "--at", "last week")
+        invoke("champion", "tickets", "--at", "last week")
     with pytest.raises(BadInput, match="is in the future"):
-        ask("champion", "tickets", "--at", (datetime.now(UTC) + timedelta(days=1)).isoformat())
+        invoke("champion", "tickets", "--at", (datetime.now(UTC) + timedelta(days=1)).isoformat())
 
 
-def test_the_evidence_of_a_verdict_is_what_was_decided_on() -> None:
-    found = asked("why", "tickets", "2")
-    floor = next(gate for gate in found["gates"] if gate["gate"] == "floor")
+def test_why_shows_the_evidence_of_a_verdict() -> None:
+    evidence = read_json("why", "tickets", "2")
+    floor = next(gate for gate in evidence["gates"] if gate["gate"] == "floor")
 
-    assert (found["version"], found["outcome"], found["champion"]) == (2, "FAIL", "1")
+    assert (evidence["version"], evidence["outcome"], evidence["champion"]) == (2, "FAIL", "1")
     assert floor["outcome"] == "FAIL"
     assert floor["low"] <= floor["estimate"] <= floor["high"] < floor["threshold"] == 0.999999
-    said = ask("why", "tickets", "2").stdout
-    assert all(gate["gate"] in said and gate["reason"] in said for gate in found["gates"])
-    assert [gate["gate"] for gate in asked("why", "tickets", "2", "--gate", "floor")["gates"]] == ["floor"]
-    assert asked("why", "tickets", "1")["evidence"] == asked("history", "tickets")[0]["evidence"]
+    output = invoke("why", "tickets", "2").stdout
+    assert all(gate["gate"] in output and gate["reason"] in output for gate in evidence["gates"])
+    assert [gate["gate"] for gate in read_json("why", "tickets", "2", "--gate", "floor")["gates"]] == ["floor"]
+    assert read_json("why", "tickets", "1")["evidence"] == read_json("history", "tickets")[0]["evidence"]
     with pytest.raises(NotFound, match="no gate 'flor'; did you mean 'floor'"):
-        ask("why", "tickets", "2", "--gate", "flor")
+        invoke("why", "tickets", "2", "--gate", "flor")
     with pytest.raises(NotFound, match="it was not judged"):
-        ask("why", "tickets", "3")
+        invoke("why", "tickets", "3")
 
 
-def test_a_diff_tells_answers_settings_and_rows(project: Path) -> None:
-    found = asked("diff", "tickets", "1", "2")
-    scores, data = found["scores"], found["data"]
+def test_diff_lists_changed_answers_settings_and_rows(project: Path) -> None:
+    diff = read_json("diff", "tickets", "1", "2")
+    scores, data = diff["scores"], diff["data"]
 
     assert scores["rows"] == len(scores["fixed"]) + len(scores["broken"]) + scores["both_right"] + scores["both_wrong"]
     assert all(row["after"] == row["expected"] != row["before"] and row["text"] for row in scores["fixed"])
@@ -127,67 +127,67 @@ def test_a_diff_tells_answers_settings_and_rows(project: Path) -> None:
     assert scores["differences"]["accuracy"]["value"] == pytest.approx(gain)
     right = len(scores["fixed"]) + scores["both_right"]
     assert scores["after"]["accuracy"]["value"] == pytest.approx(right / scores["rows"])
-    assert scores["rows"] == 54  # of the 61 test rows: seven texts are those that version 1 has learnt, or nearly
-    assert found["params"]["train.epochs"] == [4, 3]
+    assert scores["rows"] == 54  # of 61 test rows: seven are (nearly) training rows of version 1
+    assert diff["params"]["train.epochs"] == [4, 3]
     assert (len(data["added"]), data["removed"], data["reworded"], data["relabelled"]) == (60, ["t005"], ["t011"], ["t010"])
-    said = ask("diff", "tickets", "1", "2").stdout
-    assert f"fixed {len(scores['fixed'])} / broke {len(scores['broken'])}" in said
-    assert "train.epochs: 4 → 3" in said
+    output = invoke("diff", "tickets", "1", "2").stdout
+    assert f"fixed {len(scores['fixed'])} / broke {len(scores['broken'])}" in output
+    assert "train.epochs: 4 → 3" in output
 
 
-def test_a_version_leads_back_to_code_data_and_run(project: Path) -> None:
-    trail = asked("lineage", "tickets", "1")
+def test_lineage_shows_code_data_and_run(project: Path) -> None:
+    trail = read_json("lineage", "tickets", "1")
 
     assert trail["git_commit"] == git(project, "rev-parse", "HEAD").strip()
     assert (trail["data"]["rows"], trail["data"]["source"], trail["lost"]) == (240, "tickets.csv", [])
     assert trail["machine"] == {"device": "cpu", "precision": "float32", "threads": 1}
     assert trail["tuned"].keys() == {"learning_rate"}
-    assert [(one["action"], one["previous"]) for one in trail["promotions"]] == [("promoted", None)]
-    assert asked("lineage", "tickets", "2")["promotions"] == []
-    assert "was never champion" in ask("lineage", "tickets", "2").stdout
+    assert [(promotion["action"], promotion["previous"]) for promotion in trail["promotions"]] == [("promoted", None)]
+    assert read_json("lineage", "tickets", "2")["promotions"] == []
+    assert "was never champion" in invoke("lineage", "tickets", "2").stdout
 
 
 def test_lineage_finds_versions_of_a_snapshot_and_a_row() -> None:
-    digest = asked("lineage", "tickets", "2")["data"]["digest"]
+    digest = read_json("lineage", "tickets", "2")["data"]["digest"]
 
-    def saw(what: str) -> dict[int, list[str]]:
-        return {seen["version"]: seen["as_what"] for seen in asked("lineage", "tickets", "--data", what)["seen"]}
+    def versions_with(query: str) -> dict[int, list[str]]:
+        return {seen["version"]: seen["as_what"] for seen in read_json("lineage", "tickets", "--data", query)["seen"]}
 
-    assert saw(digest[:12]) == {2: ["snapshot"]}
-    assert saw("t005").keys() == {1}
-    assert saw("nt000").keys() == {2, 3}
-    assert saw("t000").keys() == {1, 2, 3}
-    assert saw("empty") == {3: saw("empty")[3]}
-    assert saw("empty")[3][0].startswith("quarantined")
-    assert saw("no such row") == {}
-    assert ask("lineage", "tickets").exit_code == 2
+    assert versions_with(digest[:12]) == {2: ["snapshot"]}
+    assert versions_with("t005").keys() == {1}
+    assert versions_with("nt000").keys() == {2, 3}
+    assert versions_with("t000").keys() == {1, 2, 3}
+    assert versions_with("empty") == {3: versions_with("empty")[3]}
+    assert versions_with("empty")[3][0].startswith("quarantined")
+    assert versions_with("no such row") == {}
+    assert invoke("lineage", "tickets").exit_code == 2
 
 
 def test_status_reports_budget_and_moved_alias(project: Path) -> None:
-    good = asked("status")["standing"]
+    good = read_json("status")["standing"]
     assert (good["ledger"], good["fault"], good["waiting"], good["looks_used"]) == (1, None, [], 2)  # the two test sets share rows
     MlflowClient(uri(project)).set_registered_model_alias("tickets", "champion", "2")
 
     try:
         assert (
             "points to version 2, but the ledger records version 1: fix it with `retune reconcile tickets`"
-            in asked("status")["standing"]["fault"]
+            in read_json("status")["standing"]["fault"]
         )
-        assert "retune reconcile tickets" in ask("champion", "tickets").stdout
+        assert "retune reconcile tickets" in invoke("champion", "tickets").stdout
     finally:
-        assert ask("reconcile", "tickets").exit_code == 0
-    assert asked("status")["standing"]["fault"] is None
+        assert invoke("reconcile", "tickets").exit_code == 0
+    assert read_json("status")["standing"]["fault"] is None
 
 
-def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> None:
+def test_missing_ledger_is_reported_and_blocks_prune(project: Path) -> None:
     files = list((project / "var").glob("ledger.db*"))
     for path in files:
         path.rename(path.with_name("away-" + path.name))
     try:
         for command in (["history", "tickets"], ["champion", "tickets"], ["prune", "--keep", "0", "--yes"]):
             with pytest.raises(NotFound, match=r"ledger\.db is missing, but the alias champion of tickets points to version 1"):
-                ask(*command)
-        assert "is missing: restore a copy; without one, `retune reconcile --accept --why TEXT`" in asked("status")["standing"]["fault"]
+                invoke(*command)
+        assert "is missing: restore a copy; without one, `retune reconcile --accept --why TEXT`" in read_json("status")["standing"]["fault"]
     finally:
         for path in files:
             path.with_name("away-" + path.name).rename(path)
@@ -200,26 +200,26 @@ def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> 
 )
 def test_unknown_model_name_lists_the_known_ones(command: list[str]) -> None:
     with pytest.raises(NotFound, match=r"no model 'tikets' is registered in .*; did you mean 'tickets'"):
-        ask(command[0], "tikets", *command[1:])
+        invoke(command[0], "tikets", *command[1:])
 
 
 @pytest.mark.parametrize("command", [["why", "9"], ["diff", "1", "9"], ["lineage", "9"], ["rebuild", "9"]], ids=lambda command: command[0])
 def test_unknown_version_lists_the_known_ones(command: list[str]) -> None:
     with pytest.raises(NotFound, match="tickets has no version 9; there are: 1, 2, 3"):
-        ask(command[0], "tickets", *command[1:])
+        invoke(command[0], "tickets", *command[1:])
 
 
-def test_a_registry_that_is_no_database_is_one_clear_error(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_damaged_registry_is_reported(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("components", "flows"):
         (tmp_path / name).mkdir()
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFound, match=r"mlflow\.db is missing: no run has been recorded here"):
-        ask("history", "tickets")
+        invoke("history", "tickets")
     (tmp_path / "var").mkdir()
     (tmp_path / "var/mlflow.db").write_bytes(b"no database" * 1_000)
     with pytest.raises(RetuneError, match=r"mlflow\.db is damaged"):
-        ask("history", "tickets")
+        invoke("history", "tickets")
 
 
 def objects(project: Path) -> set[Path]:
@@ -238,15 +238,15 @@ def test_prune_deletes_only_unreachable_versions(project: Path, tmp_path: Path) 
     for path in (abandoned / "weights", abandoned):
         os.utime(path, (time.time() - 30 * 86_400,) * 2)
 
-    plan = asked("prune", "tickets", "--keep", "1")
+    plan = read_json("prune", "tickets", "--keep", "1")
     assert plan["kept"]["tickets"] == {"1": "is champion", "3": "is challenger"}
     assert {thing["name"] for thing in plan["things"] if thing["kind"] in ("version", "checkpoints")} == {"tickets 2", "abandoned"}
     assert all(total["bytes"] > 0 for total in plan["totals"].values())
     assert objects(project) == before  # a dry run
 
-    assert "nothing was deleted; pass --yes to delete" in ask("prune", "tickets", "--keep", "1").stdout
+    assert "nothing was deleted; pass --yes to delete" in invoke("prune", "tickets", "--keep", "1").stdout
 
-    done = asked("prune", "tickets", "--keep", "1", "--yes")
+    done = read_json("prune", "tickets", "--keep", "1", "--yes")
     assert (done["deleted"], done["totals"]) == (True, plan["totals"])
     assert sorted(int(version.version) for version in client.search_model_versions("name='tickets'")) == [1, 3]
     assert client.get_run(run).info.lifecycle_stage == "deleted"
@@ -260,22 +260,25 @@ def test_prune_deletes_only_unreachable_versions(project: Path, tmp_path: Path) 
         lock_hashes(project)["data/raw"],
     ):
         cached_folder(project, digest, tmp_path / digest)
-    assert asked("prune", "--keep", "1")["things"] == []
-    assert [(event["action"], event["version"]) for event in asked("history", "tickets", "--all")] == [("promoted", 1), ("registered", 3)]
+    assert read_json("prune", "--keep", "1")["things"] == []
+    assert [(event["action"], event["version"]) for event in read_json("history", "tickets", "--all")] == [
+        ("promoted", 1),
+        ("registered", 3),
+    ]
     shutil.rmtree(young)
 
 
-def test_nothing_is_pruned_while_a_run_works(project: Path) -> None:
+def test_nothing_is_pruned_during_a_run(project: Path) -> None:
     import fcntl
 
     with (project / "var/run.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(Unavailable, match="another run uses"):
-            ask("prune", "--keep", "0", "--yes")
+            invoke("prune", "--keep", "0", "--yes")
 
 
 def state(project: Path) -> dict[str, str]:
-    """The project's own state, which making a version again must not touch."""
+    """Return the digests of the project's state, which `rebuild` must not change."""
     files = [
         *(project / "var/optuna").glob("*.log"),
         *(project / "var").glob("*.db"),
@@ -295,14 +298,14 @@ def test_champion_is_rebuilt_bit_for_bit(project: Path) -> None:
     rebuilt = json.loads(done.stdout)
     assert (rebuilt["bit_equal"], rebuilt["differences"], rebuilt["notes"]) == (True, [], [])
     assert rebuilt["weights_before"] == rebuilt["weights_after"]
-    assert all(said.endswith("files equal") for said in rebuilt["stages"].values())
+    assert all(message.endswith("files equal") for message in rebuilt["stages"].values())
     assert (state(project), objects(project)) == (before, cached)
     assert git(project, "worktree", "list").count("\n") == 1
 
 
 @pytest.fixture
 def without_data(project: Path) -> Iterator[Path]:
-    """The champion's snapshot is gone from DVC's cache."""
+    """Remove the champion's snapshot from DVC's cache."""
     tags = MlflowClient(uri(project)).get_model_version("tickets", "1").tags
     digest = json.loads(tags["retune.dvc_lock"])["data/raw"]
     path = cache_folder(project) / "files/md5" / digest[:2] / digest[2:]
@@ -312,35 +315,35 @@ def without_data(project: Path) -> Iterator[Path]:
     away.rename(path)
 
 
-def test_a_version_whose_data_is_gone_is_not_made_again(project: Path, without_data: Path) -> None:
+def test_version_without_its_data_is_not_rebuilt(project: Path, without_data: Path) -> None:
     with pytest.raises(NotFound, match=r"is not in DVC's cache .*Pulling data/raw failed"):
-        ask("rebuild", "tickets", "1")
+        invoke("rebuild", "tickets", "1")
     assert git(project, "worktree", "list").count("\n") == 1
 
 
-def test_a_version_whose_commit_is_gone_is_not_made_again(project: Path) -> None:
+def test_version_without_its_commit_is_not_rebuilt(project: Path) -> None:
     client = MlflowClient(uri(project))
     commit = client.get_model_version("tickets", "1").tags["retune.git_commit"]
     client.set_model_version_tag("tickets", "1", "retune.git_commit", "f" * 40)
     try:
         with pytest.raises(NotFound, match="commit ffffffffffff is not in the repository"):
-            ask("rebuild", "tickets", "1")
+            invoke("rebuild", "tickets", "1")
     finally:
         client.set_model_version_tag("tickets", "1", "retune.git_commit", commit)
 
 
-def test_a_version_that_another_program_registered_has_no_origin(project: Path) -> None:
+def test_version_of_another_program_has_no_lineage(project: Path) -> None:
     client = MlflowClient(uri(project))
     client.create_registered_model("stranger")
     client.create_model_version("stranger", str(project / "base-model"))
     for command in ("rebuild", "lineage"):
         with pytest.raises(NotFound, match="was not registered by Retune"):
-            ask(command, "stranger", "1")
-    assert asked("prune", "stranger", "--keep", "0")["kept"] == {"stranger": {"1": "not registered by Retune"}}
+            invoke(command, "stranger", "1")
+    assert read_json("prune", "stranger", "--keep", "0")["kept"] == {"stranger": {"1": "not registered by Retune"}}
     client.delete_registered_model("stranger")
 
 
-def test_data_that_only_the_remote_has_is_pulled(project: Path, tmp_path: Path) -> None:
+def test_data_missing_in_the_cache_is_pulled(project: Path, tmp_path: Path) -> None:
     assert dvc(project, "push").returncode == 0
     digest = lock_hashes(project)["data/raw"]
     path = cache_folder(project) / "files/md5" / digest[:2] / digest[2:]
@@ -357,7 +360,7 @@ def test_deleted_champion_stays_in_the_history(project: Path) -> None:
     client = MlflowClient(uri(project))
     client.delete_model_version("tickets", "1")
 
-    assert asked("history", "tickets")[0]["version"] == 1
-    now = asked("champion", "tickets")
+    assert read_json("history", "tickets")[0]["version"] == 1
+    now = read_json("champion", "tickets")
     assert (now["version"], now["registered"], now["agrees"]) == (1, False, False)
-    assert "was deleted from the registry" in ask("champion", "tickets").stdout
+    assert "was deleted from the registry" in invoke("champion", "tickets").stdout

@@ -33,20 +33,20 @@ PROMOTING = ("promote", "rollback", "approve", "reject", "reconcile")
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback]
 
 
-def test_no_command_is_forgotten() -> None:
+def test_every_command_is_in_a_group() -> None:
     assert set(COMMANDS) == {*MAKING, *DESCRIBING, *USING, *ASKING, *PROMOTING, *SCHEDULING}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_explains_itself(command: str) -> None:
-    said = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, [command, "--help"])
+def test_help_of_a_command_has_an_example(command: str) -> None:
+    result = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, [command, "--help"])
 
-    assert said.exit_code == 0
-    assert re.search(rf"Example: .*retune {command}\b", said.output)
-    assert ("--params" in said.output) is (command in MAKING)
+    assert result.exit_code == 0
+    assert re.search(rf"Example: .*retune {command}\b", result.output)
+    assert ("--params" in result.output) is (command in MAKING)
 
 
-def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
+def test_unknown_command_is_a_usage_error() -> None:
     assert CliRunner().invoke(app, ["trian"]).exit_code == 2
 
 
@@ -61,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets:
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path) -> Iterator[Path]:
-    """The finished project; what a user writes in it is put back."""
+    """The finished project; the files that a user edits are restored."""
     for name in ("params.yaml", "tickets.csv"):
         shutil.copy(finished / name, tmp_path / name)
     shutil.copytree(finished / "base-model", tmp_path / "base-model")
@@ -73,7 +73,7 @@ def project(finished: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def registry(folder: Path) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """The aliases and the versions, read without a word to MLflow."""
+    """Return the aliases and the versions, read without MLflow."""
     store = sqlite3.connect(f"file:{folder / 'var/mlflow.db'}?mode=ro", uri=True)
     try:
         aliases = store.execute("select name, alias, version from registered_model_aliases order by alias").fetchall()
@@ -82,8 +82,8 @@ def registry(folder: Path) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]
         store.close()
 
 
-def standing(folder: Path, failed_in: str = "") -> dict[str, object]:
-    """What a failed run must leave as it is: the champion, the page, the models, DVC's lock but for the stages before the failed one."""
+def state_of(folder: Path, failed_in: str = "") -> dict[str, object]:
+    """Return the state that a failed run must not change: champion, page, models, and the lock of the failed and later stages."""
     files = [path for part in ("models", "reports") for path in sorted((folder / part).rglob("*")) if path.is_file()]
     assert {"index.html", "verdict.json", "model.safetensors"} <= {path.name for path in files}
     lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
@@ -103,10 +103,10 @@ def test_status_json_is_complete(finished: Path) -> None:
 
 @slow
 def test_status_for_a_person_shows_intervals(finished: Path) -> None:
-    said = retune(finished, "status").stdout
+    output = retune(finished, "status").stdout
 
-    assert "the champion is version 1" in said
-    assert re.search(r"macro_f1 +0\.\d{3} \(95 % interval 0\.\d{3}–[01]\.\d{3}\)", said)
+    assert "the champion is version 1" in output
+    assert re.search(r"macro_f1 +0\.\d{3} \(95 % interval 0\.\d{3}–[01]\.\d{3}\)", output)
 
 
 @slow
@@ -123,7 +123,7 @@ def test_predict_reads_texts_from_stdin(finished: Path) -> None:
 
 
 @slow
-def test_predict_names_the_alias_that_is_not_there(finished: Path) -> None:
+def test_predict_reports_a_missing_alias(finished: Path) -> None:
     done = retune(finished, "predict", "x", "--version", "challenger")
 
     assert done.returncode == 1
@@ -139,9 +139,9 @@ def test_judge_exit_code_is_the_outcome(project: Path) -> None:
     assert "gate floor" not in stands.stderr
 
     edit(project, {"gates": {"servability": {"role": "required", "max_seconds": 0.01}}})
-    for said in ("gate servability (required): INCONCLUSIVE", "was undecided for a temporary reason: "):
+    for message in ("gate servability (required): INCONCLUSIVE", "was undecided for a temporary reason: "):
         late = retune(project, "judge")
-        assert (late.returncode, said in late.stderr) == (4, True), late.stderr
+        assert (late.returncode, message in late.stderr) == (4, True), late.stderr
 
     edit(project, {"gates": {"floor": {"at_least": status(project)["metrics"]["accuracy"]["value"]}}})
     undecided = retune(project, "judge", "--json")
@@ -166,7 +166,7 @@ def test_registering_twice_gives_the_same_version(project: Path) -> None:
 
 
 @slow
-def test_what_did_not_pass_is_promoted_only_by_force(project: Path) -> None:
+def test_failed_version_is_promoted_only_by_force(project: Path) -> None:
     edit(project, {"gates": {"baseline": {"margin": 0.95}}})
     assert retune(project, "judge").returncode == 3
 
@@ -257,12 +257,12 @@ def without_padding(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Bad:
-    """One way to be wrong, and what the message must hold."""
+    """A wrong input, and the parts that its message must contain."""
 
     name: str
     spoil: Callable[[Path], None]
-    says: list[str]
-    stage: str = ""  # the stage that finds it; nothing: it is found before the stages
+    parts: list[str]
+    stage: str = ""  # the stage that reports it; empty: reported before the stages
 
 
 BAD = [
@@ -315,7 +315,7 @@ BAD = [
 ]
 
 
-# One of each place that finds something; what each place finds is tested there, and here with all the others.
+# One case for each check; the unit tests of each check contain more cases.
 PLACES = (
     "a file that is not there",
     "a missing column",
@@ -333,16 +333,16 @@ CASES = [pytest.param(bad, id=bad.name.replace(" ", "-"), marks=[] if bad.name i
 @slow
 @pytest.mark.parametrize("bad", CASES)
 def test_bad_input_gives_one_message(project: Path, bad: Bad) -> None:
-    before, at = standing(project, bad.stage), (project / "tickets.csv").stat().st_size + len("t900,caf")
+    before, at = state_of(project, bad.stage), (project / "tickets.csv").stat().st_size + len("t900,caf")
     bad.spoil(project)
     done = retune(project, "run", "--inline")
 
-    said = done.stdout + done.stderr
-    assert [part for part in bad.says if part.format(at=at) not in done.stderr] == [], said
-    assert "Traceback" not in said, said
-    assert standing(project, bad.stage) == before
-    messages = re.findall("^error: ", said, re.MULTILINE)
-    assert (done.returncode, len(messages)) == (2, 1), said
+    output = done.stdout + done.stderr
+    assert [part for part in bad.parts if part.format(at=at) not in done.stderr] == [], output
+    assert "Traceback" not in output, output
+    assert state_of(project, bad.stage) == before
+    messages = re.findall("^error: ", output, re.MULTILINE)
+    assert (done.returncode, len(messages)) == (2, 1), output
 
 
 @slow
@@ -360,7 +360,7 @@ def test_second_run_is_up_to_date(project: Path) -> None:
 def test_very_long_text_is_quarantined(project: Path) -> None:
     with (project / "tickets.csv").open("a", encoding="utf-8") as file:
         file.write(f"t900,{LONG},billing\n")
-    before = standing(project)
+    before = state_of(project)
     done = retune(project, "run", "--inline")
 
     assert done.returncode == 0, done.stderr
@@ -368,4 +368,4 @@ def test_very_long_text_is_quarantined(project: Path) -> None:
     assert (row["id"], len(row["text"])) == ("t900", 100_000)
     assert row["reason"] == "text has more than 20000 characters (validate.max_characters)"
     weights = str(project / "models/trained/model/model.safetensors")
-    assert standing(project)[weights] == before[weights]  # what is learnt from did not change
+    assert state_of(project)[weights] == before[weights]  # the training rows did not change

@@ -31,7 +31,7 @@ invariance:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
-    """A project with all gates on and a first champion; the tests below go on from each other's end."""
+    """A project with all gates on and a first champion; each test continues from the state that the previous one left."""
     folder = make_project(tmp_path_factory.mktemp("decisions") / "project", tiny_base, tickets)
     (folder / "behaviour.yaml").write_text(CASES, encoding="utf-8")
     tickets.tail(30).assign(id="").drop(columns=["id", "group"]).to_csv(folder / "regression.csv", index=False)
@@ -66,14 +66,14 @@ def more_data(folder: Path, tickets: pd.DataFrame, name: str) -> None:
 
 
 def test_first_champion_passes_every_gate(project: Path) -> None:
-    found = verdict(project)
+    first = verdict(project)
 
-    assert found.outcome == "PASS"
-    assert found.off == ()
-    assert len(found.gates) >= 13
-    by_name = {gate.gate: gate for gate in found.gates}
+    assert first.outcome == "PASS"
+    assert first.off == ()
+    assert len(first.gates) >= 13
+    by_name = {gate.gate: gate for gate in first.gates}
     assert by_name["servability"].outcome == "PASS"
-    assert len(found.tested) >= 5
+    assert len(first.tested) >= 5
     assert aliases(project) == {"champion": 1}
     page = (project / "reports/index.html").read_text(encoding="utf-8")
     assert all(name in page for name in by_name)
@@ -104,8 +104,8 @@ def test_undecided_run_is_approved(project: Path, tickets: pd.DataFrame) -> None
     waiting = retune(project, "status").stdout
     assert str(result["run"])[:12] in waiting
 
-    said = retune(project, "approve", str(result["run"])[:12], "--why", "it looks right", RETUNE_USER="ada")
-    assert said.returncode == 0, said.stderr
+    approved = retune(project, "approve", str(result["run"])[:12], "--why", "it looks right", RETUNE_USER="ada")
+    assert approved.returncode == 0, approved.stderr
     assert aliases(project) == {"champion": 3, "previous": 1}
     history = retune(project, "history", "tickets").stdout
     assert "ada" in history

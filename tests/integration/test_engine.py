@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def var(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state of a server that all stories share, and that ends with them."""
+    """The state folder of a server that all flows share, and that is stopped at the end."""
     folder = tmp_path_factory.mktemp("engine") / "var"
     folder.mkdir()
     yield folder
@@ -38,45 +38,45 @@ def var(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def address(var: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((var / "prefect/server.json").read_text(encoding="utf-8"))
-    return found
+    server: dict[str, Any] = json.loads((var / "prefect/server.json").read_text(encoding="utf-8"))
+    return server
 
 
-def begin(var: Path, kind: str) -> subprocess.Popen[str]:
+def start_flow(var: Path, kind: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.support.prefect_flows", str(var), kind]
     return subprocess.Popen(command, cwd=ROOT, env=environment(ROOT), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def story(var: Path, kind: str) -> dict[str, Any]:
+def run_flow(var: Path, kind: str) -> dict[str, Any]:
     """Run a flow of tests.support.prefect_flows and return its events."""
-    return ending(begin(var, kind))
+    return events_of(start_flow(var, kind))
 
 
-def ending(process: subprocess.Popen[str]) -> dict[str, Any]:
-    said, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, said + errors
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return found
+def events_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    events: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return events
 
 
-def ask(told: dict[str, Any], what: str, **query: object) -> list[dict[str, Any]]:
-    use_credential(told["url"], told["credential"])
-    found: list[dict[str, Any]] = post(f"{told['url']}/{what}/filter", query).json()
-    return found
+def ask(events: dict[str, Any], resource: str, **query: object) -> list[dict[str, Any]]:
+    use_credential(events["url"], events["credential"])
+    matches: list[dict[str, Any]] = post(f"{events['url']}/{resource}/filter", query).json()
+    return matches
 
 
-def of_this_run(told: dict[str, Any]) -> dict[str, object]:
-    return {"flow_runs": {"id": {"any_": [told["flow_run"]]}}}
+def of_this_run(events: dict[str, Any]) -> dict[str, object]:
+    return {"flow_runs": {"id": {"any_": [events["flow_run"]]}}}
 
 
 @pytest.mark.exhaustive
 def test_task_is_retried_only_for_temporary_faults(var: Path) -> None:
-    told = story(var, "failing")
+    events = run_flow(var, "failing")
 
-    assert told["tried"] == ["busy", "busy", "busy", "bad", "busy once", "busy once"]
-    assert told["errors"] == ["Unavailable", "BadData"]
-    assert told["once"] == "done"
-    runs = {run["name"].rpartition("-")[0]: run for run in ask(told, "task_runs", **of_this_run(told))}
+    assert events["tried"] == ["busy", "busy", "busy", "bad", "busy once", "busy once"]
+    assert events["errors"] == ["Unavailable", "BadData"]
+    assert events["once"] == "done"
+    runs = {run["name"].rpartition("-")[0]: run for run in ask(events, "task_runs", **of_this_run(events))}
     assert {name: (run["run_count"], run["state_type"]) for name, run in runs.items()} == {
         "busy": (3, "FAILED"),
         "bad": (1, "FAILED"),
@@ -84,34 +84,34 @@ def test_task_is_retried_only_for_temporary_faults(var: Path) -> None:
     }
 
 
-def test_logs_and_the_verdict_are_on_the_page_of_the_run(var: Path) -> None:
-    told = story(var, "speaking")
+def test_prefect_shows_logs_and_verdict_of_a_run(var: Path) -> None:
+    events = run_flow(var, "speaking")
 
-    logs = {"flow_run_id": {"any_": [told["flow_run"]]}}
-    wait_for(lambda: any(line["name"] == "flows.story" for line in ask(told, "logs", logs=logs)))
-    lines = {(line["name"], line["level"], line["message"]) for line in ask(told, "logs", logs=logs)}
-    assert lines >= {("components.story", 20, "kept 7 of 9 rows"), ("flows.story", 30, "train: ran")}
+    logs = {"flow_run_id": {"any_": [events["flow_run"]]}}
+    wait_for(lambda: any(line["name"] == "flows.example" for line in ask(events, "logs", logs=logs)))
+    lines = {(line["name"], line["level"], line["message"]) for line in ask(events, "logs", logs=logs)}
+    assert lines >= {("components.example", 20, "kept 7 of 9 rows"), ("flows.example", 30, "train: ran")}
     assert "elsewhere" not in {name for name, _, _ in lines}
-    (artifact,) = ask(told, "artifacts", **of_this_run(told))
+    (artifact,) = ask(events, "artifacts", **of_this_run(events))
     assert (artifact["type"], artifact["key"], artifact["data"]) == ("markdown", "verdict-tickets-of-2026", "# PASS: tickets version 1")
 
 
 def test_run_continues_after_a_server_restart(var: Path) -> None:
-    process = begin(var, "waiting")
+    process = start_flow(var, "waiting")
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     before = address(var)
     (server,) = psutil.Process(before["pid"]).children()
     os.kill(server.pid, signal.SIGKILL)
 
-    wait_for(lambda: [each.pid for each in psutil.Process(before["pid"]).children()] not in ([], [server.pid]))
+    wait_for(lambda: [child.pid for child in psutil.Process(before["pid"]).children()] not in ([], [server.pid]))
     wait_for(lambda: healthy(before["url"]))
     (var / "go").touch()
-    told = ending(process)
+    events = events_of(process)
 
-    assert told["once"] == "done"
+    assert events["once"] == "done"
     assert address(var) == before
-    (run,) = ask(told, "flow_runs", **of_this_run(told))
+    (run,) = ask(events, "flow_runs", **of_this_run(events))
     assert run["state_type"] == "COMPLETED"
 
 
@@ -126,13 +126,13 @@ POINTS = {"before": [], "between": ["COMPLETED"], "task": ["CRASHED"], "retry": 
 
 
 def test_killed_runs_are_marked_crashed(var: Path) -> None:
-    killed = {point: begin(var, point) for point in POINTS}
+    killed = {point: start_flow(var, point) for point in POINTS}
     for process in killed.values():
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
     url = prefect_of(var)
     wait_for(lambda: len(open_runs(url, "flow_runs")) == 4 and len(open_runs(url, "task_runs")) == 2, 30)
-    assert orphaned_runs.find(url, managed=True) == []  # all at work
+    assert orphaned_runs.find(url, managed=True) == []  # all are running
     for process in killed.values():
         process.kill()
         process.communicate()
@@ -150,9 +150,9 @@ def test_killed_runs_are_marked_crashed(var: Path) -> None:
     refuse_orphans(url, managed=True)
 
 
-def open_runs(url: str, what: str) -> list[Any]:
-    kinds = orphaned_runs.OPEN if what == "flow_runs" else orphaned_runs.OPEN_TASKS
-    return list(orphaned_runs.pages(url, what, {what: {"state": {"type": {"any_": kinds}}}}))
+def open_runs(url: str, resource: str) -> list[Any]:
+    kinds = orphaned_runs.OPEN if resource == "flow_runs" else orphaned_runs.OPEN_TASKS
+    return list(orphaned_runs.pages(url, resource, {resource: {"state": {"type": {"any_": kinds}}}}))
 
 
 def tasks_of(url: str, run: Any) -> list[Any]:
@@ -160,7 +160,7 @@ def tasks_of(url: str, run: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CANCELLING"])
-def test_only_runs_of_processes_that_are_gone_are_closed(var: Path, state: str) -> None:
+def test_only_runs_of_ended_processes_are_closed(var: Path, state: str) -> None:
     url = prefect_of(var)
     gone = f"{orphaned_runs.MARK}{socket.gethostname()}/4194305/1.0"
     cases = {
@@ -177,16 +177,16 @@ def test_only_runs_of_processes_that_are_gone_are_closed(var: Path, state: str) 
     }
     orphaned_runs.close(url, managed=True)
 
-    found = {
+    states = {
         made[run["id"]]: run["state_type"] for run in orphaned_runs.pages(url, "flow_runs", {"flow_runs": {"id": {"any_": list(made)}}})
     }
     ended = "CANCELLED" if state == "CANCELLING" else "CRASHED"
-    assert found == {name: ended if name == "gone" else state for name in cases}
+    assert states == {name: ended if name == "gone" else state for name in cases}
     for run in made:
         post(f"{url}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
 
 
-def test_a_run_whose_worker_died_is_closed_by_its_process_number() -> None:
+def test_run_of_a_dead_worker_is_recognised_by_its_pid() -> None:
     run = {"id": "1", "tags": [], "infrastructure_pid": "4194305", "deployment_id": "d", "state": {"timestamp": "2026-01-01T00:00:00Z"}}
     young = run | {"infrastructure_pid": None, "state": {"timestamp": datetime.now(UTC).isoformat()}}
 
@@ -201,16 +201,16 @@ def test_a_run_whose_worker_died_is_closed_by_its_process_number() -> None:
 
 
 @pytest.mark.exhaustive
-def test_two_projects_that_start_at_once_have_a_server_each(tmp_path: Path) -> None:
-    """Both look for the same port and find it free; who comes second takes another, and is not told the other's answers."""
+def test_concurrently_started_projects_have_separate_servers(tmp_path: Path) -> None:
+    """Both look for the same port and find it free; who comes second takes another, and does not get the answers of the first."""
     folders = [tmp_path / "one/var", tmp_path / "two/var"]
     for folder in folders:
         folder.mkdir(parents=True)
-    beginning = [begin(folder, "speaking") for folder in folders]
+    beginning = [start_flow(folder, "speaking") for folder in folders]
     try:
-        told = [ending(process) for process in beginning]
-        assert told[0]["url"] != told[1]["url"]
-        for mine, other in (told, reversed(told)):
+        events = [events_of(process) for process in beginning]
+        assert events[0]["url"] != events[1]["url"]
+        for mine, other in (events, reversed(events)):
             assert len(ask(mine, "flow_runs", **of_this_run(mine))) == 1
             assert ask(other, "flow_runs", **of_this_run(mine)) == []
     finally:

@@ -52,7 +52,7 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_commands_of_the_readme_do_what_it_says(name: str, project: Path) -> None:
+def test_readme_commands_work(name: str, project: Path) -> None:
     folder = project / "examples" / name
     ran = []
     if name == "causal_lm":  # its base of 540 MB needs an extra package, so make_base.py finds an existing base
@@ -73,7 +73,7 @@ def test_the_commands_of_the_readme_do_what_it_says(name: str, project: Path) ->
 
 
 def offline(command: list[str], project: Path) -> list[str]:
-    """More arguments for a script that would ask a registry: an archive in the form of the package."""
+    """Return more arguments for a script that would download a package: an archive in the format of the package."""
     if "token_classification/make_data.py" not in command[-1]:
         return []
     path = project / "corpus.tgz"
@@ -89,7 +89,7 @@ def offline(command: list[str], project: Path) -> list[str]:
 
 
 def shorten(file: Path) -> None:
-    """Let the settings of an example ask little: the first groups of its data, one epoch, a base of two layers."""
+    """Reduce the settings of an example: the first groups of its data, one epoch, a base of two layers."""
     params = yaml.safe_load(file.read_text(encoding="utf-8"))
     data = file.parent / params["snapshot"]["source"]
     texts = cut(data)

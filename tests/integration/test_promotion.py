@@ -1,4 +1,4 @@
-"""Promotion by a person: only with evidence, or forced, with the person recorded in the ledger."""
+"""Manual promotion: only with evidence or by force, with the person recorded in the ledger."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def test_only_passed_versions_are_promoted_without_force(environment: Environmen
     assert Ledger(environment.ledger).head("tickets") is None
 
 
-def test_what_is_not_there_is_told_with_what_is(environment: Environment) -> None:
+def test_unknown_model_or_version_gets_a_suggestion(environment: Environment) -> None:
     with pytest.raises(NotFound, match="no model 'tickts' is registered in local; did you mean 'tickets'"):
         promotion.promote(environment, "tickts", 1, who="ada@host")
     with pytest.raises(NotFound, match="tickets has no version 9; there are: 1, 2"):
@@ -83,7 +83,7 @@ def test_approval_promotes_and_is_recorded(environment: Environment) -> None:
         promotion.approve(environment, request.run, **ADA)
 
 
-def test_an_approval_is_of_the_evidence_that_was_asked_about(environment: Environment) -> None:
+def test_approval_is_bound_to_the_evidence(environment: Environment) -> None:
     request = judge_and_request(environment, 1)
     judge(environment, 1, Outcome.FAIL)
 
@@ -100,7 +100,7 @@ def test_approval_is_bound_to_the_champion(environment: Environment) -> None:
     assert [waiting.run for waiting in Ledger(environment.ledger).open_requests()] == [request.run]
 
 
-def test_a_rejected_version_is_no_challenger(environment: Environment) -> None:
+def test_rejected_version_loses_the_challenger_alias(environment: Environment) -> None:
     request = judge_and_request(environment, 2)
     assert aliases(environment.mlflow) == {CHALLENGER: 2}
 
@@ -112,7 +112,7 @@ def test_a_rejected_version_is_no_challenger(environment: Environment) -> None:
         promotion.approve(environment, request.run, **ADA)
 
 
-def test_a_question_that_nobody_answered_in_time_is_void(environment: Environment) -> None:
+def test_expired_request_cannot_be_approved(environment: Environment) -> None:
     request = judge_and_request(environment, 2, days=-1)
 
     with pytest.raises(BadInput, match=r"expired at .*: run again for a new verdict"):
@@ -127,7 +127,7 @@ def test_a_question_that_nobody_answered_in_time_is_void(environment: Environmen
     assert [waiting.version for waiting in Ledger(environment.ledger).open_requests()] == [2]
 
 
-def test_a_new_verdict_makes_an_answer_void(environment: Environment) -> None:
+def test_new_verdict_removes_the_answer(environment: Environment) -> None:
     promotion.reject(environment, judge_and_request(environment, 2).run, who="ada@host", why="too slow")
     judge(environment, 2)
     version = find(environment, 2)
@@ -155,18 +155,16 @@ def test_environments_are_named_in_the_settings(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.exhaustive
-def test_a_person_promotes_rolls_back_and_repairs_by_commands(
-    tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path]
-) -> None:
+def test_commands_promote_roll_back_and_reconcile(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path]) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
     environment = make_registry(folder / "var", candidates)
     judge(environment, 1)
     judge(environment, 2, Outcome.FAIL)
-    said = json.loads(retune(folder, "promote", "tickets", "1", "--json").stdout)
-    assert said == {"model": "tickets", "champion": 1, "previous": None, "changed": True}
+    promoted = json.loads(retune(folder, "promote", "tickets", "1", "--json").stdout)
+    assert promoted == {"model": "tickets", "champion": 1, "previous": None, "changed": True}
 
-    refused = retune(folder, "promote", "tickets", "2")
-    assert (refused.returncode, "is FAIL" in refused.stderr) == (2, True)
+    rejected = retune(folder, "promote", "tickets", "2")
+    assert (rejected.returncode, "is FAIL" in rejected.stderr) == (2, True)
     forced = retune(folder, "promote", "tickets", "2", "--force", "--why", "the floor was set too high", RETUNE_USER="ada")
     assert forced.stdout.strip().endswith("tickets: version 2 is now the champion; previous: 1"), forced.stderr
 
@@ -194,10 +192,10 @@ DOCUMENTED = [
 
 
 @pytest.mark.parametrize("command", DOCUMENTED, ids=" ".join)
-def test_a_documented_command_is_understood(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # where there is no project, so that it goes no further than its options
-    ended = CliRunner().invoke(app, command[1:])
+def test_documented_command_is_valid(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # without a project, the command stops after it has parsed its options
+    result = CliRunner().invoke(app, command[1:])
 
     assert len(DOCUMENTED) >= 10
-    assert isinstance(ended.exception, NotFound), ended.output
-    assert "no Retune project" in str(ended.exception)
+    assert isinstance(result.exception, NotFound), result.output
+    assert "no Retune project" in str(result.exception)

@@ -44,7 +44,7 @@ def test_status_shows_metrics_and_verdict(finished: Path) -> None:
     assert len(state["run_key"]) == 64
 
 
-def test_the_champion_answers_raw_text(finished: Path) -> None:
+def test_champion_predicts_raw_text(finished: Path) -> None:
     done = retune(finished, "predict", "the refund of my invoice payment", "--json")
 
     (answer,) = json.loads(done.stdout)
@@ -113,7 +113,7 @@ def test_edit_reruns_only_the_stages_that_load_the_file(finished: Path, file: st
 
 
 @pytest.mark.exhaustive
-def test_an_experiment_changes_what_it_says(finished: Path, tmp_path: Path) -> None:
+def test_dvc_experiment_changes_a_setting(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)  # no effect runs here, so MLflow's absolute paths do not matter
     done = dvc(copy, "exp", "run", "-S", "train.learning_rate=1e-4")
@@ -124,7 +124,7 @@ def test_an_experiment_changes_what_it_says(finished: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.exhaustive
-def test_another_params_file_gets_a_workspace_of_its_own(finished: Path, tmp_path: Path, tickets: pd.DataFrame) -> None:
+def test_another_params_file_gets_its_own_workspace(finished: Path, tmp_path: Path, tickets: pd.DataFrame) -> None:
     other = tmp_path / "mine"
     other.mkdir()
     renamed = tickets.drop(columns="group").rename(columns={"text": "what", "label": "topic", "id": "number"})
@@ -143,7 +143,7 @@ def test_another_params_file_gets_a_workspace_of_its_own(finished: Path, tmp_pat
     assert not (other / "data").exists()
 
 
-def test_doctor_finds_nothing_to_mend(finished: Path) -> None:
+def test_doctor_reports_no_fault(finished: Path) -> None:
     done = retune(finished, "doctor")
 
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("ok   disk", "ok   memory", "FIX  disk", "FIX  memory"))]
@@ -159,7 +159,7 @@ def test_promote_of_unknown_version_lists_the_known_ones(finished: Path) -> None
 
 
 @pytest.mark.exhaustive
-def test_a_model_through_the_rest_of_its_life(finished: Path, tickets: pd.DataFrame) -> None:
+def test_later_runs_rerun_only_what_changed(finished: Path, tickets: pd.DataFrame) -> None:
     """Must be the last test: it changes the project that the others read."""
     folder, before, trained = finished, splits(finished), trained_at(finished)
     again = json.loads(retune(folder, "run", "--inline", "--json").stdout)

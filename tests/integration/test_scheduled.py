@@ -155,7 +155,7 @@ def test_failed_run_is_recorded(project: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_another_base_model_is_news(project: Path) -> None:
+def test_another_base_model_triggers_a_run(project: Path) -> None:
     retrain(project)  # a first run, where this test runs without the others
     config = project / "base-model/tokenizer_config.json"
     config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
@@ -192,7 +192,7 @@ def test_schedule_triggers_a_run_that_promotes(project: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_what_is_off_or_gone_is_due_no_more(project: Path) -> None:
+def test_disabled_or_deleted_model_has_no_scheduled_runs(project: Path) -> None:
     mails, gone = project / "models/mails/params.yaml", project / "models/gone"
     shutil.copytree(mails.parent, gone)
     text = mails.read_text(encoding="utf-8")
@@ -215,7 +215,7 @@ def test_what_is_off_or_gone_is_due_no_more(project: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_what_a_person_has_made_a_version_of_is_no_news(project: Path) -> None:
+def test_data_of_a_manual_run_is_not_new(project: Path) -> None:
     retrain(project)  # a first run, where this test runs without the others
     add_rows(project, "y1", "y2", "y3")
     done = retune(project, "run", "--model", "mails", "--inline", "--json")
@@ -226,7 +226,7 @@ def test_what_a_person_has_made_a_version_of_is_no_news(project: Path) -> None:
 
 @pytest.mark.exhaustive
 def test_late_run_is_skipped_and_slot_is_freed(project: Path) -> None:
-    """What is made for long is killed as a machine dies; while it works, another one of the model does not begin."""
+    """A long run is killed with its worker; while it runs, a second run of the model does not start."""
     home, mails = project / "params.yaml", project / "models/mails/params.yaml"  # the first never had a schedule that could be due still
     params = yaml.safe_load(home.read_text(encoding="utf-8"))
     home.write_text(yaml.safe_dump(change(params, {"train": {"epochs": 2000, "patience": 0}})), encoding="utf-8")
@@ -260,7 +260,7 @@ def api(project: Path) -> str:
 
 
 def start_run(project: Path) -> str:
-    """Start a run of tickets as the button of Prefect's page does, and return its id."""
+    """Start a run of tickets like the button of Prefect's page, and return its id."""
     body = {"state": {"type": "SCHEDULED"}}
     return str(post(f"{api(project)}/deployments/{deployment(project, 'tickets')['id']}/create_flow_run", body, timeout=300).json()["id"])
 

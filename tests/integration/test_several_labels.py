@@ -17,7 +17,7 @@ def test_served_answer_has_probabilities(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     single = cases.make("text_classification", tmp_path / "base")
     rows = single.rows[~single.rows["id"].str.startswith("bad")]
-    labels = [json.dumps([label] if place % 3 else [label, "urgent"]) for place, label in enumerate(rows["label"])]
+    labels = [json.dumps([label] if workspace % 3 else [label, "urgent"]) for workspace, label in enumerate(rows["label"])]
     case = replace(
         single,
         rows=rows.assign(label=labels),
@@ -26,12 +26,12 @@ def test_served_answer_has_probabilities(tmp_path: Path) -> None:
         options={"kind": "multi"},
         changes={},
     )
-    place, params = pipeline.open_line(tmp_path / "project", case, epochs=4)
-    pipeline.prepare(place, params)
-    pipeline.learn(place, params)
-    pipeline.assess(place, params)
-    uri, version = pipeline.enter(place, params)
-    rows, evaluated = pipeline.tested_rows(place).head(6), Predictions.read(place.predictions / "candidate.parquet")
+    workspace, params = pipeline.open_line(tmp_path / "project", case, epochs=4)
+    pipeline.prepare(workspace, params)
+    pipeline.learn(workspace, params)
+    pipeline.assess(workspace, params)
+    uri, version = pipeline.enter(workspace, params)
+    rows, evaluated = pipeline.tested_rows(workspace).head(6), Predictions.read(workspace.predictions / "candidate.parquet")
 
     served = probe_server(uri, version.name, version.number, rows, example=params.made_task.example)
     assert served.fault is None
@@ -39,9 +39,9 @@ def test_served_answer_has_probabilities(tmp_path: Path) -> None:
     assert [one.label for one in served.answers] == [expected[one.id] for one in served.answers]
 
     answers = predict(uri, "text_classification/1", rows)
-    told = probabilities_of(evaluated.measured)
-    assert set(told) == {"billing", "device", "network", "urgent"}
+    probabilities = probabilities_of(evaluated.measured)
+    assert set(probabilities) == {"billing", "device", "network", "urgent"}
     for name, answer, row in zip(rows["id"], answers["answer"], answers["probabilities"], strict=True):
         at = evaluated.ids.tolist().index(name)
-        assert row == pytest.approx({label: values[at] for label, values in told.items()}, abs=1e-5)
+        assert row == pytest.approx({label: values[at] for label, values in probabilities.items()}, abs=1e-5)
         assert set(json.loads(answer)) <= set(row)

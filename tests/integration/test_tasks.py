@@ -31,44 +31,44 @@ from tests.support.pipeline import Case
 pytestmark = pytest.mark.slow
 
 
-class Line(NamedTuple):
-    """One task's line, run once for all tests of the task."""
+class TaskRun(NamedTuple):
+    """The pipeline of one task, run once for all tests of the task."""
 
     case: Case
-    place: Workspace
+    workspace: Workspace
     params: Params
     uri: str
     version: Version
 
 
 @pytest.fixture(scope="module", params=tasks.available())
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Line:
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TaskRun:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "base").mkdir()
     case = cases.make(request.param, folder / "base")
-    place, params = pipeline.open_line(folder / "project", case)
-    pipeline.prepare(place, params)
-    pipeline.learn(place, params)
-    pipeline.assess(place, params)
-    return Line(case, place, params, *pipeline.enter(place, params))
+    workspace, params = pipeline.open_line(folder / "project", case)
+    pipeline.prepare(workspace, params)
+    pipeline.learn(workspace, params)
+    pipeline.assess(workspace, params)
+    return TaskRun(case, workspace, params, *pipeline.enter(workspace, params))
 
 
-def test_every_row_is_accounted_for(run: Line) -> None:
-    report = ValidationReport.read(run.place.root / "data/validated")
+def test_every_row_is_accounted_for(run: TaskRun) -> None:
+    report = ValidationReport.read(run.workspace.root / "data/validated")
 
     assert report.rows_in == report.kept + report.quarantined == len(run.case.rows)
     assert report.kept > 0.8 * report.rows_in
 
 
-def test_every_bad_row_is_quarantined_with_its_reason(run: Line) -> None:
-    report = ValidationReport.read(run.place.root / "data/validated")
+def test_every_bad_row_is_quarantined_with_its_reason(run: TaskRun) -> None:
+    report = ValidationReport.read(run.workspace.root / "data/validated")
 
     assert report.reasons == run.case.bad != {}
     assert report.quarantined == sum(run.case.bad.values())  # each was given one fault
 
 
-def losses_of(place: Workspace) -> list[float]:
-    history = [json.loads(text) for text in place.history.read_text(encoding="utf-8").splitlines()]
+def losses_of(workspace: Workspace) -> list[float]:
+    history = [json.loads(text) for text in workspace.history.read_text(encoding="utf-8").splitlines()]
     return [one["loss"] for one in history if "loss" in one]
 
 
@@ -77,34 +77,34 @@ def assert_falling(losses: list[float]) -> None:
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
-def test_the_loss_falls(run: Line) -> None:
-    assert_falling(losses_of(run.place))
+def test_loss_falls(run: TaskRun) -> None:
+    assert_falling(losses_of(run.workspace))
 
 
-def test_every_measure_has_an_interval_beside_every_baseline(run: Line) -> None:
-    metrics, task = Metrics.read(run.place.root / "reports/evaluation"), run.params.made_task
+def test_metrics_have_intervals_for_every_baseline(run: TaskRun) -> None:
+    metrics, task = Metrics.read(run.workspace.root / "reports/evaluation"), run.params.made_task
 
     assert set(metrics.baselines) == set(task.baselines)
     assert set(task.test_metrics) <= set(metrics.headline)
-    for found in (metrics.headline, *metrics.baselines.values(), *metrics.differences.values()):
-        assert all(one.low <= one.value <= one.high and np.isfinite(one.value) for one in found.values())
+    for scores in (metrics.headline, *metrics.baselines.values(), *metrics.differences.values()):
+        assert all(score.low <= score.value <= score.high and np.isfinite(score.value) for score in scores.values())
 
 
-def test_model_learnt_what_no_baseline_can(run: Line) -> None:
-    metrics, measure = Metrics.read(run.place.root / "reports/evaluation"), run.case.measure
-    others = {name: found[measure].value for name, found in metrics.baselines.items()}
+def test_model_is_better_than_every_baseline(run: TaskRun) -> None:
+    metrics, measure = Metrics.read(run.workspace.root / "reports/evaluation"), run.case.measure
+    others = {name: scores[measure].value for name, scores in metrics.baselines.items()}
 
     assert metrics.headline[measure].value > max(others.values()) + run.case.margin, others
 
 
 @pytest.mark.exhaustive
-def test_the_registered_version_answers_as_it_was_evaluated(run: Line) -> None:
-    assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(pipeline.tested_rows(run.place)))
+def test_registered_version_answers_as_evaluated(run: TaskRun) -> None:
+    assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(pipeline.tested_rows(run.workspace)))
 
 
 @pytest.mark.exhaustive
-def test_the_scoring_server_is_asked_without_a_gate(run: Line) -> None:
-    rows, evaluated = pipeline.tested_rows(run.place), Predictions.read(run.place.predictions / "candidate.parquet")
+def test_scoring_server_answers_as_evaluated(run: TaskRun) -> None:
+    rows, evaluated = pipeline.tested_rows(run.workspace), Predictions.read(run.workspace.predictions / "candidate.parquet")
     served = probe_server(run.uri, run.version.name, run.version.number, rows.head(12), example=run.params.made_task.example)
 
     assert served.fault is None
@@ -114,39 +114,41 @@ def test_the_scoring_server_is_asked_without_a_gate(run: Line) -> None:
     assert max(answer_distance(one.label, expected[one.id]) for one in served.answers) < 1e-3
 
 
-def test_gates_decide_and_the_server_answers_as_evaluated(run: Line) -> None:
-    found = judge(run.place, run.uri, run.version).verdict
+def test_gates_decide_and_the_server_answers_as_evaluated(run: TaskRun) -> None:
+    verdict = judge(run.workspace, run.uri, run.version).verdict
 
-    (served,) = [one for one in found.gates if one.gate == "servability"]
-    assert (served.outcome, served.n) == (Outcome.PASS, min(12, len(pipeline.tested_rows(run.place)))), served.reason
+    (served,) = [result for result in verdict.gates if result.gate == "servability"]
+    assert (served.outcome, served.n) == (Outcome.PASS, min(12, len(pipeline.tested_rows(run.workspace)))), served.reason
     (refused,) = [table for table in served.tables if table.title == "Malformed requests"]
     assert len(refused.rows) >= 5
-    assert found.tested
-    assert judge(run.place, run.uri, run.version).fresh is False
+    assert verdict.tested
+    assert judge(run.workspace, run.uri, run.version).fresh is False
 
 
-def test_page_and_card_show_what_was_measured(run: Line) -> None:
+def test_page_and_card_show_the_metrics(run: TaskRun) -> None:
     known = {
         "lineage": LINEAGE.model_copy(update={"model": run.params.name}),
-        "verdict": judge(run.place, run.uri, run.version).verdict,
+        "verdict": judge(run.workspace, run.uri, run.version).verdict,
         "version": "1",
         "champion": None,
         "made_at": datetime(2026, 11, 22, tzinfo=UTC),
     }
-    params = yaml.safe_load(run.place.params.read_text(encoding="utf-8"))
-    page = write_report(run.place.root, run.place.reports / "report.html", seconds={}, params=params, **known).read_text(encoding="utf-8")
-    write_card(run.place.root, run.place.reports, **known)
+    params = yaml.safe_load(run.workspace.params.read_text(encoding="utf-8"))
+    page = write_report(run.workspace.root, run.workspace.reports / "report.html", seconds={}, params=params, **known).read_text(
+        encoding="utf-8"
+    )
+    write_card(run.workspace.root, run.workspace.reports, **known)
 
-    card = (run.place.reports / CARD).read_text(encoding="utf-8")
+    card = (run.workspace.reports / CARD).read_text(encoding="utf-8")
     for name in run.params.made_task.test_metrics:
         assert name.replace("_", " ") in page.replace("_", " ")
         assert name.replace("_", " ") in card.replace("_", " ")
-    for table in Metrics.read(run.place.root / "reports/evaluation").tables:
+    for table in Metrics.read(run.workspace.root / "reports/evaluation").tables:
         assert escape(table.title) in page
 
 
 @pytest.mark.exhaustive
-def test_predict_answers_texts(run: Line) -> None:
+def test_predict_answers_texts(run: TaskRun) -> None:
     task = run.params.made_task
     answers = predict(run.uri, f"{run.version.name}/{run.version.number}", pd.DataFrame([task.example] * 2))
 
@@ -159,29 +161,29 @@ METHODS = {"freeze": {"frozen_layers": 1}, "lora": {"lora_rank": 4, "lora_target
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", ["lora", pytest.param("freeze", marks=pytest.mark.exhaustive)])
-def test_method_runs_the_pipeline(run: Line, method: str, tmp_path: Path) -> None:
-    place, params = pipeline.open_line(tmp_path / "project", run.case, method=method, **METHODS[method])
-    for folder in ("data", "models/tuned"):  # what no method changes
-        shutil.copytree(run.place.root / folder, place.root / folder)
-    before = digest_folder(pipeline.learn(place, params))
-    pipeline.assess(place, params)
-    uri, version = pipeline.enter(place, params)
+def test_method_runs_the_pipeline(run: TaskRun, method: str, tmp_path: Path) -> None:
+    workspace, params = pipeline.open_line(tmp_path / "project", run.case, method=method, **METHODS[method])
+    for folder in ("data", "models/tuned"):  # the same for every method
+        shutil.copytree(run.workspace.root / folder, workspace.root / folder)
+    before = digest_folder(pipeline.learn(workspace, params))
+    pipeline.assess(workspace, params)
+    uri, version = pipeline.enter(workspace, params)
 
-    assert_falling(losses_of(place))
-    rows, evaluated = pipeline.tested_rows(place).head(4), Predictions.read(place.predictions / "candidate.parquet")
+    assert_falling(losses_of(workspace))
+    rows, evaluated = pipeline.tested_rows(workspace).head(4), Predictions.read(workspace.predictions / "candidate.parquet")
     served = probe_server(uri, version.name, version.number, rows, example=params.made_task.example)
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
     assert served.fault is None
     assert max(answer_distance(one.label, expected[one.id]) for one in served.answers) < 1e-3
-    check_a_killed_training(place, before)
+    check_a_killed_training(workspace, before)
 
 
-def test_killed_training_resumes_to_the_same_weights(run: Line) -> None:
-    check_a_killed_training(run.place, digest_folder(run.place.model))
+def test_killed_training_resumes_to_the_same_weights(run: TaskRun) -> None:
+    check_a_killed_training(run.workspace, digest_folder(run.workspace.model))
 
 
-def check_a_killed_training(place: Workspace, expected: str) -> None:
-    record = train_with_a_kill(place)
+def check_a_killed_training(workspace: Workspace, expected: str) -> None:
+    record = train_with_a_kill(workspace)
 
     assert 0 < record.resumed < record.steps
-    assert digest_folder(place.model) == expected
+    assert digest_folder(workspace.model) == expected

@@ -17,8 +17,8 @@ IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")
 
 def commands() -> list[list[str]]:
     """The lines of the page's shell blocks, without the activation of the venv."""
-    found = re.findall(r"^```bash\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line, comments=True) for block in found for line in block.splitlines() if line and not line.startswith("source ")]
+    blocks = re.findall(r"^```bash\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line and not line.startswith("source ")]
 
 
 @pytest.fixture

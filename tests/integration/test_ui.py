@@ -1,4 +1,4 @@
-"""`make ui`: both pages on loopback, the form by which a person decides, events for whatever wants to react, and nothing left after Ctrl-C.
+"""`make ui`: both pages on loopback, the approval form, promotion events, and no process after Ctrl-C.
 
 The tests share one `make ui`, in this order; the last one ends it.
 """
@@ -50,11 +50,11 @@ def registry(project: Path) -> Environment:
 
 @pytest.fixture(scope="module")
 def ui(project: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`make ui`, once both servers answer."""
-    said = project / "var/ui.log"
-    with running([sys.executable, "-m", "infra.ui"], project, said, end=signal.SIGINT) as ui:
-        wait_for(lambda: "Ctrl-C ends both" in said.read_text(encoding="utf-8") or ui.poll() is not None)
-        assert ui.poll() is None, said.read_text(encoding="utf-8")
+    """Start `make ui` and wait until both servers answer."""
+    log = project / "var/ui.log"
+    with running([sys.executable, "-m", "infra.ui"], project, log, end=signal.SIGINT) as ui:
+        wait_for(lambda: "Ctrl-C ends both" in log.read_text(encoding="utf-8") or ui.poll() is not None)
+        assert ui.poll() is None, log.read_text(encoding="utf-8")
         yield ui
     state = project / "var/prefect/server.json"
     if state.exists():
@@ -65,14 +65,14 @@ def ui(project: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def api(project: Path, ui: subprocess.Popen[bytes]) -> str:
-    """The address of Prefect's API."""
+    """The URL of Prefect's API."""
     return prefect_of(project / "var")
 
 
 @contextmanager
-def running(command: list[str], folder: Path, said: Path, end: signal.Signals, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run what a person would leave running in a terminal, and end it as a terminal does: all of its processes at once."""
-    with said.open("a") as out:
+def running(command: list[str], folder: Path, log: Path, end: signal.Signals, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in a process group, and end the group by a signal, as a terminal does."""
+    with log.open("a") as out:
         child = subprocess.Popen(
             command, cwd=folder, env=environment(folder, **settings), stdout=out, stderr=out, text=True, process_group=0
         )
@@ -89,16 +89,15 @@ def running(command: list[str], folder: Path, said: Path, end: signal.Signals, *
 
 
 def find_deployment(api: str, path: str) -> dict[str, Any]:
-    def there() -> bool:
-        return ask("GET", f"{api}/deployments/name/{path}").status_code == httpx.codes.OK
-
-    wait_for(there)
-    found: dict[str, Any] = ask("GET", f"{api}/deployments/name/{path}").raise_for_status().json()
-    return found
+    """Wait until a deployment exists, and return it."""
+    url = f"{api}/deployments/name/{path}"
+    wait_for(lambda: ask("GET", url).status_code == httpx.codes.OK)
+    deployment: dict[str, Any] = ask("GET", url).raise_for_status().json()
+    return deployment
 
 
 def submit(api: str, deployment: dict[str, Any], **parameters: str) -> str:
-    """Send the form, as the button of Prefect's page does, and return the flow run's id."""
+    """Submit the form of a deployment like Prefect's page, and return the id of the flow run."""
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
     return str(post(f"{api}/deployments/{deployment['id']}/create_flow_run", body, timeout=300).json()["id"])
 
@@ -107,29 +106,30 @@ def test_both_pages_are_served_on_loopback(project: Path, ui: subprocess.Popen[b
     addresses = servers(project)
 
     for title in ("MLflow", "Prefect"):
-        page = httpx.get(addresses[title], timeout=300, follow_redirects=True, auth=who(project))
+        page = httpx.get(addresses[title], timeout=300, follow_redirects=True, auth=account(project))
         assert (page.status_code, title in page.text) == (200, True)
-    processes = below(ui.pid)
+    processes = own_processes(ui.pid)
     assert any("mlflow" in " ".join(process.cmdline()) for process in processes)
-    listening = [each for process in processes for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
-    assert {each.laddr.ip for each in listening} == {"127.0.0.1"}
+    listening = [socket for process in processes for socket in process.net_connections("inet") if socket.status == psutil.CONN_LISTEN]
+    assert {socket.laddr.ip for socket in listening} == {"127.0.0.1"}
 
 
-def below(pid: int) -> list[psutil.Process]:
-    """The processes that `make ui` started for itself; Prefect's belong to other runs too."""
+def own_processes(pid: int) -> list[psutil.Process]:
+    """Return the processes that `make ui` started, except those of the shared Prefect server."""
+    shared = {"flows.orchestrator.server", "prefect.server.api.server:create_app"}
     children = psutil.Process(pid).children(recursive=True)
-    return [each for each in children if not {"flows.orchestrator.server", "prefect.server.api.server:create_app"} & set(each.cmdline())]
+    return [child for child in children if not shared & set(child.cmdline())]
 
 
-def who(project: Path) -> tuple[str, str]:
+def account(project: Path) -> tuple[str, str]:
     user, _, password = (credential.read(project / "var") or "").partition(":")
     return user, password
 
 
 def servers(project: Path) -> dict[str, str]:
-    """The addresses that `make ui` has printed."""
-    said = (project / "var/ui.log").read_text(encoding="utf-8")
-    return dict(re.findall(r"^(MLflow|Prefect) +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE))
+    """Return the addresses that `make ui` has printed, by server."""
+    log = (project / "var/ui.log").read_text(encoding="utf-8")
+    return dict(re.findall(r"^(MLflow|Prefect) +(http://127\.0\.0\.1:\d+)$", log, re.MULTILINE))
 
 
 WRITES = {"Prefect": "/api/flows/", "MLflow": "/api/2.0/mlflow/experiments/create"}
@@ -139,7 +139,7 @@ OTHER_PORT = {"origin": "http://127.0.0.1:1"}
 
 @pytest.mark.parametrize("server", WRITES)
 @pytest.mark.parametrize(
-    ("headers", "known", "status"),
+    ("headers", "authenticated", "status"),
     [
         (FOREIGN, True, 403),
         (FOREIGN | {"content-type": "text/plain"}, True, 403),
@@ -154,46 +154,51 @@ OTHER_PORT = {"origin": "http://127.0.0.1:1"}
         ({"authorization": "Basic !"}, False, (401, 403)),
     ],
 )
-def test_a_hostile_write_is_refused(
-    project: Path, ui: subprocess.Popen[bytes], server: str, headers: dict[str, str], known: bool, status: Any
+def test_hostile_write_is_rejected(
+    project: Path, ui: subprocess.Popen[bytes], server: str, headers: dict[str, str], authenticated: bool, status: Any
 ) -> None:
     url = f"{servers(project)[server]}{WRITES[server]}"
     answer = httpx.post(
-        url, content='{"name": "hostile"}', headers={"content-type": "application/json"} | headers, auth=who(project) if known else None
+        url,
+        content='{"name": "hostile"}',
+        headers={"content-type": "application/json"} | headers,
+        auth=account(project) if authenticated else None,
     )
     preflight = httpx.options(url, headers=headers | {"access-control-request-method": "POST"})
 
     assert answer.status_code in (status if isinstance(status, tuple) else (status,))
-    for one in (answer, preflight):
-        assert "access-control-allow-origin" not in one.headers
-    assert "hostile" not in made(project)
+    for response in (answer, preflight):
+        assert "access-control-allow-origin" not in response.headers
+    assert "hostile" not in flows_and_experiments(project)
 
 
-def made(project: Path) -> set[str]:
-    """The names of Prefect's flows and MLflow's experiments."""
+def flows_and_experiments(project: Path) -> set[str]:
+    """Return the names of all Prefect flows and MLflow experiments."""
     addresses = servers(project)
     flows = post(f"{prefect_of(project / 'var')}/flows/filter", {}).json()
     query = {"max_results": 100}
-    found = httpx.post(f"{addresses['MLflow']}/api/2.0/mlflow/experiments/search", json=query, auth=who(project)).raise_for_status().json()
-    return {one["name"] for one in flows + found["experiments"]}
+    experiments = (
+        httpx.post(f"{addresses['MLflow']}/api/2.0/mlflow/experiments/search", json=query, auth=account(project)).raise_for_status().json()
+    )
+    return {entry["name"] for entry in flows + experiments["experiments"]}
 
 
-def test_both_servers_still_answer_who_is_known(project: Path, ui: subprocess.Popen[bytes]) -> None:
-    assert "tickets" in made(project)
+def test_servers_answer_authenticated_requests(project: Path, ui: subprocess.Popen[bytes]) -> None:
+    assert "tickets" in flows_and_experiments(project)
     for address in servers(project).values():
-        page = httpx.get(address.replace("127.0.0.1", "localhost"), auth=who(project), follow_redirects=True)
+        page = httpx.get(address.replace("127.0.0.1", "localhost"), auth=account(project), follow_redirects=True)
         assert page.status_code == 200
 
 
-def test_reading_wants_the_credential_too(project: Path, ui: subprocess.Popen[bytes]) -> None:
+def test_reading_needs_the_credential(project: Path, ui: subprocess.Popen[bytes]) -> None:
     addresses = servers(project)
 
     assert httpx.get(f"{addresses['Prefect']}/api/admin/settings").status_code == 401
     assert httpx.get(f"{addresses['MLflow']}/").headers["www-authenticate"].startswith("Basic")
 
 
-def test_the_credential_is_told_to_its_owner_alone(project: Path, ui: subprocess.Popen[bytes]) -> None:
-    path, (_, password) = project / "var/prefect/auth", who(project)
+def test_only_the_owner_can_read_the_credential(project: Path, ui: subprocess.Popen[bytes]) -> None:
+    path, (_, password) = project / "var/prefect/auth", account(project)
     commands = [" ".join(process.cmdline()) for process in psutil.process_iter() if process.status() != psutil.STATUS_ZOMBIE]
     logs = [*project.glob("var/**/*.log")]
 
@@ -203,18 +208,19 @@ def test_the_credential_is_told_to_its_owner_alone(project: Path, ui: subprocess
 
 
 PAGE = """<script>
-const said = [];
+const results = [];
 const tries = [
   [{method: "POST", body: '{"name": "hostile"}', headers: {"content-type": "application/json"}}],
   [{method: "POST", body: '{"name": "hostile"}', headers: {"content-type": "text/plain"}, mode: "no-cors"}],
   [{method: "GET"}],
 ];
-Promise.all(URLS.flatMap(url => tries.map(([how]) => fetch(url, how).then(answer => said.push(answer.type), () => said.push("blocked")))))
-  .then(() => fetch("/done", {method: "POST", body: said.join(" ")}));
+const send = (url, how) => fetch(url, how).then(answer => results.push(answer.type), () => results.push("blocked"));
+Promise.all(URLS.flatMap(url => tries.map(([how]) => send(url, how))))
+  .then(() => fetch("/done", {method: "POST", body: results.join(" ")}));
 </script>"""
 
 
-def test_a_page_of_another_port_gets_nowhere_in_a_browser(project: Path, ui: subprocess.Popen[bytes], tmp_path: Path) -> None:
+def test_browser_blocks_a_page_of_another_port(project: Path, ui: subprocess.Popen[bytes], tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no chromium here: `apt-get install chromium` adds this test")
@@ -223,18 +229,18 @@ def test_a_page_of_another_port_gets_nowhere_in_a_browser(project: Path, ui: sub
         options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--no-first-run"]
         with started([chromium, *options, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0) as browser:
             try:
-                said = done.get(timeout=120)
+                results = done.get(timeout=120)
             finally:
                 os.killpg(browser.pid, signal.SIGKILL)
 
     # A page may send a simple request without seeing the answer, which is opaque to it.
-    assert sorted(said.split()) == ["blocked"] * 4 + ["opaque"] * 2
-    assert "hostile" not in made(project)
+    assert sorted(results.split()) == ["blocked"] * 4 + ["opaque"] * 2
+    assert "hostile" not in flows_and_experiments(project)
 
 
 @contextmanager
 def hostile_page(text: str) -> Iterator[tuple[str, "queue.Queue[str]"]]:
-    """Serve a page on a port of its own, and give what it posts to its own server."""
+    """Serve a page on a separate port; yield its address and a queue of the bodies that it posts."""
     done: queue.Queue[str] = queue.Queue()
 
     class Page(BaseHTTPRequestHandler):
@@ -261,7 +267,7 @@ def hostile_page(text: str) -> Iterator[tuple[str, "queue.Queue[str]"]]:
         thread.join()
 
 
-def test_the_form_in_prefect_promotes_what_waits(project: Path, registry: Environment, api: str) -> None:
+def test_prefect_form_promotes_a_waiting_version(project: Path, registry: Environment, api: str) -> None:
     request = judge_and_request(registry, 1)
     deployment = find_deployment(api, "decide/decide")
     schema = deployment["parameter_openapi_schema"]
@@ -269,10 +275,10 @@ def test_the_form_in_prefect_promotes_what_waits(project: Path, registry: Enviro
     assert schema["properties"]["decision"]["enum"] == ["approve", "reject"]
     with pytest.raises(httpx.HTTPStatusError, match="409"):
         submit(api, deployment, run=request.run, decision="maybe", why="?")
-    made = submit(api, deployment, run=request.run[:8], decision="approve", why="the errors are harmless")
-    wait_for(lambda: state_of(api, made) in ("COMPLETED", "FAILED", "CRASHED"))
+    run = submit(api, deployment, run=request.run[:8], decision="approve", why="the errors are harmless")
+    wait_for(lambda: state_of(api, run) in ("COMPLETED", "FAILED", "CRASHED"))
 
-    assert state_of(api, made) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
+    assert state_of(api, run) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
     assert aliases(registry.mlflow) == {CHAMPION: 1}
     entry = Ledger(registry.ledger).head("tickets")
     assert entry.who.endswith("(Prefect)")
@@ -288,11 +294,11 @@ def state_of(api: str, run: str) -> str:
 
 
 def events(api: str, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = post(f"{api}/events/filter", {"filter": {"event": {"name": [name]}}}).json()["events"]
-    return found
+    matches: list[dict[str, Any]] = post(f"{api}/events/filter", {"filter": {"event": {"name": [name]}}}).json()["events"]
+    return matches
 
 
-def test_the_documented_flow_reacts_to_a_promotion(project: Path, registry: Environment, api: str) -> None:
+def test_documented_flow_reacts_to_a_promotion(project: Path, registry: Environment, api: str) -> None:
     page = (ROOT / "docs/react-to-promotions.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (project / "react.py").write_text(code, encoding="utf-8")
@@ -308,10 +314,10 @@ def test_the_documented_flow_reacts_to_a_promotion(project: Path, registry: Envi
     assert (project / "tickets.champion").read_text(encoding="utf-8") == "version 2: it is PASS\n"
 
 
-def test_ctrl_c_ends_it_all(project: Path, ui: subprocess.Popen[bytes]) -> None:
-    processes = below(ui.pid)
+def test_ctrl_c_ends_all_processes(project: Path, ui: subprocess.Popen[bytes]) -> None:
+    processes = own_processes(ui.pid)
     assert any("infra.approvals" in " ".join(process.cmdline()) for process in processes)
-    os.killpg(ui.pid, signal.SIGINT)  # as a terminal does: to all of them
+    os.killpg(ui.pid, signal.SIGINT)  # to all processes, as a terminal does
 
     assert (ui.wait(300), "Traceback" in (project / "var/ui.log").read_text(encoding="utf-8")) == (0, False)
     _, alive = psutil.wait_procs(processes, timeout=300)

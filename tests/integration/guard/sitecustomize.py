@@ -1,4 +1,4 @@
-"""Loaded by every Python process whose path leads here: refuses what is not loopback, and writes it down."""
+"""Imported by every Python process with this folder on its path: refuses and records connections outside loopback."""
 
 import ipaddress
 import os
@@ -18,10 +18,10 @@ def is_loopback(host: object) -> bool:
         return False
 
 
-def refuse(what: str) -> None:
+def refuse(address: str) -> None:
     with open(LOG, "a", encoding="utf-8") as file:
-        file.write(f"{what}\n")
-    raise ConnectionRefusedError(f"not loopback: {what}")
+        file.write(f"{address}\n")
+    raise ConnectionRefusedError(f"not loopback: {address}")
 
 
 def guarded(original):
