@@ -1,6 +1,6 @@
 """The tasks: one package per task, found by its folder name.
 
-A task is a package with a class `Task` that implements the protocol below. Importing this package or a task does not import torch.
+A task is a package with a class `Task` derived from the one below. Importing this package or a task does not import torch.
 
 Rows are tables of text. `read` adds two string columns to every row: `text` (the model input) and `label` (the expected answer).
 Deduplication, leak checks, splits, slices and reports use only these two columns. A model answers with texts in the format of `label`.
@@ -20,12 +20,12 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core import plugins
+from components.core.errors import BadParams
 from components.core.section import Section
-from components.model.support.metrics import Metric
+from components.model.support import pretrained
+from components.model.support.metrics import Floats, Metric
 
 FOLDER = Path(__file__).parent
-
-Floats = npt.NDArray[np.float64]
 
 
 class Predictor(Protocol):
@@ -42,78 +42,92 @@ class Predictor(Protocol):
 
 
 class Task(Protocol):
-    """The interface of the class `Task` in a task package; its constructor takes the parsed `Options`.
+    """The base class of the class `Task` in a task package: its interface, with defaults for a task whose answers are free texts."""
 
-    `components.model.support.task_base.Base` implements the usual defaults.
-    """
-
-    Options: type[Section]
+    Options: type[Section] = Section
     """The settings class of the section `task_options`."""
-    columns: tuple[str, ...]
+    options: Any
+    """The parsed settings."""
+    columns: tuple[str, ...] = ("text", "label")
     """The required data columns."""
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ("text",)
     """The input columns of a trained model: the signature of the served model."""
-    example: Mapping[str, str]
+    example: Mapping[str, str] = {"text": "An example of a text to be answered."}
     """One example row of `inputs`."""
     validation_metrics: tuple[str, ...]
     """The metrics that `validate` returns for the validation split; higher is better."""
-    by_token: bool
+    by_token: bool = False
     """Whether `validation_metrics` count tokens, so that they compare only models with the same tokenizer."""
     test_metrics: Mapping[str, Metric]
     """The metrics of the test split, for reports and gates, the most important first; higher is better."""
     baselines: tuple[str, ...]
     """The names of the baselines, the strongest last."""
-    classes: bool
+    classes: bool = False
     """Whether `label` is one of a few classes: accuracy and F1 are then computed too, and every split must contain every class."""
-    normalised: bool
+    normalised: bool = False
     """Whether preprocessing may normalise `text`; false if offsets or tokens refer to positions in it."""
-    one_answer: bool
+    one_answer: bool = False
     """Whether a text has only one correct answer, so that equal texts with different labels conflict."""
-    scored: bool
+    scored: bool = False
     """Whether predictions without classes include a probability per label (`PROBABILITY` in `ModelOutput.measured`)."""
-    evaluation_batch: int
+    evaluation_batch: int = 64
     """The minimum batch size on the validation split; small if the model output per row is large."""
-    splits_long_rows: bool
+    splits_long_rows: bool = False
     """Whether rows longer than the maximum input are split into parts instead of truncated."""
-    compares_rows: bool
+    compares_rows: bool = False
     """Whether the loss compares rows of a batch, so that gradient accumulation is not equivalent to one large batch."""
-    unsupported_settings: Mapping[str, str]
+    unsupported_settings: Mapping[str, str] = {}
     """The fields of `train`, and `preprocess.augment_copies`, that the task does not support, each with the reason."""
-    augmentable_columns: tuple[str, ...]
+    augmentable_columns: tuple[str, ...] = ()
     """The columns in which a typo does not change the answer; empty if `augment_copies` is unsupported."""
-
-    label_column: str | None
+    label_column: str | None = None
     """The column that contains label names; None if answers are texts or numbers."""
+
+    def __init__(self, options: Any) -> None:
+        """Store the settings."""
+        self.options = options
 
     def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Apply `rename` to each label name in a valid cell of `label_column`, or in an answer."""
+        return cell
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and `label`, and the error of each invalid row by its index (from 0).
 
         No cell of `columns` is missing or blank. `text` and `label` of an invalid row are not used.
         """
+        return rows, {}
 
     def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
         """Return the labels of `rows` in the order of the model outputs; empty if the task has no labels."""
+        return ()
 
     def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
         """Return the number of `rows` with each label; empty if the task has no labels."""
+        return {}
 
     def names(self, labels: Iterable[str]) -> frozenset[str]:
         """Return the names in `labels` that two models can share: entity types without the tagging scheme; else the labels."""
+        return frozenset(labels)
 
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
         """Compute options from the training rows, e.g. class weights, as updates of `ModelSpec.options`."""
+        return {}
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer of a model folder; raise BadModel if it is missing or unsuitable."""
+        return pretrained.load_tokenizer(base)
 
     def longest_input(self, base: Path, tokenizer: Any) -> int:
         """Return the maximum input length of the model in tokens."""
+        return pretrained.longest_input(base, tokenizer)
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
-        """Return the length of each row in tokens before truncation."""
+        """Return the length of each row in tokens, special tokens included, before truncation."""
+        inputs = tokenizer(
+            list(rows["text"]), truncation=False, padding=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )
+        return np.array([len(ids) for ids in inputs["input_ids"]], dtype=np.int64)
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return the training rows without padding: token ids up to `spec.max_length`, labels, and `length` in tokens.
@@ -139,21 +153,25 @@ class Task(Protocol):
 
         `smoothing` is train.label_smoothing.
         """
+        return None
 
     def items(self, spec: ModelSpec) -> Callable[[Any], float] | None:
         """Return the function that counts the items that the loss of a batch averages; None: labels except -100, or rows.
 
         Gradient accumulation weighs batches by this count, so that a step equals one pass over all its rows.
         """
+        return None
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Return one vector per row, (rows, width), from `inputs` without labels.
 
         The contrastive warm-up pulls vectors with equal `labels` together. It is called only if `contrastive_start` is supported.
         """
+        raise BadParams(f"params.yaml: train.contrastive_start is set, and {type(self).__module__} offers no vectors of texts for it")
 
     def condense(self, logits: Any, labels: Any) -> Any:
         """Reduce the model output to the values that `validate` needs, one row per batch row; all are kept in memory."""
+        return logits[0] if isinstance(logits, tuple) else logits
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Compute `validation_metrics` from the condensed outputs of the validation split."""
@@ -163,6 +181,7 @@ class Task(Protocol):
 
         They are written to retune.json in `folder`, where `predictor` reads them.
         """
+        return {}
 
     def predictor(self, folder: Path) -> Predictor:
         """Load a saved model folder, retune.json included."""
@@ -175,9 +194,11 @@ class Task(Protocol):
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the built-in slices of the task: for each slice column the value of each row, "" for none."""
+        return {}
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return the report tables for the test `rows` and the candidate's predictions in the same order."""
+        return ()
 
 
 def available() -> list[str]:

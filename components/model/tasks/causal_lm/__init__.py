@@ -22,10 +22,10 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, BadModel
+from components.model import tasks
 from components.model.support import generation, pretrained
 from components.model.support.control_tokens import log_typed_tokens
 from components.model.support.metrics import Metric, ratio
-from components.model.support.task_base import Base
 from components.model.tasks.causal_lm import _template, _texts
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Options(generation.Scoring):
         return self
 
 
-class Task(Base):
+class Task(tasks.Task):
     """Continue a text, a prompt or a conversation."""
 
     Options = Options

@@ -19,9 +19,9 @@ from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.section import Section
 from components.core.text import UnicodeForm, normalise
+from components.model import tasks
 from components.model.support import pretrained, sentence_config
 from components.model.support.metrics import Metric, mean
-from components.model.support.task_base import Base
 from components.model.tasks.contrastive import retrieval, search
 from components.model.tasks.contrastive import rows as parsing
 
@@ -68,7 +68,7 @@ _CORRELATION: Mapping[str, Metric] = {
 }
 
 
-class Task(Base):
+class Task(tasks.Task):
     """Embed a text as a unit vector (a JSON list), evaluated by retrieval among the expected texts of the test rows."""
 
     Options = Options

@@ -21,8 +21,8 @@ from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
 from components.core.section import Section
+from components.model import tasks
 from components.model.support.metrics import Metric, ratio
-from components.model.support.task_base import Base
 from components.model.tasks.masked_lm import tokens, words
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Options(Section):
     )
 
 
-class Task(Base):
+class Task(tasks.Task):
     """Fill in the masked words of a text; in a text without masks, words chosen by its hash."""
 
     Options = Options

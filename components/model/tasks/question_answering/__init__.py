@@ -21,9 +21,9 @@ from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.section import Section
 from components.core.text import grouped
+from components.model import tasks
 from components.model.support import pretrained
 from components.model.support.metrics import Metric, mean, ratio
-from components.model.support.task_base import Base
 from components.model.tasks.question_answering import answers, baselines, scores, tables
 from components.model.tasks.question_answering.features import Feature, features, load_tokenizer
 
@@ -56,7 +56,7 @@ class Options(Section):
     )
 
 
-class Task(Base):
+class Task(tasks.Task):
     """Predict the span of a context that answers a question."""
 
     Options = Options

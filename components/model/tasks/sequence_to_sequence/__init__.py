@@ -19,10 +19,10 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import normalise
+from components.model import tasks
 from components.model.support import generation
 from components.model.support.control_tokens import controls, log_typed_tokens, plain
 from components.model.support.metrics import Metric
-from components.model.support.task_base import Base
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def source_tokenizer(tokenizer: Any, prefix: str) -> Any:
     return plain(tokenizer, keep=[token for token in controls(tokenizer) if token in prefix])
 
 
-class Task(Base):
+class Task(tasks.Task):
     """Generate a target text from a source text."""
 
     Options = Options

@@ -17,8 +17,8 @@ import pyarrow as pa
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
+from components.model import tasks
 from components.model.support import output_heads, pretrained
-from components.model.support.task_base import Base
 from components.model.tasks.text_classification import baselines, encoding, ordinal
 from components.model.tasks.text_classification import options as settings
 from components.model.tasks.text_classification.kinds import Loss, kind_of
@@ -27,7 +27,7 @@ from components.model.tasks.text_classification.predictor import TextClassifier
 _HEAD_DROPPED = "task_options.head_dropout already sets the dropout of the head; remove one of the two"
 
 
-class Task(Base):
+class Task(tasks.Task):
     """Predict the label of a text or of a pair of texts."""
 
     Options = settings.Options

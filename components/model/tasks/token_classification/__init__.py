@@ -19,8 +19,8 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData
+from components.model import tasks
 from components.model.support.metrics import Metric, f1, mean, ratio
-from components.model.support.task_base import Base
 from components.model.tasks.token_classification import baselines, encoding, tables
 from components.model.tasks.token_classification.options import Options
 from components.model.tasks.token_classification.predictor import Tagger, start_from
@@ -39,7 +39,7 @@ _TOKENS: Mapping[str, Metric] = {"token_accuracy": Metric(("right_tokens", "toke
 _UNLIMITED = 1 << 60  # sub-words
 
 
-class Task(Base):
+class Task(tasks.Task):
     """Predict a tag per token, or labelled spans of a raw text."""
 
     Options = Options
