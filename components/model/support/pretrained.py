@@ -5,6 +5,7 @@ Torch and transformers are imported inside the functions, so that importing a ta
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,11 @@ def load_model(
         ) from error
     refuse_incomplete(model, loading_info, folder, head=head, fresh=fresh)
     return model
+
+
+def label_settings(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the config settings that name the model outputs."""
+    return {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
 
 
 def refuse_unloadable(folder: Path) -> None:

@@ -123,14 +123,14 @@ def test_pair_is_encoded_as_one_input(tiny_base, tickets):
 
 def test_targets_of_each_kind(tickets):
     by_kind = {kind: tasks.load("text_classification", options) for kind, options in KINDS.items()}
-    multi_targets = by_kind["multi"]._kind.targets(['["b"]', "[]"], spec(multi, "a", "b"))
-    scaled = by_kind["regression"]._kind.targets(["30", "10"], spec(regression, centre=20.0, spread=5.0))
+    multi_targets = by_kind["multi"].targets(['["b"]', "[]"], spec(multi, "a", "b"))
+    scaled = by_kind["regression"].targets(["30", "10"], spec(regression, centre=20.0, spread=5.0))
 
     assert multi_targets.to_pylist() == [[0.0, 1.0], [0.0, 0.0]]
     assert scaled.to_pylist() == [2.0, -2.0]
-    assert by_kind["ordinal"]._kind.targets(["high", "low"], spec(ordinal, *ordinal.options.levels)).to_pylist() == [2, 0]
+    assert by_kind["ordinal"].targets(["high", "low"], spec(ordinal, *ordinal.options.levels)).to_pylist() == [2, 0]
     with pytest.raises(BadData, match="'c'"):
-        by_kind["multi"]._kind.targets(['["c"]'], spec(multi, "a", "b"))
+        by_kind["multi"].targets(['["c"]'], spec(multi, "a", "b"))
 
 
 def test_regression_scale_is_fitted_on_training_rows():
@@ -239,17 +239,17 @@ def test_rare_label_shares_its_threshold():
 def test_answers_follow_the_thresholds():
     scores = np.array([[0.4, 0.6], [0.2, 0.1]])
 
-    assert multi._kind.answers(scores, spec(multi, "a", "b")).predicted == ['["b"]', "[]"]
-    assert multi._kind.answers(scores, spec(multi, "a", "b", thresholds={"a": 0.3})).predicted == ['["a", "b"]', "[]"]
+    assert multi.answers(scores, spec(multi, "a", "b")).predicted == ['["b"]', "[]"]
+    assert multi.answers(scores, spec(multi, "a", "b", thresholds={"a": 0.3})).predicted == ['["a", "b"]', "[]"]
 
 
 def test_level_answer_is_the_median():
     level_spec = spec(ordinal, "low", "middle", "high")
-    scores = ordinal._kind.scores(torch.tensor([[2.0, -2.0], [2.0, 2.0], [-2.0, 5.0]], dtype=torch.float64), level_spec).numpy()
+    scores = ordinal.scores(torch.tensor([[2.0, -2.0], [2.0, 2.0], [-2.0, 5.0]], dtype=torch.float64), level_spec).numpy()
 
     np.testing.assert_allclose(scores.sum(axis=1), 1.0)
     assert (scores >= 0).all()
-    assert ordinal._kind.answers(scores, level_spec).predicted == ["middle", "high", "low"]
+    assert ordinal.answers(scores, level_spec).predicted == ["middle", "high", "low"]
 
 
 def test_corn_loss_equals_the_paper():
@@ -322,7 +322,7 @@ def test_label_table_equals_scikit_learn(tickets):
     rows = relabelled(tickets, "multi").head(50)
     names = multi.labels_of(rows)
     scores = rng.random((50, len(names)))
-    table = multi.tables(rows, Predictions.from_output(rows, multi._kind.answers(scores, spec(multi, *names))))[0]
+    table = multi.tables(rows, Predictions.from_output(rows, multi.answers(scores, spec(multi, *names))))[0]
     truth = np.array([[name in json.loads(cell) for name in names] for cell in rows["label"]])
     by_name = {row[0]: row for row in table.rows}
 

@@ -1,81 +1,183 @@
 """Text classification: predicts one of k labels, several labels, an ordinal level, or a number for a text or a pair of texts.
 
-The option `kind` selects the label type; each kind is a module of that name (`kinds.Kind`).
+The option `kind` selects the label type; each kind is a subclass of `Task` in the module of that name.
 The base model is a folder in hub layout (safetensors, no custom code) or a model folder written by training.
 Torch and transformers are imported inside the functions, so that loading a task stays fast.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from pydantic import Field, field_validator, model_validator
 
-from components.artifacts.predictions import ModelOutput, Predictions
-from components.artifacts.table import ReportTable
+from components.artifacts.predictions import PROBABILITY, ModelOutput
 from components.artifacts.training import ModelSpec
+from components.core.errors import BadData, BadParams
+from components.core.section import Section
+from components.core.text import canonical_label
 from components.model import tasks
 from components.model.support import output_heads, pretrained
-from components.model.tasks.text_classification import baselines, encoding, ordinal
-from components.model.tasks.text_classification import options as settings
-from components.model.tasks.text_classification.kinds import Loss, kind_of
+from components.model.support.batches import token_table
+from components.model.support.metrics import Floats
+from components.model.tasks.text_classification import encoding
 from components.model.tasks.text_classification.predictor import TextClassifier
 
+Loss = Callable[[Any, Any], Any]
+"""Maps logits and labels of a batch to a scalar tensor, the mean over the batch."""
+
 _HEAD_DROPPED = "task_options.head_dropout already sets the dropout of the head; remove one of the two"
+_USED_BY = {
+    "labels": ("multi",),
+    "separator": ("multi",),
+    "thresholds": ("multi",),
+    "levels": ("ordinal",),
+    "centre": ("regression",),
+    "spread": ("regression",),
+    "class_weights": ("single", "multi", "ordinal"),
+}
+
+
+class Options(Section):
+    """The label type, input columns and head; a field that the `kind` does not use is an error."""
+
+    kind: Literal["single", "multi", "ordinal", "regression"] = Field(
+        "single", description="label type: one of k labels, any number of k labels, one of k ordered levels, or a number"
+    )
+    pair: bool = Field(False, description="read two texts per row, from the columns text_a and text_b, instead of text")
+    labels: tuple[str, ...] = Field(
+        (), description="multi: the allowed labels; macro-F1 is then a test metric; empty: all labels in the data"
+    )
+    separator: str = Field(";", min_length=1, description="multi: separator of labels in a cell that is not a JSON list")
+    thresholds: dict[str, float] = Field(
+        {}, description="multi: minimum probability per label; missing ones are fitted on the validation split after training"
+    )
+    levels: tuple[str, ...] = Field((), description="ordinal: levels from lowest to highest; empty: the labels are numbers")
+    centre: float | None = Field(
+        None, description="regression: the target is (label - centre) / spread; null: the mean of the training labels"
+    )
+    spread: float | None = Field(None, gt=0, description="regression: see centre; null: the standard deviation of the training labels")
+    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
+        "none", description="class weights in the loss: none; balanced (inverse to the frequency in the training rows); or label: weight"
+    )
+    pooling: Literal["default", "cls", "mean", "max"] = Field(
+        "default", description="pooling of the token vectors before the head; default: that of the architecture"
+    )
+    head_hidden: int = Field(0, ge=0, le=65_536, description="width of a hidden layer in the head; 0: the head of the architecture")
+    head_dropout: float | None = Field(None, ge=0, lt=1, description="dropout of the head; null: that of the architecture")
+
+    @field_validator("labels", "levels")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(map(canonical_label, names))
+        if len(names) == 1 or len(set(names)) < len(names) or not all(name.strip() for name in names):
+            raise ValueError("expected no names, or at least two different non-empty names")
+        return names
+
+    @field_validator("thresholds")
+    @classmethod
+    def _are_probabilities(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        if invalid := [name for name, value in thresholds.items() if not 0 < value <= 1]:
+            raise ValueError(f"expected probabilities above 0 and up to 1 for {', '.join(map(repr, invalid))}")
+        return {canonical_label(name): value for name, value in thresholds.items()}
+
+    @field_validator("class_weights")
+    @classmethod
+    def _are_weights(cls, weights: Any) -> Any:
+        if isinstance(weights, dict) and (invalid := [name for name, value in weights.items() if value <= 0]):
+            raise ValueError(f"expected weights above 0 for {', '.join(map(repr, invalid))}")
+        return {canonical_label(name): value for name, value in weights.items()} if isinstance(weights, dict) else weights
+
+    @model_validator(mode="after")
+    def _are_used(self) -> Self:
+        for name, kinds in _USED_BY.items():
+            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is used only with kind {' or '.join(kinds)}, not {self.kind}")
+        return self
+
+    @property
+    def own_head(self) -> bool:
+        """Whether the custom head replaces the head of the architecture."""
+        return (self.pooling, self.head_hidden, self.head_dropout) != ("default", 0, None)
 
 
 class Task(tasks.Task):
-    """Predict the label of a text or of a pair of texts."""
+    """Predict the label of a text or of a pair of texts; `scores` (rows, m) are the values that answers are made from."""
 
-    Options = settings.Options
+    Options = Options
     normalised = True
+    label_column: str | None = "label"
+    ordered = False
+    """Whether the meaning of an output depends on the outputs before it."""
 
-    def __init__(self, options: settings.Options) -> None:
-        """Set columns, metrics and baselines from the options.
+    def __new__(cls, options: Any) -> Self:
+        """Return an instance of the subclass for `options.kind`."""
+        kind: type[Self] = import_module(f"{__name__}.{options.kind}").Kind
+        return super().__new__(kind)
+
+    def __init__(self, options: Any) -> None:
+        """Set the columns from the options.
 
         With `pair` the columns are text_a and text_b, and `text` joins both to compare rows. If a text occurs in several pairs, a column
         `group` should keep them in one split.
         """
         super().__init__(options)
-        self._kind = kind = kind_of(options)
         self.inputs = encoding.PAIR if options.pair else ("text",)
         self.columns = (*self.inputs, "label")
         self.augmentable_columns = self.inputs
         self.example = {name: "An example of a text to be answered." for name in self.inputs}
-        self.validation_metrics, self.test_metrics, self.baselines = kind.validation_metrics, kind.test_metrics, kind.baselines
-        self.label_column = None if options.kind == "regression" else "label"
-        self.classes, self.one_answer, self.scored = kind.classes, kind.one_answer, kind.scored
-        self.unsupported_settings = {**kind.unsupported_settings, **({} if options.head_dropout is None else {"dropout": _HEAD_DROPPED})}
+        if options.head_dropout is not None:
+            self.unsupported_settings = {**self.unsupported_settings, "dropout": _HEAD_DROPPED}
 
-    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Apply `rename` to the label or labels of a cell."""
-        return self._kind.rename_labels(cell, rename)
+    def label_of(self, cell: str) -> str:
+        """Return the label of a cell in answer format; raise ValueError with the reason if it is invalid."""
+        return canonical_label(cell)
+
+    def targets(self, labels: Sequence[str], spec: ModelSpec) -> pa.Array:
+        """Return the training targets for the encoded column `labels`; raise BadData for an unknown label."""
+        return pa.array(label_indexes(labels, spec.labels), pa.int64())
+
+    def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
+        """Return the config settings of the model: num_labels, id2label, label2id and problem_type."""
+        raise NotImplementedError
+
+    def scores(self, logits: Any, spec: ModelSpec) -> Any:
+        """Convert logits, a float64 tensor (rows, outputs), to scores."""
+        raise NotImplementedError
+
+    def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
+        """Convert scores to predictions."""
+        raise NotImplementedError
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and the labels in answer format, and the errors by row index."""
         labels, faults = rows["label"].tolist(), dict[int, str]()
         for index, cell in enumerate(labels):
             try:
-                labels[index] = self._kind.label_of(cell)
+                labels[index] = self.label_of(cell)
             except ValueError as error:
                 faults[index] = str(error)
         texts = {"text": encoding.joined(rows)} if self.options.pair else {}
         return rows.assign(**texts, label=pd.Series(labels, index=rows.index, dtype=rows["label"].dtype)), faults
 
-    def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
-        """Return the labels of `rows` in the order of the model outputs; empty for regression."""
-        return self._kind.labels_of(rows["label"].tolist())
-
-    def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
-        """Return the number of rows with each label."""
-        return self._kind.label_counts(rows["label"].tolist())
-
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
-        """Compute balanced class weights, and the scale for regression."""
-        return self._kind.fit_options(train["label"].tolist())
+        """Compute the class weights if they are `balanced`; else check the labels of given weights."""
+        counts, weights = self.label_counts(train), self.options.class_weights
+        if weights == "balanced":
+            return {"class_weights": {label: round(value, 6) for label, value in self.balanced(counts, len(train)).items()}}
+        if isinstance(weights, dict) and (unknown := sorted(weights.keys() - counts.keys())):
+            names, known = ", ".join(map(repr, unknown)), ", ".join(sorted(counts))
+            raise BadParams(f"params.yaml: task_options.class_weights has unknown labels {names}; the training rows have: {known}")
+        return {}
+
+    def balanced(self, counts: Mapping[str, int], rows: int) -> Mapping[str, float]:
+        """Return rows / (k * count) per label, with mean 1 over the rows (King & Zeng, 2001; same as scikit-learn)."""
+        return {label: rows / (len(counts) * count) for label, count in sorted(counts.items())}
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer; without a padding token it pads with its end token. Raise BadModel if that fails."""
@@ -91,15 +193,11 @@ class Task(tasks.Task):
         Raises:
             BadData: a label is not in the label map.
         """
-        labels = self._kind.targets(rows["label"].tolist(), spec)
         texts = self._texts(rows, spec.unicode_form)
         inputs = encoding.tokenize(
             tokenizer, texts, truncation=True, max_length=spec.max_length, padding=False, return_attention_mask=False
         )
-        columns = {name: pa.array(inputs[name], pa.list_(pa.int32())) for name in sorted(inputs.keys())}
-        columns["labels"] = labels
-        columns["length"] = pa.array([len(ids) for ids in inputs["input_ids"]], pa.int32())
-        return pa.table(columns)
+        return token_table(inputs, labels=self.targets(rows["label"].tolist(), spec))
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
         """Load the base model with a classification head in float32; head rows are reused for labels that the base knows.
@@ -108,17 +206,16 @@ class Task(tasks.Task):
             BadModel: the folder has no safetensors weights, has custom code, or cannot be read by transformers.
             BadParams: the architecture does not support the requested head.
         """
-        names = dict(self._kind.outputs(spec))
-        outputs = {"num_labels": len(names["id2label"]), **names}
+        outputs = dict(self.outputs(spec))
         if self.options.own_head:
             from components.model.tasks.text_classification.model import build
 
-            return _padded(build(base, self.options, outputs, ordered=self._kind.ordered), self.load_tokenizer(base))
+            return _padded(build(base, self.options, outputs, ordered=self.ordered), self.load_tokenizer(base))
         head_config = {"retune_head": None} if "retune_head" in pretrained.config(base) else {}
         # A fine-tuned base may have a head of another size.
         settings = {**outputs, **head_config, "ignore_mismatched_sizes": True}
         model = pretrained.load_model("AutoModelForSequenceClassification", base, **settings)
-        output_heads.take_rows(model, base, list(outputs["id2label"].values()), "ForSequenceClassification", ordered=self._kind.ordered)
+        output_heads.take_rows(model, base, list(outputs["id2label"].values()), "ForSequenceClassification", ordered=self.ordered)
         return _padded(model, self.load_tokenizer(base))
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
@@ -127,50 +224,15 @@ class Task(tasks.Task):
 
         return DataCollatorWithPadding(tokenizer)
 
-    def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
-        """Return the loss of the kind; None: the loss of the model."""
-        return self._kind.loss(spec, smoothing)
-
-    def items(self, spec: ModelSpec) -> Callable[[Any], float] | None:
-        """Return the count of thresholds in CORN's loss for ordinal labels; else None."""
-        return ordinal.threshold_counter(spec) if self.options.kind == "ordinal" else None
-
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Return the pooled token vectors that the classification head reads."""
         from components.model.tasks.text_classification.model import token_vectors
 
         return token_vectors(model, inputs, self.options.pooling)
 
-    def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
-        """Compute the validation metrics of logits (rows, outputs)."""
-        return self._kind.validate(outputs, expected, spec)
-
-    def calibrate(self, folder: Path, validation: pd.DataFrame) -> Mapping[str, Any]:
-        """Fit the thresholds of multi-label classification on the validation rows."""
-        if self.options.kind != "multi":
-            return {}
-        predictor = self.predictor(folder)
-        return self._kind.calibrate(predictor.scores(validation), validation["label"].tolist(), predictor.spec)
-
     def predictor(self, folder: Path) -> TextClassifier:
         """Load a saved model folder."""
         return TextClassifier(folder)
-
-    def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, npt.NDArray[np.float64]]:
-        """Return the row statistics of the test metrics."""
-        return self._kind.statistics(expected, predicted)
-
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Return the predictions of the baselines fitted on `train`: a constant, and TF-IDF with linear models."""
-        return self._kind.predict_baselines(train, spec, len(test), baselines.features(train, test, self.options.pair))
-
-    def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-        """Return slices by expected label."""
-        return self._kind.slices(rows["label"].tolist())
-
-    def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
-        """Return scores by label, or by the range of the expected number."""
-        return self._kind.tables(rows, predictions)
 
     def _texts(self, rows: pd.DataFrame, form: str) -> encoding.Texts:
         """Return the texts to encode: preprocessing has normalised `text`, but not the texts of a pair."""
@@ -183,3 +245,22 @@ def _padded(model: Any, tokenizer: Any) -> Any:
     if config.pad_token_id != tokenizer.pad_token_id and config.model_type not in pretrained.OFFSET_POSITIONS:
         config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def label_indexes(labels: Sequence[str], label_map: Sequence[str]) -> list[int]:
+    """Return the index of each label in `label_map`; raise BadData if labels are not in the map."""
+    indexes = {label: index for index, label in enumerate(label_map)}
+    if unknown := sorted(set(labels) - set(indexes)):
+        raise BadData(f"labels {', '.join(map(repr, unknown))} are not in the label map ({', '.join(label_map)})")
+    return [indexes[label] for label in labels]
+
+
+def weights_in_order(spec: ModelSpec) -> list[float] | None:
+    """Return the weight of each label, 1 if it is not listed; None if there are no weights."""
+    weights = spec.options.get("class_weights")
+    return [float(weights.get(label, 1.0)) for label in spec.labels] if isinstance(weights, Mapping) else None
+
+
+def scored(predicted: Sequence[str], scores: Floats, labels: Sequence[str]) -> ModelOutput:
+    """Return predictions with the label probabilities `scores` (rows, labels)."""
+    return ModelOutput.texts(predicted, {f"{PROBABILITY}{label}": scores[:, index] for index, label in enumerate(labels)})

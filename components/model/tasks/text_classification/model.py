@@ -22,7 +22,7 @@ from components.model.support import pretrained
 from components.model.support.foreign_code import refuse_foreign_code
 from components.model.support.output_heads import take_rows
 from components.model.support.weight_check import stored
-from components.model.tasks.text_classification.options import Options
+from components.model.tasks.text_classification import Options
 
 log = logging.getLogger(__name__)
 

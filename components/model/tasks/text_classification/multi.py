@@ -6,7 +6,8 @@ Each text has one set of labels: join rows that list the labels of a text separa
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,10 @@ from components.artifacts.predictions import ModelOutput, Predictions, probabili
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
-from components.model.support.metrics import Metric, f1, mean, ratio
-from components.model.tasks.text_classification.baselines import Features, labelled
-from components.model.tasks.text_classification.kinds import Floats, Loss, scored
-from components.model.tasks.text_classification.options import Options
-from components.model.tasks.text_classification.single import check_weights, label_indexes, named, weights_in_order
-from components.model.tasks.text_classification.tables import TableColumn, by_label
+from components.model.support.metrics import Floats, Metric, f1, mean, ratio
+from components.model.support.pretrained import label_settings
+from components.model.tasks.text_classification import Loss, Options, Task, baselines, label_indexes, scored, weights_in_order
+from components.model.tasks.text_classification.tables import by_label
 from components.model.tasks.text_classification.thresholds import DEFAULT, fit_thresholds
 
 _SMOOTHED = "the targets of several labels are not a single distribution"
@@ -38,13 +37,11 @@ _METRICS: dict[str, Metric] = {
 }
 
 
-class Kind:
+class Kind(Task):
     """Any number of k labels."""
 
-    classes = False
     one_answer = True
     scored = True
-    ordered = False
     validation_metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
     baselines = ("majority", "tfidf")
     unsupported_settings: Mapping[str, str] = {
@@ -55,14 +52,14 @@ class Kind:
     }
 
     def __init__(self, options: Options) -> None:
-        """Store the options; macro-F1 is a test metric if they list the labels."""
-        self._options = options
+        """Add macro-F1 to the test metrics if the options list the labels."""
+        super().__init__(options)
         self.test_metrics: Mapping[str, Metric] = _METRICS | ({"macro_f1": _macro(options.labels)} if options.labels else {})
 
     def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Apply `rename` to each label; return an unreadable cell unchanged, `label_of` rejects it."""
         try:
-            names = _names(cell, self._options.separator)
+            names = _names(cell, self.options.separator)
         except ValueError:
             return cell
         new = [rename(name) for name in names]
@@ -70,27 +67,22 @@ class Kind:
 
     def label_of(self, cell: str) -> str:
         """Return the labels of a cell as a sorted JSON list."""
-        names = sorted({canonical_label(name) for name in _names(cell, self._options.separator)})
-        if unknown := [name for name in names if self._options.labels and name not in self._options.labels]:
+        names = sorted({canonical_label(name) for name in _names(cell, self.options.separator)})
+        if unknown := [name for name in names if self.options.labels and name not in self.options.labels]:
             raise ValueError(f"label {unknown[0]!r} is not in task_options.labels")
         return _text(names)
 
-    def labels_of(self, labels: Sequence[str]) -> tuple[str, ...]:
+    def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
         """Return the sorted labels from the options, else from the rows."""
-        return tuple(sorted(self._options.labels or {name for cell in labels for name in _parse(cell)}))
+        return tuple(sorted(self.options.labels or self.label_counts(rows)))
 
-    def label_counts(self, labels: Sequence[str]) -> Mapping[str, int]:
+    def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
         """Return the number of rows with each label."""
-        return Counter(name for cell in labels for name in _parse(cell))
+        return Counter(name for cell in rows["label"] for name in _parse(cell))
 
-    def fit_options(self, labels: Sequence[str]) -> Mapping[str, Any]:
-        """Compute balanced weights: positive and negative rows of a label have the same total weight."""
-        counts = self.label_counts(labels)
-        if self._options.class_weights == "balanced":
-            return {"class_weights": {name: round((len(labels) - rows) / rows, 6) or 1.0 for name, rows in sorted(counts.items())}}
-        if isinstance(self._options.class_weights, dict):
-            check_weights(self._options.class_weights, sorted(counts))
-        return {}
+    def balanced(self, counts: Mapping[str, int], rows: int) -> Mapping[str, float]:
+        """Return the weights with which positive and negative rows of a label have the same total weight."""
+        return {name: round((rows - count) / count, 6) or 1.0 for name, count in sorted(counts.items())}
 
     def targets(self, labels: Sequence[str], spec: ModelSpec) -> pa.Array:
         """Return 1 for each label of a row, 0 for the others."""
@@ -101,12 +93,20 @@ class Kind:
 
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the names of k outputs."""
-        return named(spec.labels) | {"problem_type": "multi_label_classification"}
+        return label_settings(spec.labels) | {"problem_type": "multi_label_classification"}
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
         """Return binary cross-entropy with positive weights; None without weights: the model uses the same loss."""
-        positive_weights = weights_in_order(spec.options.get("class_weights"), spec.labels)
-        return None if positive_weights is None else _weighted(positive_weights)
+        import torch
+
+        if (positive_weights := weights_in_order(spec)) is None:
+            return None
+
+        def loss(logits: Any, labels: Any) -> Any:
+            weight = torch.tensor(positive_weights, device=logits.device)
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), pos_weight=weight)
+
+        return loss
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return independent label probabilities."""
@@ -116,11 +116,13 @@ class Kind:
         """Return the labels whose probability reaches the threshold."""
         return _answers(scores, spec.options.get("thresholds") or {}, spec.labels)
 
-    def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
-        """Fit the thresholds with the best F1 per label; thresholds in the options are kept."""
-        expected = _mask(labels, spec.labels)
-        fitted = dict(zip(spec.labels, fit_thresholds(scores, expected), strict=True))
-        return {"thresholds": fitted | {name: value for name, value in self._options.thresholds.items() if name in fitted}}
+    def calibrate(self, folder: Path, validation: pd.DataFrame) -> Mapping[str, Any]:
+        """Fit the thresholds with the best F1 per label on the validation rows; thresholds in the options are kept."""
+        predictor = self.predictor(folder)
+        labels = predictor.spec.labels
+        thresholds = fit_thresholds(predictor.scores(validation), _mask(validation["label"], labels))
+        fitted = dict(zip(labels, thresholds, strict=True))
+        return {"thresholds": fitted | {name: value for name, value in self.options.thresholds.items() if name in fitted}}
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Compute the metrics at a threshold of 0.5; thresholds are fitted after training.
@@ -147,38 +149,34 @@ class Kind:
             "jaccard": [len(right & answer) / len(right | answer) if right | answer else 1.0 for right, answer in pairs],
             "rows": [1.0] * len(pairs),
         }
-        for name in self._options.labels:
+        for name in self.options.labels:
             counts |= {
                 f"hits {name}": [name in right & answer for right, answer in pairs],
                 f"either {name}": [(name in right) + (name in answer) for right, answer in pairs],
             }
         return {name: np.array(values, dtype=np.float64) for name, values in counts.items()}
 
-    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Predict the most common label set, and with TF-IDF and logistic regression at fitted thresholds."""
-        expected = _mask(train["label"].tolist(), spec.labels)
-        shares = np.tile(expected.mean(axis=0), (rows, 1))
+        expected = _mask(train["label"], spec.labels)
         most_common = Counter(train["label"]).most_common(1)[0][0]
-        majority = scored([most_common] * rows, shares, spec.labels)
-        if features is None:
+        majority = scored([most_common] * len(test), np.tile(expected.mean(axis=0), (len(test), 1)), spec.labels)
+        if (features := baselines.features(train, test, self.options.pair)) is None:
             return {"majority": majority, "tfidf": majority}
-        out_of_fold, scores = labelled(features, expected)
-        return {
-            "majority": majority,
-            "tfidf": _answers(scores, dict(zip(spec.labels, fit_thresholds(out_of_fold, expected), strict=True)), spec.labels),
-        }
+        out_of_fold, scores = baselines.labelled(features, expected)
+        thresholds = dict(zip(spec.labels, fit_thresholds(out_of_fold, expected), strict=True))
+        return {"majority": majority, "tfidf": _answers(scores, thresholds, spec.labels)}
 
-    def slices(self, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the number of expected labels."""
-        return {"labels": [str(count) if count < 4 else "4 or more" for count in map(len, map(_parse, labels))]}
+        return {"labels": [str(count) if count < 4 else "4 or more" for count in map(len, map(_parse, rows["label"]))]}
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return precision, recall, F1, AUROC and average precision per label."""
         by_name = probabilities_of(predictions.measured)
         names = sorted(by_name)
-        truth, answers = _mask(predictions.expected.tolist(), names), _mask(predictions.predicted.tolist(), names)
-        columns = [TableColumn(name, truth[:, index], answers[:, index], by_name[name]) for index, name in enumerate(names)]
-        return (by_label("Labels, the most common first", columns),)
+        expected, predicted = (_mask(cells, names) for cells in (predictions.expected, predictions.predicted))
+        return (by_label(names, expected, predicted, np.array([by_name[name] for name in names]).T),)
 
 
 def _names(cell: str, separator: str) -> list[str]:
@@ -207,7 +205,7 @@ def _text(names: Sequence[str]) -> str:
     return json.dumps(list(names), ensure_ascii=False)
 
 
-def _mask(cells: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.bool_]:
+def _mask(cells: Iterable[str], labels: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Return a mask of the labels in each cell, (rows, labels)."""
     sets = [set(_parse(cell)) for cell in cells]
     return np.array([[label in names for label in labels] for names in sets], dtype=np.bool_).reshape(len(sets), len(labels))
@@ -227,13 +225,3 @@ def _macro(labels: Sequence[str]) -> Metric:
 
     names = tuple(f"{part} {label}" for label in labels for part in ("hits", "either"))
     return Metric(names, value, "mean over the labels of their F1")
-
-
-def _weighted(positive_weights: Sequence[float]) -> Loss:
-    import torch
-
-    def loss(logits: Any, labels: Any) -> Any:
-        weight = torch.tensor(positive_weights, device=logits.device)
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), pos_weight=weight)
-
-    return loss

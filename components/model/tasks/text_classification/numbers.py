@@ -4,11 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from components.model.support.metrics import Metric, ratio
-
-Floats = npt.NDArray[np.float64]
+from components.model.support.metrics import Floats, Metric, ratio
 
 _INF = math.inf
 _DIGITS = 5

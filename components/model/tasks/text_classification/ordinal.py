@@ -6,6 +6,7 @@ exceeded with a probability above 0.5. Levels are listed in the option `levels` 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,9 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
-from components.model.support.metrics import Metric, mean
-from components.model.tasks.text_classification import numbers, single
-from components.model.tasks.text_classification.baselines import Features, regressed
-from components.model.tasks.text_classification.kinds import Floats, Loss, scored
-from components.model.tasks.text_classification.single import label_indexes, named, weights_in_order
+from components.model.support.metrics import Floats, Metric, mean
+from components.model.support.pretrained import label_settings
+from components.model.tasks.text_classification import Loss, baselines, label_indexes, numbers, scored, single, weights_in_order
 from components.model.tasks.text_classification.tables import by_number
 
 _WHY = "ordinal levels are not trained with a softmax"
@@ -30,7 +29,6 @@ class Kind(single.Kind):
     """One of K ordered levels."""
 
     classes = False
-    one_answer = True
     scored = True
     ordered = True
     validation_metrics = ("quadratic_weighted_kappa", "neg_mae", "accuracy", "spearman")
@@ -50,23 +48,38 @@ class Kind(single.Kind):
 
     def label_of(self, cell: str) -> str:
         """Return the level of a cell."""
-        if not self._options.levels:
+        if not self.options.levels:
             return numbers.text(numbers.parse(cell))
-        if (level := canonical_label(cell)) not in self._options.levels:
+        if (level := canonical_label(cell)) not in self.options.levels:
             raise ValueError("label is not in task_options.levels")
         return level
 
-    def labels_of(self, labels: Sequence[str]) -> tuple[str, ...]:
+    def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
         """Return the levels from lowest to highest, from the options or else the numbers in the rows."""
-        return self._options.levels or tuple(sorted(set(labels), key=float))
+        return self.options.levels or tuple(sorted(set(rows["label"]), key=float))
 
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the names of K - 1 outputs."""
-        return named([f"above {level}" for level in spec.labels[:-1]]) | {"problem_type": None}
+        return label_settings([f"above {level}" for level in spec.labels[:-1]]) | {"problem_type": None}
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
-        """Return the CORN loss."""
-        return _corn(weights_in_order(spec.options.get("class_weights"), spec.labels))
+        """Return the CORN loss: the mean binary cross-entropy of each threshold over the rows above the previous one."""
+        import torch
+
+        level_weights = weights_in_order(spec)
+
+        def loss(logits: Any, labels: Any) -> Any:
+            thresholds = torch.arange(logits.shape[1], device=logits.device)
+            used, above = labels[:, None] >= thresholds, (labels[:, None] > thresholds).float()
+            weight = used.float() if level_weights is None else used * torch.tensor(level_weights, device=logits.device)[labels][:, None]
+            total = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), above, weight=weight, reduction="sum")
+            return total / used.sum()
+
+        return loss
+
+    def items(self, spec: ModelSpec) -> Callable[[Any], float]:
+        """Return a function that counts the thresholds in the loss of a batch: those up to a row's level and the next one."""
+        return lambda batch: float((batch["labels"] + 1).clamp(max=len(spec.labels) - 1).sum())
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return the probability of each level."""
@@ -91,47 +104,24 @@ class Kind(single.Kind):
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return the statistics of `numbers.sums` for the levels, and `right` (1 for a correct row)."""
-        right = np.array([truth == answer for truth, answer in zip(expected, predicted, strict=True)], dtype=np.float64)
-        return {**numbers.sums(self._numbers(expected), self._numbers(predicted)), "right": right}
+        return {**super().statistics(expected, predicted), **numbers.sums(self._numbers(expected), self._numbers(predicted))}
 
-    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Predict the median level, and the level nearest to TF-IDF with ridge regression."""
-        indexes = np.array(label_indexes(train["label"].tolist(), spec.labels), dtype=np.float64)
-        shares = np.tile(np.bincount(indexes.astype(int), minlength=len(spec.labels)) / max(1, len(indexes)), (rows, 1))
-        median = scored([spec.labels[int(np.median(indexes))]] * rows, shares, spec.labels)
-        if features is None:
+        labels, indexes = spec.labels, np.array(label_indexes(train["label"].tolist(), spec.labels), dtype=np.float64)
+        shares = np.tile(np.bincount(indexes.astype(int), minlength=len(labels)) / max(1, len(indexes)), (len(test), 1))
+        median = scored([labels[int(np.median(indexes))]] * len(test), shares, labels)
+        if (features := baselines.features(train, test, self.options.pair)) is None:
             return {"median": median, "tfidf": median}
-        nearest = np.clip(np.rint(regressed(features, indexes)), 0, len(spec.labels) - 1).astype(int)
-        return {
-            "median": median,
-            "tfidf": scored([spec.labels[index] for index in nearest], np.eye(len(spec.labels))[nearest], spec.labels),
-        }
+        nearest = np.clip(np.rint(baselines.regressed(features, indexes)), 0, len(labels) - 1).astype(int)
+        return {"median": median, "tfidf": scored([labels[index] for index in nearest], np.eye(len(labels))[nearest], labels)}
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return the mean answer and error per level."""
         expected, predicted = self._numbers(predictions.expected.tolist()), self._numbers(predictions.predicted.tolist())
-        parts = [(level, predictions.expected == level) for level in self.labels_of(predictions.expected.tolist())]
+        parts = [(level, predictions.expected == level) for level in self.labels_of(rows)]
         return (by_number("Levels, from the lowest", parts, expected, predicted),)
 
     def _numbers(self, levels: Sequence[str]) -> Floats:
-        indexes = {level: float(index) for index, level in enumerate(self._options.levels)}
+        indexes = {level: float(index) for index, level in enumerate(self.options.levels)}
         return np.array([indexes[level] if indexes else float(level) for level in levels], dtype=np.float64)
-
-
-def threshold_counter(spec: ModelSpec) -> Callable[[Any], float]:
-    """Return a function that counts the thresholds in the CORN loss of a batch: those up to a row's level and the next one."""
-    return lambda batch: float((batch["labels"] + 1).clamp(max=len(spec.labels) - 1).sum())
-
-
-def _corn(level_weights: Sequence[float] | None) -> Loss:
-    """Return the CORN loss: the mean binary cross-entropy of each threshold over the rows above the previous one."""
-    import torch
-
-    def loss(logits: Any, labels: Any) -> Any:
-        thresholds = torch.arange(logits.shape[1], device=logits.device)
-        used, above = labels[:, None] >= thresholds, (labels[:, None] > thresholds).float()
-        weight = used.float() if level_weights is None else used * torch.tensor(level_weights, device=logits.device)[labels][:, None]
-        total = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), above, weight=weight, reduction="sum")
-        return total / used.sum()
-
-    return loss

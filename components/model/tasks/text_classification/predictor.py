@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
+from components.model import tasks
 from components.model.support import pretrained
-from components.model.tasks.text_classification.encoding import Texts, texts_of, tokenize
-from components.model.tasks.text_classification.kinds import kind_of
-from components.model.tasks.text_classification.options import Options
-
-Floats = npt.NDArray[np.float64]
+from components.model.support.batches import in_batches
+from components.model.support.metrics import Floats
+from components.model.tasks.text_classification.encoding import texts_of, tokenize
 
 
 class TextClassifier:
@@ -30,11 +28,10 @@ class TextClassifier:
             BadModel: the model cannot be loaded.
         """
         self.spec = ModelSpec.read(folder)
-        self._options = Options.parse(self.spec.options, "task_options")
-        self._kind = kind_of(self._options)
+        self._task = cast(Any, tasks.of(self.spec))
         self._tokenizer = pretrained.load_tokenizer(folder, pad="eos")
         self._model = _load(folder).eval()
-        outputs, expected = self._model.config.num_labels, len(self._kind.outputs(self.spec)["id2label"])
+        outputs, expected = self._model.config.num_labels, self._task.outputs(self.spec)["num_labels"]
         if outputs != expected:
             raise BadModel(
                 f"{folder}: the model has {outputs} outputs, expected {expected} for the {len(self.labels)} labels in retune.json"
@@ -47,7 +44,8 @@ class TextClassifier:
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Predict `rows`, with label probabilities except for regression."""
-        return self._kind.answers(self.scores(rows, batch_size), self.spec)
+        output: ModelOutput = self._task.answers(self.scores(rows, batch_size), self.spec)
+        return output
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> Floats:
         """Return the label probabilities of raw texts, (texts, labels), at the temperature in retune.json."""
@@ -58,22 +56,18 @@ class TextClassifier:
 
         Texts are normalised as in training and batched by length to reduce padding.
         """
-        texts = texts_of(rows, self._options.pair, self.spec.unicode_form)
-        inputs = [tuple(parts) for parts in zip(*texts, strict=True)]
-        order = sorted(range(len(inputs)), key=lambda index: (sum(map(len, inputs[index])), inputs[index]))
-        answers = np.zeros((len(inputs), max(1, len(self.labels))), dtype=np.float64)
-        for start in range(0, len(order), batch_size):
-            indexes = order[start : start + batch_size]
-            answers[indexes] = self._answer(tuple([column[index] for index in indexes] for column in texts))
-        return answers
+        rows_of_texts = list(zip(*texts_of(rows, self._task.options.pair, self.spec.unicode_form), strict=True))
+        scores: list[Floats] = in_batches(rows_of_texts, batch_size, lambda texts: (sum(map(len, texts)), texts), self._scores)
+        return np.array(scores, dtype=np.float64).reshape(len(rows), max(1, len(self.labels)))
 
-    def _answer(self, texts: Texts) -> Floats:
+    def _scores(self, rows: list[tuple[str, ...]]) -> list[Floats]:
         import torch
 
+        texts = tuple(map(list, zip(*rows, strict=True)))
         inputs = tokenize(self._tokenizer, texts, truncation=True, max_length=self.spec.max_length, padding=True, return_tensors="pt")
         with torch.inference_mode():
             logits = self._model(**inputs).logits
-        return np.asarray(self._kind.scores(logits.double(), self.spec).numpy())
+        return list(self._task.scores(logits.double(), self.spec).numpy())
 
 
 def _load(folder: Path) -> Any:

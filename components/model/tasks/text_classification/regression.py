@@ -1,6 +1,7 @@
 """Regression: squared error of (label - centre) / spread, so that a learning rate suits every unit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,25 +12,19 @@ import pyarrow as pa
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
-from components.model.support.metrics import Metric
-from components.model.tasks.text_classification import numbers
-from components.model.tasks.text_classification.baselines import Features, regressed
-from components.model.tasks.text_classification.kinds import Floats, Loss
-from components.model.tasks.text_classification.options import Options
-from components.model.tasks.text_classification.single import named
+from components.model.support.metrics import Floats, Metric
+from components.model.support.pretrained import label_settings
+from components.model.tasks.text_classification import Task, baselines, numbers
 from components.model.tasks.text_classification.tables import by_number
 
 _WHY = "a number has no label distribution"
 _QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 
-class Kind:
+class Kind(Task):
     """A number; equal texts may have different numbers, e.g. ratings."""
 
-    classes = False
-    one_answer = False
-    scored = False
-    ordered = False
+    label_column = None
     validation_metrics = ("r2", "spearman", "pearson", "neg_mse", "neg_mae")
     test_metrics: Mapping[str, Metric] = {
         "r2": numbers.R2,
@@ -46,31 +41,15 @@ class Kind:
         "contrastive_start": "rows with numbers do not share labels",
     }
 
-    def __init__(self, options: Options) -> None:
-        """Store the options."""
-        self._options = options
-
-    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Return the cell unchanged: a number is not a label name."""
-        return cell
-
     def label_of(self, cell: str) -> str:
         """Return the normalised number of a cell."""
         return numbers.text(numbers.parse(cell))
 
-    def labels_of(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Return no labels."""
-        return ()
-
-    def label_counts(self, labels: Sequence[str]) -> Mapping[str, int]:
-        """Return no labels."""
-        return {}
-
-    def fit_options(self, labels: Sequence[str]) -> Mapping[str, Any]:
+    def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
         """Return centre and spread, from the options or else mean and standard deviation of the training labels."""
-        values = np.array(labels, dtype=np.float64)
+        values = np.array(train["label"].tolist(), dtype=np.float64)
         centre, spread = float(values.mean()), float(values.std()) or 1.0
-        options = self._options
+        options = self.options
         return {
             "centre": float(f"{centre:.8g}") if options.centre is None else options.centre,
             "spread": float(f"{spread:.8g}") if options.spread is None else options.spread,
@@ -83,11 +62,7 @@ class Kind:
 
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the name of the one output."""
-        return named(["number"]) | {"problem_type": "regression"}
-
-    def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
-        """Return None: the model uses squared error."""
-        return None
+        return label_settings(["number"]) | {"problem_type": "regression"}
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return numbers in the unit of the label, (rows, 1)."""
@@ -97,10 +72,6 @@ class Kind:
     def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
         """Return the numbers with five significant digits."""
         return ModelOutput.texts([numbers.answer(float(number)) for number in scores[:, 0]])
-
-    def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
-        """Return no options."""
-        return {}
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Compute the metrics in the unit of the label."""
@@ -112,16 +83,17 @@ class Kind:
         """Return the statistics of `numbers.sums`."""
         return numbers.sums(np.array(expected, dtype=np.float64), np.array(predicted, dtype=np.float64))
 
-    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Predict the mean, and with TF-IDF and ridge regression."""
         labels = np.array(train["label"].tolist(), dtype=np.float64)
-        mean = ModelOutput.texts([numbers.answer(float(labels.mean()))] * rows)
-        tfidf = mean if features is None else ModelOutput.texts([numbers.answer(float(number)) for number in regressed(features, labels)])
-        return {"mean": mean, "tfidf": tfidf}
+        features = baselines.features(train, test, self.options.pair)
+        mean = np.full(len(test), labels.mean())
+        predicted = {"mean": mean, "tfidf": mean if features is None else baselines.regressed(features, labels)}
+        return {name: ModelOutput.texts([numbers.answer(float(number)) for number in values]) for name, values in predicted.items()}
 
-    def slices(self, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the quartile of each expected number."""
-        return {"label": [_QUARTERS[quarter] for quarter in numbers.quarters([float(label) for label in labels])]}
+        return {"label": [_QUARTERS[quarter] for quarter in numbers.quarters([float(label) for label in rows["label"]])]}
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return mean answers per quartile of the expected numbers, and the largest errors."""

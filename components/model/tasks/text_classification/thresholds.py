@@ -8,7 +8,8 @@ micro-F1 over all labels.
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from components.model.support.metrics import Floats
+
 Bools = npt.NDArray[np.bool_]
 
 DEFAULT = 0.5
