@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from components.artifacts.base import Artifact
+from components.core.text import UnicodeForm
 
 
 class Training(Artifact):
@@ -48,7 +49,7 @@ class ModelSpec(Artifact):
     task: str
     labels: tuple[str, ...]
     max_length: int
-    unicode_form: str
+    unicode_form: UnicodeForm
     temperature: float = Field(1.0, gt=0)
     options: dict[str, Any] = Field(default_factory=dict)
     base: str = "model"

@@ -1,4 +1,4 @@
-"""Tables of encoded rows, and batches of rows of similar length."""
+"""Tables of encoded rows, batches of rows of similar length, padding and pooling."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -25,3 +25,33 @@ def in_batches(
         indexes = order[start : start + size]
         results |= zip(indexes, compute([items[index] for index in indexes]), strict=True)
     return [results[index] for index in range(len(items))]
+
+
+def padded(rows: Sequence[Any], value: int, side: str = "right") -> Any:
+    """Return `rows` of token ids as one tensor (rows, longest), padded with `value`."""
+    import torch
+
+    tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
+
+
+def pooled(tokens: Any, mask: Any, how: str) -> Any:
+    """Pool the `tokens` (batch, length, width) selected by `mask` (batch, length) to (batch, width).
+
+    `how` is cls (the first token), last or lasttoken, max, mean, mean_sqrt_len_tokens, or weightedmean (weighted by position, from 1).
+    """
+    import torch
+
+    kept, rows = mask.bool(), torch.arange(len(tokens), device=tokens.device)
+    weight = kept.unsqueeze(-1).to(tokens.dtype)
+    match how:
+        case "cls":
+            return tokens[rows, kept.int().argmax(dim=1)]
+        case "last" | "lasttoken":
+            return tokens[rows, kept.shape[1] - 1 - kept.flip(1).int().argmax(dim=1)]
+        case "max":
+            return tokens.masked_fill(weight == 0, torch.finfo(tokens.dtype).min).amax(dim=1)
+        case "weightedmean":
+            weight = weight * torch.arange(1, tokens.shape[1] + 1, device=tokens.device, dtype=tokens.dtype)[:, None]
+    total, count = (tokens * weight).sum(dim=1), weight.sum(dim=1).clamp(min=1)
+    return total / (count.sqrt() if how == "mean_sqrt_len_tokens" else count)

@@ -13,22 +13,23 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
+from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.core.section import Section
-from components.model.support.metrics import Metric, mean, ratio
-
-Floats = npt.NDArray[np.float64]
+from components.model.support.metrics import Floats, Metric, mean, ratio
 
 _BLEU = ("bleu_written", "bleu_expected", *(f"bleu_{count}_{n}" for count in ("hits", "grams") for n in range(1, 5)))
 _CHRF = tuple(f"chrf_{count}_{n}" for n in range(1, 7) for count in ("written", "expected", "hits"))
-_TOKENS = (
-    "bos_token_id",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "bad_words_ids",
-    "sequence_bias",
-    "suppress_tokens",
-    "begin_suppress_tokens",
+_TOKENS = tuple(
+    [
+        "bos_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "bad_words_ids",
+        "sequence_bias",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+    ]
 )
 _SHOWN = 30  # rows of a table
 _WIDTH = 400  # characters of a text in a table
@@ -116,24 +117,25 @@ class _Words:
         return self._pattern.findall(text.casefold())
 
 
-def words_of(text: str) -> int:
-    """Return the number of words between spaces."""
-    return len(text.split())
-
-
 def length_bands(texts: Sequence[str]) -> list[str]:
     """Return each text's length band: 1-4, 5-8, 9-16, … words; the bands do not depend on the test set."""
-    tops = [max(4, 1 << (words_of(text) - 1).bit_length()) if text.strip() else 4 for text in texts]
+    tops = [max(4, 1 << (len(text.split()) - 1).bit_length()) if text.strip() else 4 for text in texts]
     return [f"{1 if top == 4 else top // 2 + 1}-{top} words" for top in tops]
 
 
-def worst(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], written: Sequence[str], options: Scoring) -> ReportTable:
-    """Return the rows with the lowest chrF, with their expected texts."""
+def tables(rows: pd.DataFrame, predictions: Predictions, options: Scoring) -> tuple[ReportTable, ReportTable, ReportTable]:
+    """Return the rows with the lowest chrF, rows spread over the test set, and the lengths of the texts in words between spaces."""
+    columns = (predictions.ids, rows["text"], predictions.expected, predictions.predicted)
+    ids, read, expected, written = (list(map(str, column)) for column in columns)
     statistics = compare(expected, written, options)
     scores = chrf(*(statistics[name] for name in _CHRF)) if len(ids) else np.zeros(0)
     order = np.argsort(scores, kind="stable")[:_SHOWN]
-    rows = tuple((ids[i], short(read[i]), short(expected[i]), short(written[i]), round(float(scores[i]), 1)) for i in order)
-    return ReportTable(title="Worst rows (by chrF)", columns=("id", "read", "expected", "written", "chrF"), rows=rows)
+    worst = tuple((ids[i], short(read[i]), short(expected[i]), short(written[i]), round(float(scores[i]), 1)) for i in order)
+    return (
+        ReportTable(title="Worst rows (by chrF)", columns=("id", "read", "expected", "written", "chrF"), rows=worst),
+        side_by_side(ids, read, expected, written),
+        _length_table(expected, written),
+    )
 
 
 def side_by_side(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], written: Sequence[str]) -> ReportTable:
@@ -143,9 +145,8 @@ def side_by_side(ids: Sequence[str], read: Sequence[str], expected: Sequence[str
     return ReportTable(title="Side by side", columns=("id", "read", "expected", "written"), rows=rows)
 
 
-def length_table(expected: Sequence[str], written: Sequence[str]) -> ReportTable:
-    """Return a table of the lengths of written and expected texts, in words between spaces."""
-    counts = [pd.Series([words_of(text) for text in texts], dtype="float64") for texts in (expected, written)]
+def _length_table(expected: Sequence[str], written: Sequence[str]) -> ReportTable:
+    counts = [pd.Series([len(text.split()) for text in texts], dtype="float64") for texts in (expected, written)]
     rows = [(name, *(round(float(part.quantile(share)), 1) for part in counts)) for name, share in (("median", 0.5), ("95 %", 0.95))]
     rows.append(("sum", *(float(part.sum()) for part in counts)))
     rows.append(("empty", *(float((part == 0).sum()) for part in counts)))

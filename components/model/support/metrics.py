@@ -45,3 +45,11 @@ def f1(hits: Floats, predicted: Floats, expected: Floats) -> Floats:
 def mean(name: str, description: str, bounds: tuple[float, float] = (0.0, 1.0)) -> Metric:
     """Return the mean over rows of the statistic `name`; `rows` must be 1 for every row."""
     return Metric((name, "rows"), ratio, description, bounds)
+
+
+def correlation(y: Floats, z: Floats, yy: Floats, zz: Floats, yz: Floats, rows: Floats) -> Floats:
+    """Return Pearson's correlation from sums of two variables, their squares and product; 0 if either side is constant."""
+    y_spread, z_spread = np.asarray(yy - ratio(np.asarray(y) ** 2, rows)), np.asarray(zz - ratio(np.asarray(z) ** 2, rows))
+    varied = (y_spread > 1e-12 * np.maximum(yy, 1e-300)) & (z_spread > 1e-12 * np.maximum(zz, 1e-300))
+    covariance = np.asarray(yz - ratio(np.asarray(y) * np.asarray(z), rows))
+    return np.where(varied, np.clip(ratio(covariance, np.sqrt(np.maximum(y_spread * z_spread, 0.0))), -1.0, 1.0), 0.0)

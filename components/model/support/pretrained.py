@@ -20,10 +20,11 @@ PIECES = ("sacremoses", "sentencepiece")
 _UNLIMITED = 1_000_000  # a tokenizer without a limit has 1e30
 
 
-def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
+def load_tokenizer(base: Path, *, pad: str = "refuse", fast: str = "") -> Any:
     """Load the tokenizer of a model folder.
 
     `pad` is the policy for a tokenizer without a padding token, as in most language models: `refuse`, or `eos` to use its end token.
+    `fast` is set if it must be a fast one, to what it otherwise lacks.
 
     Raises:
         NotFound: the folder is missing.
@@ -47,6 +48,8 @@ def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
             f"the tokenizer in {base} has no padding token, so texts cannot be batched; choose another base.model, or copy it into a "
             f'folder and set "pad_token": {json.dumps(token)} (or another token of its vocabulary) in tokenizer_config.json'
         )
+    if fast and not tokenizer.is_fast:
+        raise BadModel(f"the tokenizer in {base} {fast}; choose a base.model with a fast tokenizer (tokenizer.json)")
     return tokenizer
 
 

@@ -35,7 +35,7 @@ class SentenceConfig:
     folder's other prompts. `max_length` is in tokens.
     """
 
-    pooling: tuple[str, ...] = ("mean",)
+    pooling: tuple[str, ...] = ()
     after: tuple[tuple[str, Path], ...] = ()
     max_length: int | None = None
     lower: bool = False
@@ -47,14 +47,14 @@ class SentenceConfig:
         return self.prompt + (text.lower() if self.lower else text)
 
 
-def read_sentence_config(folder: Path) -> SentenceConfig | None:
-    """Return the configuration in `folder`; None if it is not a sentence-transformers folder.
+def read_sentence_config(folder: Path) -> SentenceConfig:
+    """Return the configuration in `folder`; an empty one if it is not a sentence-transformers folder.
 
     Raises:
         BadModel: it has an unsupported module, or a file cannot be read.
     """
     if not (folder / LIST).exists():
-        return None
+        return SentenceConfig()
     parts = [(module, folder / path) for module, path in listed_modules(folder)]
     if unknown := [module for module, _ in parts if module not in _SUPPORTED]:
         raise BadModel(f"{folder / LIST} has {unknown[0]}; contrastive supports {', '.join(_SUPPORTED)}. Choose another base.model")

@@ -12,7 +12,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadParams
 from components.model import tasks
-from components.model.tasks.contrastive import baselines, losses, retrieval
+from components.model.tasks.contrastive import encoder, retrieval, search
 from components.model.tasks.contrastive import rows as parsing
 from tests.support.encoders import FAMILIES, make_encoder
 from tests.support.labelled import CONTRASTIVE_FORMATS, contrastive_rows
@@ -125,7 +125,7 @@ def test_texts_of_same_group_or_anchor_are_not_negatives(negatives):
     for _ in range(200):
         keys = np.stack([rng.integers(0, 5, 8), rng.integers(10, 18, 8), *(rng.integers(14, 26, 8) for _ in range(1 + negatives))], axis=1)
         excluded = brute(*keys.T.tolist())
-        assert (losses.false_negatives(torch.from_numpy(keys)).numpy() == excluded).all()
+        assert (encoder.false_negatives(torch.from_numpy(keys)).numpy() == excluded).all()
         total += excluded.sum()
     assert total > 1_000
 
@@ -145,7 +145,7 @@ def test_loss_equals_manual_cross_entropy():
     ]
 
     assert np.argwhere(excluded).tolist() == [[0, 1], [0, 3], [1, 0], [1, 3], [3, 0]]  # 20 belongs to group 1 in every row
-    assert float(losses.in_batch(anchors, [positives], keys, 0.1)) == pytest.approx(np.mean(by_hand), abs=1e-5)
+    assert float(encoder.in_batch(anchors, [positives], keys, 0.1)) == pytest.approx(np.mean(by_hand), abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -169,16 +169,16 @@ def test_losses_equal_sentence_transformers(sentence):
     ranking = reference.MultipleNegativesRankingLoss(None, scale=20.0)
     for others, keys in (([positives], keys_of_rows[:, :3]), ([positives, negatives], keys_of_rows)):
         expected = ranking.compute_loss_from_embeddings([anchors, *others], None)
-        assert float(losses.in_batch(anchors, others, keys, 0.05)) == pytest.approx(float(expected), abs=1e-5)
+        assert float(encoder.in_batch(anchors, others, keys, 0.05)) == pytest.approx(float(expected), abs=1e-5)
     expected = reference.CoSENTLoss(None, scale=20.0).compute_loss_from_embeddings([anchors, positives], scores)
-    assert float(losses.by_score(anchors, positives, scores, 0.05)) == pytest.approx(float(expected), abs=1e-5)
+    assert float(encoder.by_score(anchors, positives, scores, 0.05)) == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_batch_without_negatives_has_zero_loss():
     keys = torch.tensor([[1, 10, 20], [1, 11, 21]])
 
-    assert float(losses.in_batch(unit(2, 0), [unit(2, 1)], keys, 0.05)) == 0.0
-    assert float(losses.by_score(unit(2, 0), unit(2, 1), torch.tensor([0.5, 0.5]), 0.05)) == 0.0
+    assert float(encoder.in_batch(unit(2, 0), [unit(2, 1)], keys, 0.05)) == 0.0
+    assert float(encoder.by_score(unit(2, 0), unit(2, 1), torch.tensor([0.5, 0.5]), 0.05)) == 0.0
 
 
 # Retrieval metrics
@@ -304,10 +304,10 @@ def test_saved_model_is_a_base_for_other_tasks(base, tickets, tmp_path):
 
 def test_baselines_search_by_words():
     corpus = ["fracture of the arm", "cholera", "pain in the chest"]
-    for index in (baselines.tfidf, baselines.bm25):
-        search = index(corpus)
-        assert search(["broken arm", "chest pain", "Cholera", "?"]).argmax(axis=1).tolist()[:3] == [0, 2, 1]
-        assert search(["?", "unknown"]).max() == 0
+    for index in (search.tfidf, search.bm25):
+        scores = index(corpus)
+        assert scores(["broken arm", "chest pain", "Cholera", "?"]).argmax(axis=1).tolist()[:3] == [0, 2, 1]
+        assert scores(["?", "unknown"]).max() == 0
         assert index(["?", "!"])(["a"]).tolist() == [[0, 0]]
 
 

@@ -278,7 +278,7 @@ def test_model_of_one_head_is_a_base_for_the_other(base, rows, tmp_path):
 
 def test_slow_tokenizer_is_rejected(base, monkeypatch):
     tokenizer = type("Slow", (), {"is_fast": False, "pad_token": "[PAD]"})()
-    monkeypatch.setattr("components.model.support.pretrained.load_tokenizer", lambda base: tokenizer)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: tokenizer)
     with pytest.raises(BadModel, match=r"does not map sub-words to tokens; choose a base\.model with a fast tokenizer"):
         task().load_tokenizer(base)
 

@@ -25,12 +25,10 @@ from components.core.errors import BadData, BadModel
 from components.model import tasks
 from components.model.support import generation, pretrained
 from components.model.support.control_tokens import log_typed_tokens
-from components.model.support.metrics import Metric, ratio
+from components.model.support.metrics import Floats, Metric, ratio
 from components.model.tasks.causal_lm import _template, _texts
 
 log = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float64]
 
 _COLUMNS = {"text": ("text",), "completion": ("prompt", "completion"), "chat": ("messages",)}
 _EXAMPLES = {
@@ -159,7 +157,7 @@ class Task(tasks.Task):
         """Load the language model.
 
         Raises:
-            BadModel: the folder has no safetensors weights or has custom code, or the model is not causal or does not support packing.
+            BadModel: the model cannot be loaded, is not causal, or does not support packing.
             BadParams: `max_length` leaves no room for an answer.
         """
         from components.model.tasks.causal_lm import _model
@@ -208,17 +206,12 @@ class Task(tasks.Task):
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return perplexities, sample rows, and the worst rows or the least likely texts."""
-        columns = (predictions.ids, rows["text"], predictions.expected, predictions.predicted)
-        ids, prompts, expected, predicted = (list(map(str, column)) for column in columns)
-        if self.options.data == "text":
-            samples = generation.side_by_side(ids, prompts, ["" for _ in ids], predicted)
-            return _perplexity(predictions), _unlikely(ids, prompts, predictions), samples
-        return (
-            _perplexity(predictions),
-            generation.side_by_side(ids, prompts, expected, predicted),
-            generation.worst(ids, prompts, expected, predicted, self.options),
-            generation.length_table(expected, predicted),
-        )
+        if self.options.data != "text":
+            worst, samples, lengths = generation.tables(rows, predictions, self.options)
+            return _perplexity(predictions), samples, worst, lengths
+        ids, texts, predicted = (list(map(str, column)) for column in (predictions.ids, rows["text"], predictions.predicted))
+        samples = generation.side_by_side(ids, texts, [""] * len(ids), predicted)
+        return _perplexity(predictions), _unlikely(ids, texts, predictions), samples
 
     def prompts(self, rows: pd.DataFrame, tokenizer: Any) -> list[list[int]]:
         """Return the prompt token ids of each row; the answer may be missing. Raise BadData for an invalid row."""

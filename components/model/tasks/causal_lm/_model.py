@@ -1,12 +1,10 @@
 """Language models in torch: loading, collation, generation and likelihoods. Imported on demand, because it imports torch."""
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -14,6 +12,8 @@ from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.model.support import generation, pretrained
+from components.model.support.batches import in_batches, padded
+from components.model.support.metrics import Floats
 from components.model.tasks.causal_lm import Task
 from components.model.tasks.causal_lm._texts import IGNORED, Ids, labels, windows
 
@@ -73,35 +73,22 @@ class Collator:
     """
 
     def __init__(self, pad: int, packed: bool) -> None:
-        """Pad with the token id `pad`."""
-        self._pad = pad
-        self._packed = packed
+        self._pad, self._packed = pad, packed
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the batch as tensors."""
-        ids = _padded([row["input_ids"] for row in rows], self._pad)
-        batch = {"input_ids": ids, "labels": _padded([row["labels"] for row in rows], IGNORED), "use_cache": False}
+        ids = padded([row["input_ids"] for row in rows], self._pad)
+        batch = {"input_ids": ids, "labels": padded([row["labels"] for row in rows], IGNORED), "use_cache": False}
         if self._packed:
-            return batch | {"position_ids": _padded([row["position_ids"] for row in rows], 0)}
-        return batch | {"attention_mask": _padded([[1] * len(row["input_ids"]) for row in rows], 0)}
-
-
-def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> torch.Tensor:
-    width = max(map(len, rows))
-    filled = [[value] * (width - len(row)) for row in rows]
-    return torch.tensor([[*fill, *row] if left else [*row, *fill] for row, fill in zip(rows, filled, strict=True)], dtype=torch.long)
+            return batch | {"position_ids": padded([row["position_ids"] for row in rows], 0)}
+        return batch | {"attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0)}
 
 
 class Writer:
     """A trained language model."""
 
     def __init__(self, folder: Path, task: Task, spec: ModelSpec) -> None:
-        """Load the model in `folder`.
-
-        Raises:
-            NotFound: the folder is missing.
-            BadModel: the model cannot be loaded.
-        """
+        """Load the model in `folder`; raise NotFound or BadModel."""
         self.spec = spec
         self._task = task
         self._tokenizer = task.load_tokenizer(folder)
@@ -116,44 +103,33 @@ class Writer:
         """
         room = self.spec.max_length - self._task.options.max_new_tokens
         prompts = [ids[-room:] for ids in self._task.prompts(rows, self._tokenizer)]
-        answers = [""] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
-        for start in range(0, len(order), batch_size):
-            indexes = order[start : start + batch_size]
-            for index, text in zip(indexes, self._write([prompts[index] for index in indexes]), strict=True):
-                answers[index] = text
+        answers = in_batches(prompts, batch_size, lambda ids: (len(ids), ids), self._write)
         return ModelOutput.texts(answers, self._measured(rows) if "label" in rows else None)
 
     def _write(self, prompts: list[list[int]]) -> list[str]:
-        ids = _padded(prompts, self._tokenizer.pad_token_id, left=True)
-        mask = _padded([[1] * len(prompt) for prompt in prompts], 0, left=True)
+        ids = padded(prompts, self._tokenizer.pad_token_id, "left")
+        mask = padded([[1] * len(prompt) for prompt in prompts], 0, "left")
         with torch.inference_mode():
             generated = self._model.generate(input_ids=ids, attention_mask=mask, tokenizer=self._tokenizer)[:, ids.shape[1] :].tolist()
         stops = self._model.generation_config.eos_token_id
-        answers = [
-            list(itertools.takewhile(lambda token: token not in stops, row)) for row in generated
-        ]  # an end token need not be special
+        # An end token need not be special.
+        answers = [list(itertools.takewhile(lambda token: token not in stops, row)) for row in generated]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [self._reader.template.answer(text) if self._task.options.data == "chat" else text.strip() for text in texts]
 
-    def _measured(self, rows: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
+    def _measured(self, rows: pd.DataFrame) -> dict[str, Floats]:
         """Return log-likelihood (nats), tokens, most likely tokens and UTF-8 bytes of the expected answers."""
-        parts = [
-            (index, part)
-            for index, row in enumerate(self._task.expected(rows, self._tokenizer))
-            for part in windows(row, self.spec.max_length)
-        ]
-        parts.sort(key=lambda item: (len(item[1].ids), item[1].ids))
+        sequences = enumerate(self._task.expected(rows, self._tokenizer))
+        parts = [(index, part) for index, row in sequences for part in windows(row, self.spec.max_length)]
+        likelihoods = in_batches([part for _, part in parts], _BATCH, lambda part: (len(part.ids), part.ids), self._likelihood)
         sums = np.zeros((len(rows), 3))
-        for start in range(0, len(parts), _BATCH):
-            batch = parts[start : start + _BATCH]
-            np.add.at(sums, [index for index, _ in batch], self._likelihood([part for _, part in batch]))
+        np.add.at(sums, np.array([index for index, _ in parts], dtype=int), np.reshape(likelihoods, (-1, 3)))
         return self._task.measured(rows, sums)
 
-    def _likelihood(self, parts: list[Ids]) -> npt.NDArray[np.float64]:
+    def _likelihood(self, parts: list[Ids]) -> list[Floats]:
         collate = Collator(self._tokenizer.pad_token_id, packed=False)
         batch = collate([{"input_ids": part.ids, "labels": labels(part)} for part in parts])
         targets = batch.pop("labels")
         with torch.inference_mode():
             sums = generation.teacher_forced(self._model(**batch).logits[:, :-1], targets[:, 1:])
-        return np.asarray(sums.numpy(), dtype=np.float64)
+        return list(sums.double().numpy())

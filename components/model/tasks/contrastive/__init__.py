@@ -4,7 +4,7 @@ The saved folder loads as a plain encoder and in sentence-transformers. Torch an
 loading a task stays fast.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,10 +18,12 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.section import Section
-from components.core.text import UnicodeForm, normalise
+from components.core.text import normalise
 from components.model import tasks
-from components.model.support import pretrained, sentence_config
-from components.model.support.metrics import Metric, mean
+from components.model.support import pretrained
+from components.model.support.metrics import Floats, Metric, correlation, mean
+from components.model.support.sentence_config import read_sentence_config
+from components.model.support.words import length_band
 from components.model.tasks.contrastive import retrieval, search
 from components.model.tasks.contrastive import rows as parsing
 
@@ -60,8 +62,8 @@ _RETRIEVAL: Mapping[str, Metric] = {
 }
 _CORRELATION: Mapping[str, Metric] = {
     "spearman": Metric(
-        ("similarity_rank", "score_rank", "rank_product", "similarity_square", "score_square", "rows"),
-        retrieval.correlation,
+        ("similarity_rank", "score_rank", "similarity_square", "score_square", "rank_product", "rows"),
+        correlation,
         "rank correlation of cosine and score; ranks are over all test rows, also for subsets",
         (-1.0, 1.0),
     )
@@ -100,7 +102,7 @@ class Task(tasks.Task):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the length of the longest text of each row in tokens before truncation."""
-        add_prompt = _prompt_of(tokenizer)
+        add_prompt = read_sentence_config(Path(tokenizer.name_or_path)).read
         lengths = [super(Task, self).lengths(pd.DataFrame({"text": rows[name].map(add_prompt)}), tokenizer) for name in self._texts()]
         return np.max(np.stack(lengths), axis=0) if len(rows) else np.zeros(0, dtype=np.int64)
 
@@ -109,12 +111,12 @@ class Task(tasks.Task):
 
         A single text is followed by its two halves, for evaluation.
         """
-        clean = {name: [normalise(text, _form(spec)) for text in rows[name]] for name in self._texts()}
+        clean = {name: [normalise(text, spec.unicode_form) for text in rows[name]] for name in self._texts()}
         columns = list(clean.values())
         if self.options.data == "texts":
             halves = [parsing.halves(text) for text in clean["text"]]
             columns += [[half[side] for half in halves] for side in (0, 1)]
-        add_prompt = _prompt_of(tokenizer)
+        add_prompt = read_sentence_config(Path(tokenizer.name_or_path)).read
         encoded = [
             tokenizer([add_prompt(text) for text in texts], truncation=True, max_length=spec.max_length)["input_ids"]
             for texts in columns
@@ -130,11 +132,7 @@ class Task(tasks.Task):
         )
 
     def build_model(self, base: Path, spec: ModelSpec) -> "Embedder":
-        """Load the base model as a text encoder in float32, without a head.
-
-        Raises:
-            BadModel: the folder has no safetensors weights, has custom code, or cannot be read by transformers.
-        """
+        """Load the base model as a text encoder in float32, without a head; raise BadModel if that fails."""
         from components.model.tasks.contrastive.encoder import Embedder
 
         settings = self.options.model_dump(include={"data", "pooling", "temperature"})
@@ -166,19 +164,18 @@ class Task(tasks.Task):
         spec = ModelSpec.read(folder)
         return TextEmbedder(self.build_model(folder, spec), pretrained.load_tokenizer(folder), spec)
 
-    def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, npt.NDArray[np.float64]]:
+    def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return `rows`; all other statistics are computed from the vectors."""
         return {"rows": np.ones(len(expected))}
 
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Search with TF-IDF and BM25 among the expected texts of `test`, and embed with the untouched base model."""
-        from components.model.tasks.contrastive import baselines
         from components.model.tasks.contrastive.embedding import TextEmbedder
 
-        limit = (sentence_config.read_sentence_config(base) or sentence_config.SentenceConfig()).max_length or spec.max_length
+        limit = read_sentence_config(base).max_length or spec.max_length
         base_spec = spec.model_copy(update={"max_length": min(limit, spec.max_length)})
         outputs = {}
-        indexes: Mapping[str, search.Index] = {"tfidf": baselines.tfidf, "bm25": baselines.bm25}
+        indexes: Mapping[str, search.Index] = {"tfidf": search.tfidf, "bm25": search.bm25}
         for name, index in indexes.items():
             measured = search.measure(test, self.options.data, index)
             first = [next(iter(texts), "") for texts in search.top_results(test, self.options.data, measured)]
@@ -189,7 +186,7 @@ class Task(tasks.Task):
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by query length, and by word overlap of query and expected text."""
         queries, expected = parsing.sides(rows, self.options.data)
-        sizes = [_size(len(query.split())) for query in queries]
+        sizes = [length_band(len(query.split()), _SIZES) for query in queries]
         if self.options.data == "texts":
             return {"query": sizes}
         shared = [bool(parsing.words(query) & parsing.words(text)) for query, text in zip(queries, expected, strict=True)]
@@ -225,23 +222,7 @@ class Task(tasks.Task):
         return pa.array([list(row) for row in zip(*keys, strict=True)], pa.list_(pa.int64()))
 
 
-def _prompt_of(tokenizer: Any) -> Callable[[str], str]:
-    """Return the function that adds the default prompt in the tokenizer's folder, if any, to a text."""
-    return (sentence_config.read_sentence_config(Path(tokenizer.name_or_path)) or sentence_config.SentenceConfig()).read
-
-
-def _form(spec: ModelSpec) -> UnicodeForm:
-    return "NFKC" if spec.unicode_form == "NFKC" else "NFC"
-
-
-def _size(count: int) -> str:
-    lowest = [1, *(upto + 1 for upto in _SIZES)]
-    return next((f"{low}–{upto} words" for low, upto in zip(lowest, _SIZES, strict=False) if count <= upto), f"{lowest[-1]} words or more")
-
-
-def _disagreements(
-    queries: Sequence[str], others: Sequence[str], scores: Sequence[str], measured: Mapping[str, npt.NDArray[np.float64]]
-) -> ReportTable:
+def _disagreements(queries: Sequence[str], others: Sequence[str], scores: Sequence[str], measured: Mapping[str, Floats]) -> ReportTable:
     """Return the pairs with the largest rank difference between cosine and score; rank 1 is the most similar."""
     rows = len(queries)
     difference = measured["similarity_rank"] - measured["score_rank"]

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
-from components.core.text import UnicodeForm, normalise
+from components.core.text import normalise
+from components.model.support.metrics import Floats
 from components.model.tasks.contrastive import search
 from components.model.tasks.contrastive.encoder import Collator, Embedder
-from components.model.tasks.contrastive.retrieval import Floats
 from components.model.tasks.contrastive.rows import sides
 
 _DIGITS = 6  # of a component
@@ -22,7 +22,6 @@ class TextEmbedder:
     """A trained embedding model with its tokenizer."""
 
     def __init__(self, model: Embedder, tokenizer: Any, spec: ModelSpec) -> None:
-        """Store `model`, `tokenizer` and `spec`."""
         self.spec = spec
         self._model, self._tokenizer = model.eval(), tokenizer
         self._collate = Collator(tokenizer.pad_token_id)
@@ -37,11 +36,7 @@ class TextEmbedder:
 
         data = self._model.data
         queries, _ = sides(rows, data)
-        vector_of = (
-            dict(zip(queries, self.embed(queries, batch_size), strict=True))
-            if data == "texts"
-            else dict(zip(queries, vectors, strict=True))
-        )
+        vector_of = dict(zip(queries, self.embed(queries, batch_size) if data == "texts" else vectors, strict=True))
 
         def index(corpus: Sequence[str]) -> Callable[[Sequence[str]], Floats]:
             indexed = self.embed(corpus, batch_size).T
@@ -51,7 +46,7 @@ class TextEmbedder:
 
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> Floats:
         """Return the unit vectors of raw texts, (texts, width); equal texts are embedded once."""
-        clean = [normalise(text, cast(UnicodeForm, self.spec.unicode_form)) for text in texts]
+        clean = [normalise(text, self.spec.unicode_form) for text in texts]
         distinct = sorted(set(clean), key=lambda text: (len(text), text))
         parts = [self._embed(distinct[start : start + batch_size]) for start in range(0, len(distinct), batch_size)]
         if not parts:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -14,8 +13,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 
 from components.core.errors import BadModel
 from components.model.support import pretrained, sentence_config
+from components.model.support.batches import padded, pooled
 from components.model.support.weight_check import stored
-from components.model.tasks.contrastive import losses
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +23,7 @@ class Dense(torch.nn.Module):
     """A linear layer and an activation after the pooling, as in sentence-transformers."""
 
     def __init__(self, folder: Path) -> None:
-        """Load the layer from `folder`.
-
-        Raises:
-            BadModel: the folder is incomplete, or uses unsupported settings.
-        """
+        """Load the layer from `folder`; raise BadModel if it is incomplete, or uses unsupported settings."""
         super().__init__()
         self.settings = pretrained.settings(folder / "config.json")
         activation = str(self.settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
@@ -85,22 +80,19 @@ class Embedder(torch.nn.Module):
     base_model_prefix = "encoder"
 
     def __init__(self, folder: Path, *, data: str, pooling: str, temperature: float, max_length: int) -> None:
-        """Load the encoder in `folder` without its pooler.
+        """Load the encoder in `folder` without its pooler; raise BadModel if that fails.
 
         `pooling` is a pooling name, or `folder`: that of a sentence-transformers folder, and mean for other folders.
-
-        Raises:
-            BadModel: the folder has no safetensors weights, has custom code, or cannot be read by transformers.
         """
         super().__init__()
-        description = sentence_config.read_sentence_config(folder)
-        self.described = description or sentence_config.SentenceConfig()
+        self.described = sentence_config.read_sentence_config(folder)
         self.encoder = pretrained.load_model(_encoder_of(folder), folder, head=False)
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
-        self._pooling = self.described.pooling if pooling == "folder" else (pooling,)
-        if description is not None and self._pooling != description.pooling:
-            log.info("using pooling %s from task_options.pooling instead of %s of the base", pooling, " and ".join(description.pooling))
+        self._pooling = (self.described.pooling or ("mean",)) if pooling == "folder" else (pooling,)
+        if self.described.pooling not in ((), self._pooling):
+            base_pooling = " and ".join(self.described.pooling)
+            log.info("using pooling %s from task_options.pooling instead of %s of the base", pooling, base_pooling)
         if self.described.prompts:
             log.info("the prompts %s of the base are not used, only its default prompt", ", ".join(self.described.prompts))
         self.after = torch.nn.ModuleList(_AFTER[kind](path) for kind, path in self.described.after)
@@ -136,7 +128,7 @@ class Embedder(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: Any = None) -> SequenceClassifierOutput:
         """Embed the texts of each row, (rows, texts, longest); `logits` are the concatenated vectors, (rows, texts x width).
 
-        `labels` are the keys for `losses.in_batch`, or scores (rows, 1). A single text is embedded twice with dropout in training, and as
+        `labels` are the keys for `in_batch`, or scores (rows, 1). A single text is embedded twice with dropout in training, and as
         two halves in evaluation.
         """
         if self.data == "texts":
@@ -148,9 +140,9 @@ class Embedder(torch.nn.Module):
         if labels is not None:
             anchors, *others = vectors.unbind(dim=1)
             if self.data == "scored":
-                loss = losses.by_score(anchors, others[0], labels[:, 0], self._temperature)
+                loss = by_score(anchors, others[0], labels[:, 0], self._temperature)
             else:
-                loss = losses.in_batch(anchors, others, labels, self._temperature)
+                loss = in_batch(anchors, others, labels, self._temperature)
         return SequenceClassifierOutput(loss=loss, logits=vectors.flatten(1))
 
     def save_pretrained(self, folder: Path) -> None:
@@ -180,31 +172,43 @@ class Embedder(torch.nn.Module):
         return {"word_embedding_dimension": self.config.hidden_size, **modes}
 
 
-def pooled(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
-    """Pool the tokens `hidden` (texts, longest, width) selected by `mask`, padded on the right, to (texts, width).
+def in_batch(anchors: torch.Tensor, others: Sequence[torch.Tensor], keys: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the mean cross-entropy of each anchor's positive among the texts of the batch, by cosine / `temperature`.
 
-    `how` is one of `sentence_config.POOLINGS`; `weightedmean` weights tokens by position, from 1.
+    `others` are the positives and, if any, the negatives. `keys` (rows, 3 or 4) identify group, anchor, positive and negative of
+    each row. Van den Oord et al., "Representation Learning with Contrastive Predictive Coding" (2018), equation 4; with
+    the same text twice Gao et al., "SimCSE" (2021), equation 1.
     """
-    seen = mask[..., None].to(hidden.dtype)
-    match how:
-        case "cls":
-            return hidden[:, 0]
-        case "lasttoken":
-            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
-        case "max":
-            return hidden.masked_fill(seen == 0, float("-inf")).amax(dim=1)
-        case "weightedmean":
-            seen = seen * torch.arange(1, hidden.shape[1] + 1, device=hidden.device, dtype=hidden.dtype)[:, None]
-    total, count = (hidden * seen).sum(dim=1), seen.sum(dim=1).clamp(min=1e-9)
-    return total / (count.sqrt() if how == "mean_sqrt_len_tokens" else count)
+    similarity = anchors @ torch.cat(list(others)).T / temperature
+    similarity = similarity.masked_fill(false_negatives(keys), -torch.inf)
+    return torch.nn.functional.cross_entropy(similarity, torch.arange(len(anchors), device=anchors.device))
+
+
+def false_negatives(keys: torch.Tensor) -> torch.Tensor:
+    """Return a mask of the texts that are not negatives of a row, (rows, positives and negatives).
+
+    These are the anchors and positives of rows with the same group or anchor, except the row's positive and negative.
+    """
+    group, anchor, positive = keys[:, 0], keys[:, 1], keys[:, 2]
+    related = (group[:, None] == group) | (anchor[:, None] == anchor)
+    texts = keys[:, 2:].T.reshape(-1)
+    equal = (anchor[:, None] == texts) | (positive[:, None] == texts)
+    own_texts = torch.eye(len(keys), dtype=torch.bool, device=keys.device).repeat(1, keys.shape[1] - 2)
+    return (related.float() @ equal.float() > 0) & ~own_texts
+
+
+def by_score(a: torch.Tensor, b: torch.Tensor, scores: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return log(1 + Σ exp((cos_i − cos_j) / `temperature`)) over the pairs of rows with score_i < score_j.
+
+    CoSENT (Su, 2022): only the order of the `scores` (rows,) matters.
+    """
+    similarity = (a * b).sum(dim=-1) / temperature
+    differences = (similarity[:, None] - similarity)[scores[:, None] < scores]
+    return torch.logsumexp(torch.cat([differences.new_zeros(1), differences]), dim=0)
 
 
 def _encoder_of(folder: Path) -> str:
-    """Return the auto class that loads the encoder; for an encoder-decoder such as T5, its encoder.
-
-    Raises:
-        BadModel: transformers cannot load the encoder alone.
-    """
+    """Return the auto class that loads the encoder; for an encoder-decoder such as T5, its encoder, or raise BadModel."""
     architecture = str(pretrained.config(folder).get("model_type"))
     if architecture in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
         return "AutoModelForTextEncoding"
@@ -219,21 +223,16 @@ class Collator:
     """Pads a batch of rows, each a list of texts, to the longest text."""
 
     def __init__(self, pad: int) -> None:
-        """Pad with the token `pad`."""
         self._pad = pad
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Return `input_ids` and `attention_mask` (rows, texts, longest) and `labels` (rows, keys)."""
         texts = [text for row in rows for text in row["input_ids"]]
-        longest = max(map(len, texts))
-        ids = np.full((len(texts), longest), self._pad, dtype=np.int64)
-        attended = np.zeros((len(texts), longest), dtype=np.int64)
-        for index, text in enumerate(texts):
-            ids[index, : len(text)], attended[index, : len(text)] = text, 1
-        shape = (len(rows), -1, longest)
+        ids, attended = padded(texts, self._pad), padded([[1] * len(text) for text in texts], 0)
+        shape = (len(rows), -1, ids.shape[1])
         return {
-            "input_ids": torch.from_numpy(ids).view(shape),
-            "attention_mask": torch.from_numpy(attended).view(shape),
+            "input_ids": ids.view(shape),
+            "attention_mask": attended.view(shape),
             "labels": torch.tensor([row["labels"] for row in rows]),
         }
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-Floats = npt.NDArray[np.float64]
+from components.model.support.metrics import Floats
+
 Ints = npt.NDArray[np.int64]
 Scores = Callable[[int, int], Floats]
 """Maps start and end of a row range to similarities, (rows, corpus)."""
@@ -55,15 +56,6 @@ def agreement(similarity: Floats, score: Floats) -> dict[str, Floats]:
     a, b = (_centred(values) for values in (np.round(similarity, _DIGITS), score))
     names = ("similarity_rank", "score_rank", "rank_product", "similarity_square", "score_square")
     return dict(zip(names, (a, b, a * b, a * a, b * b), strict=True))
-
-
-def correlation(a: Floats, b: Floats, product: Floats, a_square: Floats, b_square: Floats, rows: Floats) -> Floats:
-    """Return Pearson's correlation from the sums of two variables, their product, their squares and the row count; 0 if constant."""
-    a, b, product, a_square, b_square, rows = (np.asarray(sums, dtype=np.float64) for sums in (a, b, product, a_square, b_square, rows))
-    count = np.maximum(rows, 1)
-    spread = np.sqrt(np.maximum(a_square - a * a / count, 0) * np.maximum(b_square - b * b / count, 0))
-    divisor = np.where(spread > 0, spread, 1)
-    return np.asarray(np.where(spread > 0, np.clip((product - a * b / count) / divisor, -1, 1), 0.0), dtype=np.float64)
 
 
 def _correct(queries: Ints, indexes: Ints) -> tuple[Ints, Ints]:

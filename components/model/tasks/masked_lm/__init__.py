@@ -22,13 +22,13 @@ from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
 from components.core.section import Section
 from components.model import tasks
-from components.model.support.metrics import Metric, ratio
+from components.model.support import pretrained
+from components.model.support.metrics import Floats, Metric, ratio
+from components.model.support.words import length_band
 from components.model.tasks.masked_lm import tokens, words
 
 if TYPE_CHECKING:
     from components.model.tasks.masked_lm.predictor import Filler
-
-Floats = npt.NDArray[np.float64]
 
 _TABLE_ROWS = 20
 _SIZES = (4, 16, 64)  # words
@@ -80,11 +80,9 @@ class Task(tasks.Task):
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer; raise BadModel if it is missing, has no mask token, or is not a fast tokenizer."""
-        tokenizer = super().load_tokenizer(base)
+        tokenizer = pretrained.load_tokenizer(base, fast="has no character offsets")
         if tokenizer.mask_token is None:
             raise BadModel(f"the tokenizer in {base} has no mask token: masked_lm needs an encoder such as BERT or RoBERTa")
-        if not tokenizer.is_fast:
-            raise BadModel(f"the tokenizer in {base} has no character offsets; choose a base.model with a fast tokenizer (tokenizer.json)")
         return tokenizer
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
@@ -93,11 +91,7 @@ class Task(tasks.Task):
         return tokens.sequences(rows, tokenizer, spec.max_length, whole_word=whole_word, line_by_line=line_by_line)
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
-        """Load the base model in float32; a missing head is drawn from torch's global generator and tied to the embeddings.
-
-        Raises:
-            BadModel: the folder has no safetensors weights, has custom code, or is not an encoder.
-        """
+        """Load the base model in float32; a missing head is drawn from torch's global generator and tied to the embeddings."""
         from components.model.tasks.masked_lm import model
 
         return model.load(base, head=True)
@@ -121,9 +115,10 @@ class Task(tasks.Task):
 
     def predictor(self, folder: Path) -> "Filler":
         """Load a saved model folder."""
+        from components.model.tasks.masked_lm import model
         from components.model.tasks.masked_lm.predictor import Filler
 
-        return Filler.load(folder)
+        return Filler(model.load(folder), pretrained.load_tokenizer(folder), ModelSpec.read(folder))
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return `words`, the number of masked words, and `right`, the correct ones."""
@@ -146,7 +141,7 @@ class Task(tasks.Task):
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by number of words."""
-        return {"words": [_size(len(words.spans(text))) for text in rows["text"]]}
+        return {"words": [length_band(len(words.spans(text)), _SIZES) for text in rows["text"]]}
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return perplexities, the most frequent masked words, and the least likely words."""
@@ -170,11 +165,6 @@ def unigram(train: Sequence[str], test: Sequence[str], tokenizer: Any) -> ModelO
         likelihood.append(nats - chance * missing)
     filled = [" ".join([common] * len(words.masked(text))) for text in test]
     return ModelOutput.texts(filled, {"log_likelihood": np.array(likelihood, dtype=np.float64)})
-
-
-def _size(count: int) -> str:
-    lowest = [1, *(upto + 1 for upto in _SIZES)]
-    return next((f"{low}–{upto} words" for low, upto in zip(lowest, _SIZES, strict=False) if count <= upto), f"{lowest[-1]} words or more")
 
 
 def _perplexities(rows: pd.DataFrame, predictions: Predictions, task: Task) -> ReportTable:

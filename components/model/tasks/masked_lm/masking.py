@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from components.model.support.batches import padded
+
 IGNORED = -100  # the label of tokens that are not masked
 _MASKED, _RANDOM = 0.8, 0.1
 
@@ -45,7 +47,7 @@ class Masking:
         masked = [self._mask(np.array(row["input_ids"], dtype=np.int64), np.array(row["units"], dtype=np.int64)) for row in rows]
         return {
             "input_ids": padded([ids for ids, _ in masked], self._tokenizer.pad_token_id),
-            "attention_mask": padded([np.ones(len(ids), dtype=np.int64) for ids, _ in masked], 0),
+            "attention_mask": padded([[1] * len(ids) for ids, _ in masked], 0),
             "labels": padded([labels for _, labels in masked], IGNORED),
         }
 
@@ -60,9 +62,3 @@ class Masking:
         random_tokens = self._ordinary[generator.integers(len(self._ordinary), size=len(ids))]
         replaced = np.where(action < _MASKED, self._tokenizer.mask_token_id, np.where(action < _MASKED + _RANDOM, random_tokens, ids))
         return np.where(chosen, replaced, ids), np.where(chosen, ids, IGNORED)
-
-
-def padded(rows: Sequence[Ints], value: int) -> torch.Tensor:
-    """Return `rows` as one tensor (rows, longest), padded with `value`."""
-    longest = max(map(len, rows))
-    return torch.from_numpy(np.stack([np.pad(row, (0, longest - len(row)), constant_values=value) for row in rows]))

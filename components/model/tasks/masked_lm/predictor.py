@@ -2,20 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
 from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
-from components.model.support import pretrained
-from components.model.tasks.masked_lm import model as masked
+from components.model.support.batches import in_batches, padded
+from components.model.support.metrics import Floats
 from components.model.tasks.masked_lm import tokens, words
-from components.model.tasks.masked_lm.masking import IGNORED, padded
+from components.model.tasks.masked_lm.masking import IGNORED
 
 UNKNOWN = -1  # the token behind a mask in the input text
 
@@ -38,19 +36,8 @@ class Filler:
     """A trained masked language model with its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any, spec: ModelSpec) -> None:
-        """Store model, tokenizer and spec."""
         self.spec = spec
         self._model, self._tokenizer = model.eval(), tokenizer
-
-    @classmethod
-    def load(cls, folder: Path) -> "Filler":
-        """Load a saved model folder.
-
-        Raises:
-            NotFound: the folder or its retune.json is missing.
-            BadModel: the model cannot be loaded.
-        """
-        return cls(masked.load(folder), pretrained.load_tokenizer(folder), ModelSpec.read(folder))
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Fill in the masked words of each `text`, separated by spaces; a word with all pieces correct keeps its original spelling.
@@ -63,13 +50,11 @@ class Filler:
         windows = [window for number, text in enumerate(texts) for window in self._windows(number, text, keep_masks)]
         tokens_of: list[dict[int, list[tuple[int, int]]]] = [{} for _ in texts]
         likelihood = np.zeros(len(texts))
-        order = sorted(range(len(windows)), key=lambda index: len(windows[index].ids))
-        for start in range(0, len(order), batch_size):
-            batch = [windows[index] for index in order[start : start + batch_size]]
-            for window, filled, nats in zip(batch, *self._fill(batch), strict=True):
-                likelihood[window.text] += nats.sum()
-                for slot, token, expected in zip(window.slots, filled, window.expected, strict=True):
-                    tokens_of[window.text].setdefault(slot, []).append((token, expected))
+        filled = in_batches(windows, batch_size, lambda window: len(window.ids), self._fill)
+        for window, (filled_tokens, nats) in zip(windows, filled, strict=True):
+            likelihood[window.text] += nats.sum()
+            for slot, token, expected in zip(window.slots, filled_tokens, window.expected, strict=True):
+                tokens_of[window.text].setdefault(slot, []).append((token, expected))
         missing = [len(words.masked(text)) - len(slots) for text, slots in zip(texts, tokens_of, strict=True)]
         predicted = [self._to_words(text, slots) for text, slots in zip(texts, tokens_of, strict=True)]
         chance = np.log(len(self._tokenizer))
@@ -94,10 +79,10 @@ class Filler:
                 expected = [UNKNOWN if len(hidden) else body[position] for position in positions]
                 yield Window(number, ids, (positions - begin + len(prefix)).tolist(), slots[positions].tolist(), expected)
 
-    def _fill(self, batch: Sequence[Window]) -> tuple[list[list[int]], list[npt.NDArray[np.float64]]]:
+    def _fill(self, batch: Sequence[Window]) -> list[tuple[list[int], Floats]]:
         """Return for each mask of each window the most likely token, and the log-likelihood of the original one."""
-        ids = padded([np.array(window.ids) for window in batch], self._tokenizer.pad_token_id)
-        attended = padded([np.ones(len(window.ids), dtype=np.int64) for window in batch], 0)
+        ids = padded([window.ids for window in batch], self._tokenizer.pad_token_id)
+        attended = padded([[1] * len(window.ids) for window in batch], 0)
         labels = torch.full_like(ids, IGNORED)
         for row, window in enumerate(batch):
             labels[row, window.positions] = torch.tensor([max(token, 0) for token in window.expected])
@@ -106,7 +91,7 @@ class Filler:
         nats = logits.gather(1, labels[labels != IGNORED][:, None])[:, 0].double().numpy()
         filled = logits.argmax(dim=-1).numpy()
         cuts = np.cumsum([len(window.positions) for window in batch])[:-1]
-        return [part.tolist() for part in np.split(filled, cuts)], np.split(nats, cuts)
+        return [(part.tolist(), likelihoods) for part, likelihoods in zip(np.split(filled, cuts), np.split(nats, cuts), strict=True)]
 
     def _to_words(self, text: str, slots: dict[int, list[tuple[int, int]]]) -> str:
         """Return the predicted words of `text` in order."""

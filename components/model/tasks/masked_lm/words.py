@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from components.model.support.words import UNSPACED
+
 SHARE = 0.15  # of the words that are masked; at least one
 MAX_BYTES = 32  # longer words, e.g. URLs, are masked only if there are no others
 EMPTY = "∅"  # replaces a predicted word without visible characters
@@ -17,9 +19,7 @@ EMPTY = "∅"  # replaces a predicted word without visible characters
 Ints = npt.NDArray[np.int64]
 Spans = list[tuple[int, int]]
 
-# Thai, Lao, Burmese, Khmer, kana, Han: scripts without spaces between words.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 def spans(text: str) -> Spans:

@@ -23,7 +23,8 @@ from components.core.section import Section
 from components.core.text import grouped
 from components.model import tasks
 from components.model.support import pretrained
-from components.model.support.metrics import Metric, mean, ratio
+from components.model.support.batches import token_table
+from components.model.support.metrics import Floats, Metric, mean, ratio
 from components.model.tasks.question_answering import answers, baselines, scores, tables
 from components.model.tasks.question_answering.features import Feature, features, load_tokenizer
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from components.model.tasks.question_answering.predictor import QuestionAnswerer
 
 log = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float64]
 
 _ANSWERABLE: Mapping[str, Metric] = {
     "f1": mean("f1", "mean over questions of the best word F1 with an accepted answer (SQuAD)"),
@@ -124,13 +123,10 @@ class Task(tasks.Task):
         targets = [answers.spans(cell, context)[:1] if label != "[]" else () for cell, context, label in cells]
         locations = [piece.locate(targets[piece.row][0]) if targets[piece.row] else None for piece in pieces]
         self._report(pieces, locations, sum(map(bool, targets)))
-        names = sorted(pieces[0].inputs) if pieces else ["input_ids"]
-        columns = {name: pa.array([piece.inputs[name] for piece in pieces], pa.list_(pa.int32())) for name in names}
+        names = pieces[0].inputs if pieces else ["input_ids"]
         ends = [location or (piece.no_answer, piece.no_answer) for piece, location in zip(pieces, locations, strict=True)]
-        columns["start_positions"] = pa.array([first for first, _ in ends], pa.int64())
-        columns["end_positions"] = pa.array([last for _, last in ends], pa.int64())
-        columns["length"] = pa.array([len(piece) for piece in pieces], pa.int32())
-        return pa.table(columns)
+        starts, stops = (pa.array([span[side] for span in ends], pa.int64()) for side in (0, 1))
+        return token_table({name: [piece.inputs[name] for piece in pieces] for name in names}, start_positions=starts, end_positions=stops)
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
         """Load the base model with a head for start and end in float32, new if the base has none; raise BadModel.
@@ -138,7 +134,7 @@ class Task(tasks.Task):
         XLNet and XLM get the simple head, not the one with a beam search.
         """
         # A base that was fine-tuned for another task may have other labels.
-        names: dict[str, Any] = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+        names = pretrained.label_settings(["LABEL_0", "LABEL_1"])
         return pretrained.load_model("AutoModelForQuestionAnswering", base, ignore_mismatched_sizes=True, **names)
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
@@ -183,12 +179,10 @@ class Task(tasks.Task):
         return {"no_answer_threshold": threshold}
 
     def predictor(self, folder: Path) -> "QuestionAnswerer":
-        """Load a saved model folder; an unset threshold is 0."""
+        """Load a saved model folder."""
         from components.model.tasks.question_answering.predictor import QuestionAnswerer
 
-        options = Options.parse(ModelSpec.read(folder).options, "task_options")
-        threshold = (options.no_answer_threshold or 0.0) if options.unanswerable else None
-        return QuestionAnswerer(folder, stride=options.stride, max_tokens=options.max_answer_tokens, threshold=threshold)
+        return QuestionAnswerer(folder)
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return `f1`, `exact` and `rows`, also for rows with and without an answer."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from components.artifacts.predictions import ModelOutput
@@ -14,8 +13,6 @@ from components.model.tasks.question_answering import scores
 from components.model.tasks.question_answering.answers import canonical, texts_of
 
 log = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float64]
 
 NAMES = ("sentence", "overlap", "remainder")
 

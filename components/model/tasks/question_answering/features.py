@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.errors import BadModel, BadParams
+from components.core.errors import BadParams
 from components.model.support import pretrained
 from components.model.support.control_tokens import plain
 from components.model.tasks.question_answering.answers import Span
@@ -46,14 +46,8 @@ class Feature:
 
 
 def load_tokenizer(base: Path) -> Any:
-    """Load a fast tokenizer that pads and truncates on the right.
-
-    Raises:
-        BadModel: the tokenizer is missing, or has no character offsets.
-    """
-    tokenizer = pretrained.load_tokenizer(base)
-    if not tokenizer.is_fast:
-        raise BadModel(f"the tokenizer in {base} has no character offsets; choose a base.model with a fast tokenizer (tokenizer.json)")
+    """Load a fast tokenizer that pads and truncates on the right; raise BadModel if it is missing, or has no character offsets."""
+    tokenizer = pretrained.load_tokenizer(base, fast="has no character offsets")
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer
 
@@ -95,7 +89,8 @@ def features(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, 
         begins = not context_tokens or index == 0 or rows[index - 1] != row
         ends = not context_tokens or index + 1 == len(rows) or rows[index + 1] != row
         covers = (0 if begins else int(offsets[0, 0]), len(contexts[row]) if ends else int(offsets[-1, 1]))
-        pieces.append(Feature(row, inputs, _no_answer(inputs["input_ids"], tokenizer), first, last, offsets, covers))
+        no_answer = inputs["input_ids"].index(tokenizer.cls_token_id) if tokenizer.cls_token_id in inputs["input_ids"] else 0
+        pieces.append(Feature(row, inputs, no_answer, first, last, offsets, covers))
     return pieces
 
 
@@ -122,7 +117,3 @@ def best_span(start: npt.NDArray[np.float64], end: npt.NDArray[np.float64], max_
         if (sums[first], -first) > (best[2], -best[0]):
             best = (first, first + width, float(sums[first]))
     return best
-
-
-def _no_answer(ids: list[int], tokenizer: Any) -> int:
-    return ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0

@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
+from components.model import tasks
 from components.model.support import pretrained
+from components.model.support.batches import in_batches
 from components.model.tasks.question_answering.answers import canonical
 from components.model.tasks.question_answering.features import Feature, best_span, features, load_tokenizer
 
 _CHUNK = 1_024  # rows tokenized at a time
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,10 @@ class SpanAnswer:
 class QuestionAnswerer:
     """A trained model for question answering."""
 
-    def __init__(self, folder: Path, *, stride: int, max_tokens: int, threshold: float | None) -> None:
-        """Load model, tokenizer and retune.json from `folder`.
-
-        `stride` and `max_tokens` (of an answer) are in tokens. A margin above `threshold` means no answer; None: always answer.
-
-        Raises:
-            NotFound: the folder or its retune.json is missing.
-            BadModel: the model cannot be loaded.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Load model, tokenizer and retune.json from `folder`; raise NotFound or BadModel. An unset threshold is 0."""
         self.spec = ModelSpec.read(folder)
-        self._stride, self._max_tokens, self._threshold = stride, max_tokens, threshold
+        self._options = tasks.of(self.spec).options
         self._tokenizer = load_tokenizer(folder)
         self._model = pretrained.load_model("AutoModelForQuestionAnswering", folder, head=False).eval()
 
@@ -64,18 +55,12 @@ class QuestionAnswerer:
         return spans
 
     def _texts(self, span: SpanAnswer) -> list[str]:
-        no_answer = self._threshold is not None and span.margin > self._threshold
+        no_answer = self._options.unanswerable and span.margin > (self._options.no_answer_threshold or 0.0)
         return [span.text] if span.text and not no_answer else []
 
     def _spans(self, questions: Sequence[str], contexts: Sequence[str], batch_size: int) -> list[SpanAnswer]:
-        pieces = features(questions, contexts, self._tokenizer, self.spec.max_length, self._stride)
-        order = sorted(range(len(pieces)), key=lambda index: (len(pieces[index]), pieces[index].inputs["input_ids"]))
-        best: list[tuple[int, int, float, float]] = [(0, 0, -np.inf, np.inf)] * len(pieces)
-        for begin in range(0, len(order), batch_size):
-            indexes = order[begin : begin + batch_size]
-            starts, ends = self._logits([pieces[index] for index in indexes])
-            for position, index in enumerate(indexes):
-                best[index] = self._best(pieces[index], starts[position], ends[position])
+        pieces = features(questions, contexts, self._tokenizer, self.spec.max_length, self._options.stride)
+        best = in_batches(pieces, batch_size, lambda piece: (len(piece), piece.inputs["input_ids"]), self._best)
         rows: list[list[int]] = [[] for _ in questions]
         for index, piece in enumerate(pieces):
             rows[piece.row].append(index)
@@ -84,19 +69,19 @@ class QuestionAnswerer:
             for row, row_pieces in enumerate(rows)
         ]
 
-    def _logits(self, pieces: list[Feature]) -> tuple[Floats, Floats]:
-        """Return the logits of start and end, each (pieces, longest)."""
+    def _best(self, pieces: list[Feature]) -> list[tuple[int, int, float, float]]:
+        """Return for each piece the first and last context token of the best span, its score, and the no-answer score."""
         import torch
 
         inputs = self._tokenizer.pad({name: [piece.inputs[name] for piece in pieces] for name in pieces[0].inputs}, return_tensors="pt")
         with torch.inference_mode():
             output = self._model(**inputs)
-        return output.start_logits.double().numpy(), output.end_logits.double().numpy()
-
-    def _best(self, piece: Feature, start: Floats, end: Floats) -> tuple[int, int, float, float]:
-        """Return first and last context token of the best span, its score, and the no-answer score."""
-        first, last, score = best_span(start[piece.first : piece.last], end[piece.first : piece.last], self._max_tokens)
-        return first, last, score, float(start[piece.no_answer] + end[piece.no_answer])
+        best = []
+        for piece, start, end in zip(pieces, output.start_logits.double().numpy(), output.end_logits.double().numpy(), strict=True):
+            first, last = piece.first, piece.last
+            span = best_span(start[first:last], end[first:last], self._options.max_answer_tokens)
+            best.append((*span, float(start[piece.no_answer] + end[piece.no_answer])))
+        return best
 
 
 def _choose(pieces: list[Feature], best: list[tuple[int, int, float, float]], context: str) -> SpanAnswer:

@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from components.model.support.metrics import Floats
 
 _TOLERANCE = 1e-9  # for sums of F1 in another order
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

@@ -21,8 +21,9 @@ from components.artifacts.training import ModelSpec
 from components.core.text import normalise
 from components.model import tasks
 from components.model.support import generation
+from components.model.support.batches import token_table
 from components.model.support.control_tokens import controls, log_typed_tokens, plain
-from components.model.support.metrics import Metric
+from components.model.support.metrics import Floats, Metric
 
 log = logging.getLogger(__name__)
 
@@ -100,15 +101,12 @@ class Task(tasks.Task):
         sources = [self.options.prefix + text for text in rows["text"]]
         encode = source_tokenizer(tokenizer, self.options.prefix)
         inputs = encode(sources, truncation=True, max_length=spec.max_length, padding=False, return_attention_mask=False)
-        columns = {name: pa.array(inputs[name], pa.list_(pa.int32())) for name in sorted(inputs.keys())}
         labels = _model.target_ids(list(rows["label"]), tokenizer)
         if cut := sum(len(ids) > self.options.max_target_length for ids in labels):
             log.warning(
                 "%d of %d targets are truncated to task_options.max_target_length %d", cut, len(labels), self.options.max_target_length
             )
-        columns["labels"] = pa.array([ids[: self.options.max_target_length] for ids in labels], pa.list_(pa.int32()))
-        columns["length"] = pa.array([len(ids) for ids in inputs["input_ids"]], pa.int32())
-        return pa.table(columns)
+        return token_table(inputs, labels=pa.array([ids[: self.options.max_target_length] for ids in labels], pa.list_(pa.int32())))
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
         """Load the encoder-decoder, or build one from an encoder with new cross-attention from torch's global generator.
@@ -141,13 +139,13 @@ class Task(tasks.Task):
 
         return _model.Writer(folder, self.options, self.load_tokenizer(folder))
 
-    def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, npt.NDArray[np.float64]]:
+    def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return the row statistics of ROUGE, BLEU, chrF and exact match."""
         return generation.compare(expected, predicted, self.options)
 
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Predict the source, and its first words, as many as the median target of `train`."""
-        words = round(float(np.median([generation.words_of(target) for target in train["label"]])))
+        words = round(float(np.median([len(target.split()) for target in train["label"]])))
         log.info("baseline lead: the first %d words", words)
         sources = test["text"].tolist()
         return {"copy": ModelOutput.texts(sources), "lead": ModelOutput.texts([" ".join(source.split()[:words]) for source in sources])}
@@ -161,10 +159,4 @@ class Task(tasks.Task):
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return the worst rows, sample rows, and lengths."""
-        columns = (predictions.ids, rows["text"], predictions.expected, predictions.predicted)
-        ids, sources, expected, predicted = (list(map(str, column)) for column in columns)
-        return (
-            generation.worst(ids, sources, expected, predicted, self.options),
-            generation.side_by_side(ids, sources, expected, predicted),
-            generation.length_table(expected, predicted),
-        )
+        return generation.tables(rows, predictions, self.options)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,8 +12,9 @@ from transformers import AutoConfig, DataCollatorForSeq2Seq, EncoderDecoderModel
 from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams, first_line
-from components.core.text import UnicodeForm, normalise
+from components.core.text import normalise
 from components.model.support import generation, pretrained
+from components.model.support.batches import in_batches
 from components.model.support.control_tokens import plain
 from components.model.support.foreign_code import refuse_foreign_code
 from components.model.tasks.sequence_to_sequence import Options, source_tokenizer
@@ -56,8 +57,7 @@ def _pair(base: Path, architecture: str, tokenizer: Any) -> Any:
             f"({', '.join(_PAIRED)})"
         )
     encoder = pretrained.load_model("AutoModel", base)
-    new_weights = ("crossattention",)  # missing in an encoder
-    decoder = pretrained.load_model("AutoModelForCausalLM", base, fresh=new_weights, is_decoder=True, add_cross_attention=True)
+    decoder = pretrained.load_model("AutoModelForCausalLM", base, fresh=("crossattention",), is_decoder=True, add_cross_attention=True)
     model: Any = EncoderDecoderModel(encoder=encoder, decoder=decoder)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
@@ -77,11 +77,7 @@ def _refuse_too_long(model: Any, options: Options) -> None:
 
 
 def start_of(tokenizer: Any) -> int:
-    """Return the decoder start token id, from the config, or else the first token of the tokenizer.
-
-    Raises:
-        BadModel: config and tokenizer do not define it.
-    """
+    """Return the decoder start token id, from the config, or else the first token of the tokenizer; raise BadModel without both."""
     folder = Path(tokenizer.name_or_path)  # the collator has only the tokenizer
     configured = getattr(_config(folder), "decoder_start_token_id", None)
     generation_start = pretrained.settings(folder / "generation_config.json").get("decoder_start_token_id")
@@ -105,7 +101,6 @@ class Collator:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Read the padding and start tokens of `tokenizer`."""
         self._pad = DataCollatorForSeq2Seq(tokenizer)
         self._pad_id = tokenizer.pad_token_id
         self._start = start_of(tokenizer)
@@ -123,12 +118,7 @@ class Writer:
     """A trained sequence-to-sequence model."""
 
     def __init__(self, folder: Path, options: Options, tokenizer: Any) -> None:
-        """Load model and retune.json from `folder`.
-
-        Raises:
-            NotFound: the folder or its retune.json is missing.
-            BadModel: the model cannot be loaded.
-        """
+        """Load model and retune.json from `folder`; raise NotFound or BadModel."""
         self.spec = ModelSpec.read(folder)
         self._options = options
         self._tokenizer = tokenizer
@@ -136,15 +126,8 @@ class Writer:
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Generate a target for each `source`, batched by length to reduce padding."""
-        form = cast(UnicodeForm, self.spec.unicode_form)
-        texts = [self._options.prefix + normalise(str(text), form) for text in rows["source"]]
-        order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), texts[index]))
-        answers = [""] * len(texts)
-        for start in range(0, len(order), batch_size):
-            indexes = order[start : start + batch_size]
-            for index, text in zip(indexes, self._write([texts[index] for index in indexes]), strict=True):
-                answers[index] = text
-        return ModelOutput.texts(answers)
+        texts = [self._options.prefix + normalise(str(text), self.spec.unicode_form) for text in rows["source"]]
+        return ModelOutput.texts(in_batches(texts, batch_size, lambda text: (len(text), text), self._write))
 
     def _write(self, texts: Sequence[str]) -> list[str]:
         encode = source_tokenizer(self._tokenizer, self._options.prefix)

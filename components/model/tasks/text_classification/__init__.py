@@ -20,7 +20,7 @@ from components.artifacts.predictions import PROBABILITY, ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, BadParams
 from components.core.section import Section
-from components.core.text import canonical_label
+from components.core.text import UnicodeForm, canonical_label
 from components.model import tasks
 from components.model.support import output_heads, pretrained
 from components.model.support.batches import token_table
@@ -234,7 +234,7 @@ class Task(tasks.Task):
         """Load a saved model folder."""
         return TextClassifier(folder)
 
-    def _texts(self, rows: pd.DataFrame, form: str) -> encoding.Texts:
+    def _texts(self, rows: pd.DataFrame, form: UnicodeForm) -> encoding.Texts:
         """Return the texts to encode: preprocessing has normalised `text`, but not the texts of a pair."""
         return encoding.texts_of(rows, True, form) if self.options.pair else (rows["text"].tolist(),)
 

@@ -1,7 +1,7 @@
 """Tokenization of texts and pairs of texts for all model families."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -15,9 +15,9 @@ Texts = tuple[list[str], ...]
 """One list of texts, or two lists of equal length."""
 
 
-def texts_of(rows: pd.DataFrame, pair: bool, form: str) -> Texts:
+def texts_of(rows: pd.DataFrame, pair: bool, form: UnicodeForm) -> Texts:
     """Return the normalised texts of `rows`."""
-    return tuple([normalise(text, cast(UnicodeForm, form)) for text in rows[column]] for column in (PAIR if pair else ("text",)))
+    return tuple([normalise(text, form) for text in rows[column]] for column in (PAIR if pair else ("text",)))
 
 
 def joined(rows: pd.DataFrame) -> list[str]:

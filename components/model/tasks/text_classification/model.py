@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from components.core.errors import BadModel, BadParams, first_line
 from components.model.support import pretrained
+from components.model.support.batches import pooled
 from components.model.support.foreign_code import refuse_foreign_code
 from components.model.support.output_heads import take_rows
 from components.model.support.weight_check import stored
@@ -62,7 +63,6 @@ class HeadedModel(PreTrainedModel):
     _supports_attention_backend = True
 
     def __init__(self, body: PreTrainedModel) -> None:
-        """Add a new head to `body`."""
         super().__init__(body.config)
         config: Any = body.config
         self.base_model_prefix = body.base_model_prefix
@@ -80,22 +80,7 @@ class HeadedModel(PreTrainedModel):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-def pooled(tokens: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
-    """Pool the `tokens` (batch, length, width) selected by `mask` (batch, length) to one vector per row; `how` is the pooling."""
-    kept, rows = mask.bool(), torch.arange(len(tokens), device=tokens.device)
-    match how:
-        case "mean":
-            weight = kept.unsqueeze(-1).to(tokens.dtype)
-            return (tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-        case "max":
-            return tokens.masked_fill(~kept.unsqueeze(-1), torch.finfo(tokens.dtype).min).amax(dim=1)
-        case "last":
-            return tokens[rows, kept.shape[1] - 1 - kept.flip(1).int().argmax(dim=1)]
-        case _:
-            return tokens[rows, kept.int().argmax(dim=1)]
-
-
-def token_vectors(model: Any, inputs: Mapping[str, Any], requested: str) -> torch.Tensor:
+def token_vectors(model: Any, inputs: Mapping[str, Any], requested: str) -> Any:
     """Return vectors (batch, width) for `inputs`, pooled like the input of the head of `model` (unwrapped from LoRA)."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     outputs: list[Any] = []
@@ -111,11 +96,7 @@ def token_vectors(model: Any, inputs: Mapping[str, Any], requested: str) -> torc
 def build(base: Path, options: Options, outputs: dict[str, Any], *, ordered: bool = False) -> HeadedModel:
     """Load the model in `base` with the head of `options`; reuse the head of `base` if it has the same shape.
 
-    Output rows of labels that `base` knows are reused; for `ordered` see `take_rows`.
-
-    Raises:
-        BadModel: the folder cannot be loaded.
-        BadParams: the architecture does not support the head.
+    Output rows of labels that `base` knows are reused; for `ordered` see `take_rows`. Raise BadModel or BadParams, see `Task.build_model`.
     """
     body = pretrained.load_model("AutoModel", base, **outputs, **_bare(type(AutoConfig.from_pretrained(base, local_files_only=True))))
     config = body.config
@@ -132,11 +113,7 @@ def build(base: Path, options: Options, outputs: dict[str, Any], *, ordered: boo
 
 
 def restore(folder: Path) -> HeadedModel:
-    """Load a saved HeadedModel.
-
-    Raises:
-        BadModel: the folder cannot be loaded.
-    """
+    """Load a saved HeadedModel; raise BadModel if that fails."""
     refuse_foreign_code(folder)
     pretrained.refuse_pickles(folder)
     try:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from components.model.support.metrics import Floats, Metric, ratio
+from components.model.support.metrics import Floats, Metric, correlation, ratio
 
 _INF = math.inf
 _DIGITS = 5
@@ -55,14 +55,6 @@ def explained(squared: Floats, y: Floats, yy: Floats, rows: Floats) -> Floats:
     """Return R²: 1 - squared errors / squared distances from the mean; 0 if all expected numbers are equal."""
     spread = np.asarray(yy - ratio(np.asarray(y) ** 2, rows))
     return np.where(spread > 1e-12 * np.maximum(yy, 1e-300), 1 - ratio(squared, spread), 0.0)
-
-
-def correlation(y: Floats, z: Floats, yy: Floats, zz: Floats, yz: Floats, rows: Floats) -> Floats:
-    """Return Pearson's correlation; 0 if either side is constant."""
-    y_spread, z_spread = np.asarray(yy - ratio(np.asarray(y) ** 2, rows)), np.asarray(zz - ratio(np.asarray(z) ** 2, rows))
-    varied = (y_spread > 1e-12 * np.maximum(yy, 1e-300)) & (z_spread > 1e-12 * np.maximum(zz, 1e-300))
-    covariance = np.asarray(yz - ratio(np.asarray(y) * np.asarray(z), rows))
-    return np.where(varied, np.clip(ratio(covariance, np.sqrt(np.maximum(y_spread * z_spread, 0.0))), -1.0, 1.0), 0.0)
 
 
 def kappa(squared: Floats, y: Floats, z: Floats, yy: Floats, zz: Floats, rows: Floats) -> Floats:

@@ -6,28 +6,31 @@ more than `max_length` sub-words is split into parts, so that every token gets a
 functions.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from pydantic import Field, field_validator, model_validator
 
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData
+from components.core.section import Section
+from components.core.text import canonical_label
 from components.model import tasks
-from components.model.support.metrics import Metric, f1, mean, ratio
-from components.model.tasks.token_classification import baselines, encoding, tables
-from components.model.tasks.token_classification.options import Options
+from components.model.support import pretrained
+from components.model.support.batches import token_table
+from components.model.support.metrics import Floats, Metric, f1, mean, ratio
+from components.model.tasks.token_classification import encoding, tables
 from components.model.tasks.token_classification.predictor import Tagger, start_from
 from components.model.tasks.token_classification.rows import Row, Rows
-from components.model.tasks.token_classification.schemes import label_map, repair_tags, split_tag
-
-Floats = npt.NDArray[np.float64]
+from components.model.tasks.token_classification.schemes import OUTSIDE, Scheme, label_map, repair_tags, split_tag
 
 _ENTITIES: Mapping[str, Metric] = {
     "entity_f1": Metric(("hits", "predicted", "expected"), f1, "F1 of entities; type and both ends must be correct (seqeval strict)"),
@@ -37,6 +40,34 @@ _ENTITIES: Mapping[str, Metric] = {
 _SENTENCES: Mapping[str, Metric] = {"sentence_accuracy": mean("right", "share of the rows without a mistake")}
 _TOKENS: Mapping[str, Metric] = {"token_accuracy": Metric(("right_tokens", "tokens"), ratio, "share of the tokens with the expected tag")}
 _UNLIMITED = 1 << 60  # sub-words
+
+
+class Options(Section):
+    """The data format, the tagging scheme and the head."""
+
+    data: Literal["tokens", "spans"] = Field("tokens", description="data columns: tokens and tags, or text and spans (of characters)")
+    scheme: Scheme = Field("BIO", description="tagging scheme of entities; plain: tags without entities, e.g. parts of speech")
+    types: tuple[str, ...] = Field((), description="allowed entity types (tags with scheme plain); empty: all in the data")
+    head: Literal["linear", "crf"] = Field(
+        "linear", description="linear: independent tags; crf: the most likely tag sequence of a sentence"
+    )
+    transition_rate: float = Field(1.0, ge=1, le=10_000, description="crf: learning rate multiplier of the transitions")
+
+    @field_validator("types")
+    @classmethod
+    def _are_names(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(map(canonical_label, types))
+        if len(set(names)) < len(names) or not all(names) or any(name != name.strip() for name in types):
+            raise ValueError("expected different names without surrounding spaces, e.g. PER for B-PER")
+        return names
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.data == "spans" and self.scheme == "plain":
+            raise ValueError("spans are entities, which the scheme plain does not support; choose BIO or BIOES")
+        if self.head != "crf" and self.transition_rate != type(self).model_fields["transition_rate"].default:
+            raise ValueError("transition_rate is used only with head crf; remove it, or set head: crf")
+        return self
 
 
 class Task(tasks.Task):
@@ -90,7 +121,7 @@ class Task(tasks.Task):
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer; raise BadModel if it is not a fast tokenizer."""
-        return encoding.load_tokenizer(base)
+        return pretrained.load_tokenizer(base, fast="does not map sub-words to tokens")
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the number of sub-words of each row, including special tokens."""
@@ -111,13 +142,11 @@ class Task(tasks.Task):
         if unknown := sorted({tag for row in tags for tag in row} - set(indexes)):
             raise BadData(f"tags {', '.join(map(repr, unknown))} are not in the label map ({', '.join(spec.labels)})")
         parts = self._parts(records, tokenizer, spec.max_length)
-        names = sorted(parts[0].inputs) if parts else ["input_ids"]
-        columns = {name: pa.array([part.inputs[name] for part in parts], pa.list_(pa.int32())) for name in names}
+        names = parts[0].inputs if parts else ["input_ids"]
         part_tags = [repair_tags(tags[part.row][part.first : part.last], self.options.scheme) for part in parts]
         labels = [part.labels([indexes[tag] for tag in row]) for part, row in zip(parts, part_tags, strict=True)]
-        columns["labels"] = pa.array(labels, pa.list_(pa.int64()))
-        columns["length"] = pa.array([part.length for part in parts], pa.int32())
-        return pa.table(columns)
+        inputs = {name: [part.inputs[name] for part in parts] for name in names}
+        return token_table(inputs, labels=pa.array(labels, pa.list_(pa.int64())))
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
         """Load the base model with a linear or CRF head in float32; raise BadModel if it cannot be loaded."""
@@ -152,8 +181,21 @@ class Task(tasks.Task):
         return self.rows.statistics(expected, predicted)
 
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Predict the most common tag, and the most common tag of each token, counted on `train`."""
-        return baselines.predict(self.rows, train, test)
+        """Predict the most common tag, and the most common tag of each token, counted on `train`.
+
+        An unknown token gets the most common tag (O in BIO and BIOES); invalid tag sequences are repaired.
+        """
+        rows, scheme = self.rows, self.options.scheme
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in rows.records(train):
+            for token, tag in zip(rows.tokens(row), rows.tags(row), strict=True):
+                counts[token][tag] += 1
+        common = _most_common(sum(counts.values(), Counter[str]())) if scheme == "plain" else OUTSIDE
+        frequent_tags = {token: _most_common(tags) for token, tags in counts.items()}
+        tests = [(row, rows.tokens(row)) for row in rows.records(test)]
+        majority = [rows.answer(row, [common] * len(tokens)) for row, tokens in tests]
+        frequent = [rows.answer(row, repair_tags([frequent_tags.get(token, common) for token in tokens], scheme)) for row, tokens in tests]
+        return {"majority": ModelOutput.texts(majority), "frequent_tag": ModelOutput.texts(frequent)}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by number of tokens, and one per entity type."""
@@ -170,3 +212,8 @@ class Task(tasks.Task):
 
     def _tags(self, rows: pd.DataFrame) -> list[list[str]]:
         return [self.rows.tags(row) for row in self.rows.records(rows)]
+
+
+def _most_common(tags: Counter[str]) -> str:
+    """Return the most frequent tag; on ties the first by name."""
+    return min(tags, key=lambda tag: (-tags[tag], tag))

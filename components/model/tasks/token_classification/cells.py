@@ -1,18 +1,19 @@
 """Parse cells with tokens, tags and spans, and find the words of a raw text. A bad cell raises `BadCell` with the reason."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from components.model.support.words import UNSPACED
 from components.model.tasks.token_classification.schemes import Entity
 
 Span = tuple[int, int, str]
 """Start and end (exclusive) in characters, and the label."""
 
-_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF))
-_UNSPACED_PLANES = (0x20000, 0x3FFFF)
+_UNSPACED = re.compile(f"[{UNSPACED}\U00020000-\U0003ffff]")
 
 
 class BadCell(ValueError):
@@ -56,10 +57,7 @@ def spans_of(cell: str) -> list[Span]:
     Raises:
         BadCell: the cell has another format.
     """
-    spans = _json(cell, "spans")
-    if not isinstance(spans, list):
-        raise BadCell("spans: not a list")
-    return [_span(item) for item in spans]
+    return [_span(item) for item in _spans(cell)]
 
 
 def rename_spans(cell: str, rename: Callable[[str], str]) -> str:
@@ -68,9 +66,7 @@ def rename_spans(cell: str, rename: Callable[[str], str]) -> str:
     Raises:
         BadCell: the cell is not a JSON list.
     """
-    spans = _json(cell, "spans")
-    if not isinstance(spans, list):
-        raise BadCell("spans: not a list")
+    spans = _spans(cell)
     new = [_rename(item, rename) for item in spans]
     return cell if new == spans else json.dumps(new, ensure_ascii=False)
 
@@ -120,7 +116,7 @@ def words_in(text: str) -> list[tuple[int, int]]:
         category = unicodedata.category(character)
         if category[0] == "Z" or category in ("Cc", "Cf"):
             continue
-        letter = category[0] in "LN" and not _unspaced(character)
+        letter = category[0] in "LN" and not _UNSPACED.match(character)
         if words and words[-1][1] == index and (category[0] == "M" or (letter and open_end)):
             words[-1] = (words[-1][0], index + 1)
         else:
@@ -139,6 +135,13 @@ def span_text(spans: Iterable[Span]) -> str:
     return json.dumps(sorted(map(list, spans)), ensure_ascii=False)
 
 
+def _spans(cell: str) -> list[Any]:
+    spans = _json(cell, "spans")
+    if not isinstance(spans, list):
+        raise BadCell("spans: not a list")
+    return spans
+
+
 def _span(item: Any) -> Span:
     try:
         start, end, label = (item["start"], item["end"], item["label"]) if isinstance(item, dict) else item
@@ -155,10 +158,3 @@ def _json(cell: str, name: str) -> Any:
     except (ValueError, RecursionError):
         quoted = ": JSON does not allow single quotes, write the list with json.dumps" if cell.lstrip().startswith("['") else ""
         raise BadCell(f"{name}: not JSON{quoted}") from None
-
-
-def _unspaced(character: str) -> bool:
-    code = ord(character)
-    if code < _UNSPACED[0][0]:
-        return False
-    return any(low <= code <= high for low, high in _UNSPACED) or _UNSPACED_PLANES[0] <= code <= _UNSPACED_PLANES[1]

@@ -4,11 +4,8 @@ import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from components.core.errors import BadModel
-from components.model.support import pretrained
 from components.model.support.control_tokens import plain
 
 IGNORED = -100
@@ -39,20 +36,6 @@ class WordPiece:
         for position, index in zip(self.begins, indexes, strict=True):
             labels[position] = index
         return labels
-
-
-def load_tokenizer(base: Path) -> Any:
-    """Load a fast tokenizer.
-
-    Raises:
-        BadModel: the tokenizer is missing, or is not a fast one.
-    """
-    tokenizer = pretrained.load_tokenizer(base)
-    if not tokenizer.is_fast:
-        raise BadModel(
-            f"the tokenizer in {base} does not map sub-words to tokens; choose a base.model with a fast tokenizer (tokenizer.json)"
-        )
-    return tokenizer
 
 
 def parts_of(
