@@ -37,8 +37,7 @@ _SEED = 2**40
 def verified_manifest(base: Path) -> BaseManifest:
     """Return the manifest of the folder `base` after checking each file against its hash.
 
-    Raises:
-        NotFound: the manifest is missing, or a file is missing or differs.
+    Raise NotFound if the manifest is missing, or a file is missing or differs.
     """
     manifest = BaseManifest.read(base)
     for part in manifest.parts:
@@ -50,10 +49,7 @@ def write(adapter_weights: lora.AdapterWeights, model: Path, base: Path, out: Pa
     """Write the files of the folder `model` into `out`, with the adapter instead of the weights.
 
     The model is then merged again, as on loading; weights that the merge does not reproduce are stored in full.
-
-    Raises:
-        NotFound: `base` is not a pinned base model.
-        RetuneError: the merge does not reproduce the model.
+    Raise NotFound if `base` is not a pinned base model, RetuneError if the merge does not reproduce the model.
     """
     manifest = verified_manifest(base)
     shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -78,9 +74,7 @@ def merged(adapter: Path, find: Callable[[AdapterManifest], Path]) -> Iterator[P
     """Yield a temporary folder with the merged model; `find` returns the base after checking its hashes.
 
     A different processor may round differently in the merge; that is logged as a warning.
-
-    Raises:
-        BadModel: the adapter was changed, or the base is not found or changes during the merge.
+    Raise BadModel if the adapter was changed, or the base is not found or changes during the merge.
     """
     record = AdapterManifest.read(adapter)
     if changed := _changed(adapter, record):

@@ -31,9 +31,7 @@ def find_base(record: AdapterManifest, registered: Registered, uri: str) -> Path
 
     If RETUNE_BASE is set, only its folders are searched. Otherwise the recorded source is searched, with `registered` for a registered
     version, then the pinned bases of the project's workspaces; `uri` is MLflow's: a project may be next to its database.
-
-    Raises:
-        BadModel: the base is not found; the message, one line, names for each location the file that differs.
+    Raise BadModel if the base is not found; the message, one line, names for each location the file that differs.
     """
     if folders := [Path(name).expanduser() for name in os.environ.get(BASE, "").split(os.pathsep) if name]:
         candidates: Iterator[tuple[str, Path | str]] = ((f"{BASE} {folder}", folder) for folder in folders)
@@ -68,8 +66,7 @@ def base_mismatch(folder: Path, parts: Sequence[FilePart]) -> str | None:
 def in_package(model: str) -> Path:
     """Return the folder `package:NAME/PATH` of an installed package, without importing it.
 
-    Raises:
-        BadModel: the package is not installed, or does not contain the folder.
+    Raise BadModel if the package is not installed, or does not contain the folder.
     """
     name, _, path = model.removeprefix(PACKAGE).partition("/")
     spec = find_spec(name) if name.isidentifier() else None

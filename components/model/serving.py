@@ -29,8 +29,7 @@ class RawRows(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the model folder with the predictor of its task; an adapter is merged into its base first.
 
-        Raises:
-            BadModel: the base is missing or differs.
+        Raise BadModel if the base is missing or differs.
         """
         with ExitStack() as stack:
             model = context.artifacts.get("model")
@@ -64,8 +63,7 @@ def _merged(folder: Path) -> Iterator[Path]:
 def _registered(model: str, stack: ExitStack) -> Path:
     """Return the model folder of models:/NAME/VERSION in the current registry; a merged one exists while `stack` is open.
 
-    Raises:
-        NotFound: the registry does not have the version, or is unreachable.
+    Raise NotFound if the registry does not have the version, or is unreachable.
     """
     name, _, number = model.removeprefix("models:/").partition("/")
     uri = mlflow.get_tracking_uri()

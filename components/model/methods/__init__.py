@@ -28,9 +28,7 @@ class Method(Protocol):
         """Return the model to train: `model` itself or a wrapper; weights that must not learn have `requires_grad` off.
 
         New weights are drawn from torch's global generator, so that the seed decides them.
-
-        Raises:
-            BadParams: a setting does not fit the model.
+        Raise BadParams if a setting does not fit the model.
         """
 
     def finish(self, model: Any) -> Any:
@@ -43,11 +41,7 @@ def available() -> list[str]:
 
 
 def load(name: str) -> Method:
-    """Return the method called `name`.
-
-    Raises:
-        BadParams: the file does not exist.
-    """
+    """Return the method called `name`; raise BadParams if the file does not exist."""
     return cast(Method, plugins.load(__name__, name, available(), "method"))
 
 

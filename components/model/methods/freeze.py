@@ -29,10 +29,7 @@ def prepare(model: Any, params: Params) -> Any:
     """Freeze the embeddings and the first `frozen_layers` layers of `model`; -1 freezes everything but the head.
 
     With `unfreeze_every` above 0 all weights stay trainable here, because all of them will learn; the callback freezes them at the start.
-
-    Raises:
-        BadParams: the model has fewer layers, or its head has no weights.
-        BadModel: the layers of the model are not recognised.
+    Raise BadParams if the model has fewer layers, or its head has no weights, BadModel if the layers of the model are not recognised.
     """
     depth, layers = depths(model), head_depth(model) - 1
     if params.frozen_layers > layers:

@@ -44,8 +44,7 @@ class Params(Section):
 def prepare(model: Any, params: Params) -> Any:
     """Return `model` with adapters at `lora_targets` and a head that is trained in full.
 
-    Raises:
-        BadParams: `lora_targets` names no linear layer of the model.
+    Raise BadParams if `lora_targets` names no linear layer of the model.
     """
     from peft import LoraConfig, get_peft_model
     from torch.nn import Linear

@@ -15,8 +15,7 @@ _OUTSIDE_LAYERS = {"encoder.LayerNorm": 0, "encoder.conv": 1}
 def stacks_of(model: Any) -> list[Stack]:
     """Return the lists of layers in the pretrained part of `model`: one, or the encoder's and the decoder's.
 
-    Raises:
-        BadModel: the model has no list of layers.
+    Raise BadModel if the model has no list of layers.
     """
     if getattr(model.config, "is_encoder_decoder", False):
         halves = [next(name for name, part in model.named_modules() if part is half) for half in (model.get_encoder(), _decoder(model))]

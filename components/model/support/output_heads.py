@@ -25,9 +25,7 @@ def take_rows(model: Any, folder: Path, labels: Sequence[str], architecture: str
 
     Returns:
         For each index in `labels` with a copied row, its index in the base's head.
-
-    Raises:
-        BadModel: the model has no output layer with one row per label.
+    Raise BadModel if the model has no output layer with one row per label.
     """
     import torch
 

@@ -79,9 +79,7 @@ def load_model(
 
     Only these weights may be missing, and are then drawn at random: a pooler, the modules named in `fresh` and, with `head`, everything
     outside the pretrained part. `settings` go to the class's `from_pretrained`.
-
-    Raises:
-        BadModel: the folder has no safetensors weights, needs custom code, lacks weights, or cannot be read as that class.
+    Raise BadModel if the folder has no safetensors weights, needs custom code, lacks weights, or cannot be read as that class.
     """
     import torch
     import transformers
@@ -122,12 +120,7 @@ def refuse_unloadable(folder: Path) -> None:
 
 
 def config(folder: Path) -> dict[str, Any]:
-    """Return config.json.
-
-    Raises:
-        NotFound: the folder is missing.
-        BadModel: it has no readable config.json.
-    """
+    """Return config.json; raise NotFound if the folder is missing, BadModel if it has no readable config.json."""
     if not folder.exists():
         raise NotFound(f"{folder} is missing; `retune run` fetches the base model into data/base")
     if not (folder / "config.json").exists():
@@ -136,11 +129,7 @@ def config(folder: Path) -> dict[str, Any]:
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """Return the JSON object in the file `path`, or an empty one if the file does not exist.
-
-    Raises:
-        BadModel: the file cannot be read.
-    """
+    """Return the JSON object in the file `path`, or an empty one if the file does not exist; raise BadModel if the file cannot be read."""
     if not path.exists():
         return {}
     try:

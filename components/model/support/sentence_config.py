@@ -50,8 +50,7 @@ class SentenceConfig:
 def read_sentence_config(folder: Path) -> SentenceConfig:
     """Return the configuration in `folder`; an empty one if it is not a sentence-transformers folder.
 
-    Raises:
-        BadModel: it has an unsupported module, or a file cannot be read.
+    Raise BadModel if it has an unsupported module, or a file cannot be read.
     """
     if not (folder / LIST).exists():
         return SentenceConfig()
@@ -86,8 +85,7 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 def listed_modules(folder: Path) -> list[tuple[str, str]]:
     """Return type and folder name of each module that `modules.json` lists, in order; the folder name of the encoder is empty.
 
-    Raises:
-        BadModel: the file cannot be read, or names a folder outside.
+    Raise BadModel if the file cannot be read, or names a folder outside.
     """
     try:
         modules = json.loads((folder / LIST).read_text(encoding="utf-8"))

@@ -23,9 +23,7 @@ def refuse_incomplete(model: Any, loading_info: Mapping[str, Any], folder: Path,
     """Refuse `model`, loaded from `folder`, if the folder lacks weights; `loading_info` is transformers'.
 
     These may be missing, and are logged: a pooler, the modules named in `fresh` and, with `head`, everything outside the pretrained part.
-
-    Raises:
-        BadModel: weights are missing or have a wrong shape, or layers are left over; names the tensors.
+    Raise BadModel if weights are missing or have a wrong shape, or layers are left over; names the tensors.
     """
     shapes = {name: (tuple(stored), tuple(expected)) for name, stored, expected in loading_info["mismatched_keys"]}
     drawn = {name for name in (*loading_info["missing_keys"], *shapes) if _may_be_drawn(model, name, head, fresh)}

@@ -209,8 +209,7 @@ def available() -> list[str]:
 def load(name: str, options: Mapping[str, Any] | None = None) -> Task:
     """Return the task `name` with `options`, the plain values of the section `task_options`.
 
-    Raises:
-        BadParams: the task does not exist, or an option is invalid.
+    Raise BadParams if the task does not exist, or an option is invalid.
     """
     task = plugins.load(__name__, name, available(), "task").Task
     return cast(Task, task(task.Options.parse(dict(options or {}), "task_options")))

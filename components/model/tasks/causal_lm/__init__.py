@@ -116,9 +116,7 @@ class Task(tasks.Task):
         """Load the tokenizer; it pads with its end token if needed, and chat data gets a default template if needed.
 
         The date in a chat template is fixed; see `_template.frozen`.
-
-        Raises:
-            BadModel: the tokenizer is missing, needs custom code, has no end token, or its chat template is random.
+        Raise BadModel if the tokenizer is missing, needs custom code, has no end token, or its chat template is random.
         """
         tokenizer = pretrained.load_tokenizer(base, pad="eos")
         if tokenizer.eos_token is None:

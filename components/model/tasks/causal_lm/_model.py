@@ -98,8 +98,7 @@ class Writer:
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Continue each row greedily; with expected answers, also compute their log-likelihoods.
 
-        Raises:
-            BadData: a row is not a valid conversation.
+        Raise BadData if a row is not a valid conversation.
         """
         room = self.spec.max_length - self._task.options.max_new_tokens
         prompts = [ids[-room:] for ids in self._task.prompts(rows, self._tokenizer)]

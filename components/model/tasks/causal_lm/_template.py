@@ -37,9 +37,7 @@ def frozen(template: str) -> str:
     """Return the template with the current date fixed to `TODAY`; a template without a date is unchanged.
 
     A macro replaces transformers' clock. It is part of the template, so it is saved with the model and other servers render the same date.
-
-    Raises:
-        BadModel: the template uses random values.
+    Raise BadModel if the template uses random values.
     """
     if _RANDOM.search(template):
         raise BadModel("the tokenizer's chat template uses random values, so encoding is not reproducible; choose another base.model")
@@ -65,11 +63,7 @@ class Template:
     """The chat template of a tokenizer. `stops` are the token ids that end an answer; `stop` is the end text if it is not a token."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Find the frame around an answer.
-
-        Raises:
-            BadModel: the template does not render the answer, or fails.
-        """
+        """Find the frame around an answer; raise BadModel if the template does not render the answer, or fails."""
         self._tokenizer = tokenizer
         self.encoder = Encoder(tokenizer)
         frame, after = self._frame()

@@ -35,9 +35,7 @@ def conversation(cell: Any, *, answered: bool) -> list[Message]:
     """Return the messages of a cell: an optional system turn, then alternating user and assistant turns.
 
     If not `answered`, a last assistant turn is removed.
-
-    Raises:
-        BadConversation: the format or the order of the roles is wrong, or a turn is empty.
+    Raise BadConversation if the format or the order of the roles is wrong, or a turn is empty.
     """
     messages = _messages(cell)
     if not answered and messages and messages[-1]["role"] == "assistant":
@@ -90,11 +88,7 @@ class Reader:
 
     @cached_property
     def template(self) -> Template:
-        """The chat template.
-
-        Raises:
-            BadModel: the template does not render an answer.
-        """
+        """The chat template; raise BadModel if the template does not render an answer."""
         return Template(self._tokenizer)
 
     def text(self, text: str, *, ended: bool = True) -> Ids:

@@ -49,9 +49,7 @@ def sequences(rows: pd.DataFrame, tokenizer: Any, max_length: int, *, whole_word
     """Return `input_ids`, `units` (tokens masked together; -1: never) and `length`.
 
     A row is a sequence, truncated to `max_length`; without `line_by_line` all rows are joined with end tokens and split into blocks.
-
-    Raises:
-        BadData: the tokenizer knows no token of the texts.
+    Raise BadData if the tokenizer knows no token of the texts.
     """
     prefix, suffix = around(tokenizer)
     capacity = max_length - len(prefix) - len(suffix)

@@ -114,9 +114,7 @@ class Task(tasks.Task):
         """Return one row per piece: the model inputs without padding, `start_positions`, `end_positions` and `length` in tokens.
 
         The target is the first annotator's answer; a piece that does not contain all of it points to the no-answer token.
-
-        Raises:
-            BadParams: `max_length` is too small for question and context.
+        Raise BadParams if `max_length` is too small for question and context.
         """
         pieces = features(rows["question"].tolist(), rows["context"].tolist(), tokenizer, spec.max_length, self.options.stride)
         cells = zip(rows["answers"], rows["context"], rows["label"], strict=True)

@@ -47,9 +47,7 @@ def spans(cell: str, context: str) -> tuple[Span, ...]:
     """Return the accepted answers of a cell in the order of the annotators; empty for an unanswerable question.
 
     In addition to the two SQuAD formats, a list of texts is accepted if each occurs once in the context: ["Denver"].
-
-    Raises:
-        BadAnswers: the cell cannot be parsed, or does not match the context.
+    Raise BadAnswers if the cell cannot be parsed, or does not match the context.
     """
     try:
         value = json.loads(cell)

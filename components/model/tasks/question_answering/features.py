@@ -56,9 +56,7 @@ def features(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, 
     """Return the pieces of each row in order, of at most `max_length` tokens with an overlap of `stride`.
 
     The question is truncated to half of the non-special tokens; `stride` is limited to a third. Special tokens typed in a text are text.
-
-    Raises:
-        BadParams: `max_length` is too small.
+    Raise BadParams if `max_length` is too small.
     """
     tokenizer = plain(tokenizer)
     room = max_length - tokenizer.num_special_tokens_to_add(pair=True)

@@ -21,10 +21,7 @@ _FORM = "expected SQuAD's JSON: an object with data, a list of articles with par
 def rows(data: Any, group: str = "context") -> Iterator[dict[str, Any]]:
     """Yield the questions of the parsed file `data`; `group` is context or title.
 
-    Plausible answers of unanswerable questions are skipped.
-
-    Raises:
-        BadSource: the format is invalid.
+    Plausible answers of unanswerable questions are skipped. Raise BadSource if the format is invalid.
     """
     for article in _parts(data, "data"):
         for paragraph in _parts(article, "paragraphs"):
@@ -41,8 +38,7 @@ def rows(data: Any, group: str = "context") -> Iterator[dict[str, Any]]:
 def convert(source: Path, out: Path, group: str = "context") -> int:
     """Write the questions of the file `source` to `out` as JSON lines, and return their number.
 
-    Raises:
-        BadSource: the file is missing or invalid; `out` is not written.
+    Raise BadSource if the file is missing or invalid; `out` is not written.
     """
     try:
         data = json.loads(source.read_text(encoding="utf-8-sig"))

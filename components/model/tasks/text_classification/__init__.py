@@ -190,8 +190,7 @@ class Task(tasks.Task):
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return the model inputs without padding, `labels` (the training targets) and `length` in tokens.
 
-        Raises:
-            BadData: a label is not in the label map.
+        Raise BadData if a label is not in the label map.
         """
         texts = self._texts(rows, spec.unicode_form)
         inputs = encoding.tokenize(

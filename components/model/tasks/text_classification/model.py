@@ -142,8 +142,7 @@ def _bare(config: type[PreTrainedConfig]) -> dict[str, Any]:
 def _pooling(config: PreTrainedConfig, requested: str) -> str:
     """Return the pooling for `requested`, resolving "default" by architecture.
 
-    Raises:
-        BadParams: the architecture does not support the pooling.
+    Raise BadParams if the architecture does not support the pooling.
     """
     architecture = config.model_type
     if config.is_encoder_decoder:

@@ -23,9 +23,7 @@ class TextClassifier:
     def __init__(self, folder: Path) -> None:
         """Load model, tokenizer and retune.json from `folder`.
 
-        Raises:
-            NotFound: the folder or its retune.json is missing.
-            BadModel: the model cannot be loaded.
+        Raise NotFound if the folder or its retune.json is missing, BadModel if the model cannot be loaded.
         """
         self.spec = ModelSpec.read(folder)
         self._task = cast(Any, tasks.of(self.spec))

@@ -131,10 +131,7 @@ class Task(tasks.Task):
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return the model inputs without padding, `labels` (tag index at the start of a token, else -100) and `length`.
 
-        A long row becomes several rows; an entity at the cut becomes two.
-
-        Raises:
-            BadData: a tag is not in the label map.
+        A long row becomes several rows; an entity at the cut becomes two. Raise BadData if a tag is not in the label map.
         """
         indexes = {label: index for index, label in enumerate(spec.labels)}
         records = self.rows.records(rows)

@@ -23,8 +23,7 @@ class BadCell(ValueError):
 def texts_of(cell: str, name: str) -> list[str]:
     """Return the texts of a cell: a JSON list in [ ], else separated by white space.
 
-    Raises:
-        BadCell: the cell looks like a list but is not a list of texts, or is an empty list.
+    Raise BadCell if the cell looks like a list but is not a list of texts, or is an empty list.
     """
     cell = cell.strip()
     if not (cell.startswith("[") and cell.endswith("]")) and not cell.startswith('["'):
@@ -40,8 +39,7 @@ def texts_of(cell: str, name: str) -> list[str]:
 def sentence(tokens: str, tags: str) -> tuple[list[str], list[str]]:
     """Return the tokens and tags of a row, in equal number.
 
-    Raises:
-        BadCell: a cell cannot be parsed, the numbers differ, or a tag is blank or contains white space.
+    Raise BadCell if a cell cannot be parsed, the numbers differ, or a tag is blank or contains white space.
     """
     words, labels = texts_of(tokens, "tokens"), texts_of(tags, "tags")
     if len(words) != len(labels):
@@ -54,18 +52,13 @@ def sentence(tokens: str, tags: str) -> tuple[list[str], list[str]]:
 def spans_of(cell: str) -> list[Span]:
     """Return the spans of a cell: a JSON list of [start, end, label] or of objects with these keys.
 
-    Raises:
-        BadCell: the cell has another format.
+    Raise BadCell if the cell has another format.
     """
     return [_span(item) for item in _spans(cell)]
 
 
 def rename_spans(cell: str, rename: Callable[[str], str]) -> str:
-    """Apply `rename` to the label of each span; invalid spans stay unchanged.
-
-    Raises:
-        BadCell: the cell is not a JSON list.
-    """
+    """Apply `rename` to the label of each span; invalid spans stay unchanged; raise BadCell if the cell is not a JSON list."""
     spans = _spans(cell)
     new = [_rename(item, rename) for item in spans]
     return cell if new == spans else json.dumps(new, ensure_ascii=False)
@@ -82,8 +75,7 @@ def _rename(span: Any, rename: Callable[[str], str]) -> Any:
 def to_entities(text: str, spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> list[Entity]:
     """Convert spans of `text` to entities over its `words`; white space at the ends of a span is ignored.
 
-    Raises:
-        BadCell: a span is outside the text, is blank, begins or ends inside a word, or overlaps another.
+    Raise BadCell if a span is outside the text, is blank, begins or ends inside a word, or overlaps another.
     """
     begins = {begin: index for index, (begin, _) in enumerate(words)}
     ends = {end: index + 1 for index, (_, end) in enumerate(words)}

@@ -23,10 +23,7 @@ def sentences(lines: Iterable[str], token: int = 0, tag: int = -1, conllu: bool 
     """Yield each sentence of a CoNLL file as {tokens, tags}, and {group} after the first document mark.
 
     `token` and `tag` are column indexes; negative ones count from the end. With `conllu`, columns are separated by tabs, lines with # are
-    comments, and multiword (1-2) and empty (1.1) tokens are skipped.
-
-    Raises:
-        ValueError: a line has too few columns.
+    comments, and multiword (1-2) and empty (1.1) tokens are skipped. Raise ValueError if a line has too few columns.
     """
     document = 0
     numbered = ((number, line.rstrip("\r\n")) for number, line in enumerate(lines, start=1))

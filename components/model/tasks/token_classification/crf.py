@@ -209,9 +209,7 @@ class AutoModelForTokenClassificationWithCrf:
 
         A saved config.json contains `id2label`, `crf_scheme` and `crf_rate`; a base needs `labels`. See `Crf`.
         `settings` are passed to the architecture's `from_pretrained`.
-
-        Raises:
-            ValueError: transformers has no token classification model of this architecture.
+        Raise ValueError if transformers has no token classification model of this architecture.
         """
         offline = {name: settings[name] for name in ("local_files_only", "trust_remote_code") if name in settings}
         config = AutoConfig.from_pretrained(folder, **offline)
