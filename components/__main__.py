@@ -60,10 +60,7 @@ def run(name: str = "", *folders: str) -> None:
 
 
 def find(name: str) -> Callable[..., None]:
-    """Return the function of the step `name`.
-
-    Imports only its module, since torch and Great Expectations take seconds to import.
-    """
+    """Return the function of the step `name`; imports only its module, since torch and Great Expectations take seconds to import."""
     if name not in STEPS:
         raise BadParams(f"{name!r} is not a step{nearest(name, list(STEPS))}")
     function: Callable[..., None] = getattr(importlib.import_module(STEPS[name]), name)
@@ -123,12 +120,10 @@ def sources() -> dict[Path, str]:
     return {path: digest_file(path) for path in CODE.rglob("*.py") if path != Path(__file__)}
 
 
-@contextlib.contextmanager
-def output_lock(out: Path) -> Iterator[None]:
+def output_lock(out: Path) -> contextlib.AbstractContextManager[None]:
     """Lock an output folder against a stage that outlived its DVC process."""
     path = Path("var/locks") / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
-    with lock(path, LOCK_SECONDS, busy=f"another process is writing {out} (it holds {path}); wait for it or end it, then run again"):
-        yield
+    return lock(path, LOCK_SECONDS, busy=f"another process is writing {out} (it holds {path}); wait for it or end it, then run again")
 
 
 if __name__ == "__main__":

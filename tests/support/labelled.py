@@ -61,3 +61,8 @@ def contrastive_rows(tickets: pd.DataFrame, data: str = "pairs", count: int = 60
     read, faults = tasks.load("contrastive", {"data": data}).read(frame)
     assert not faults
     return read
+
+
+def statistics_of(task, predictions):
+    """Return the statistics of a task and the measured ones by name, each (rows,)."""
+    return {**task.statistics(predictions.expected.tolist(), predictions.predicted.tolist()), **predictions.measured}

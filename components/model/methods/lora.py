@@ -139,6 +139,7 @@ def _head_modules(model: Any) -> list[str]:
 
 def _targets(model: Any, setting: str) -> list[str]:
     """Return the full names of the linear layers that get an adapter; never one of the head or one tied to the embeddings."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, with a transposed weight
 
@@ -146,7 +147,8 @@ def _targets(model: Any, setting: str) -> list[str]:
     linear = [
         name for name, part in model.named_modules() if isinstance(part, (Linear, Conv1D)) and 0 < depth.get(f"{name}.weight", head) < head
     ]
-    endings = _default_targets(model) if setting == "default" else [] if setting == "all-linear" else setting.replace(",", " ").split()
+    known_settings = {"default": list(DEFAULTS.get(model.config.model_type, ())), "all-linear": list[str]()}
+    endings = known_settings.get(setting, setting.replace(",", " ").split())
     targets = [name for name in linear if not endings or any(f".{name}".endswith(f".{ending}") for ending in endings)]
     if missing := [ending for ending in endings if setting != "default" and not any(f".{name}".endswith(f".{ending}") for name in linear)]:
         known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
@@ -154,10 +156,3 @@ def _targets(model: Any, setting: str) -> list[str]:
             f"params.yaml: train.lora_targets names {', '.join(map(repr, missing))}; the linear layers of the base are: {known}"
         )
     return targets or linear
-
-
-def _default_targets(model: Any) -> list[str]:
-    """Return the name endings that peft knows for this architecture: mostly the query and value projections."""
-    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
-
-    return list(KNOWN.get(model.config.model_type, ()))

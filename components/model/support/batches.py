@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 Item = TypeVar("Item")
@@ -13,6 +15,12 @@ def token_table(inputs: Any, **columns: pa.Array) -> pa.Table:
     """Return the model `inputs` by name, each a list of tokens per row, then `columns`, then `length` in tokens."""
     tokens = {name: pa.array(inputs[name], pa.list_(pa.int32())) for name in sorted(inputs)}
     return pa.table({**tokens, **columns, "length": pa.array([len(ids) for ids in inputs["input_ids"]], pa.int32())})
+
+
+def token_lengths(tokenize: Callable[..., Any], *texts: Any) -> npt.NDArray[np.int64]:
+    """Return the length of each row in tokens, special tokens included, before truncation."""
+    unused = dict.fromkeys(("truncation", "padding", "return_attention_mask", "return_token_type_ids", "verbose"), False)
+    return np.array([len(ids) for ids in tokenize(*texts, **unused)["input_ids"]], dtype=np.int64)
 
 
 def in_batches(

@@ -112,7 +112,8 @@ class Encoder:
         """Use the tokenizer's special tokens and the added tokens `also` as control tokens."""
         self._tokenizer = tokenizer
         self._also = tuple(also)
-        tokens = sorted(controls(tokenizer) | set(also), key=len, reverse=True)
+        self._controls = controls(tokenizer) | set(also)
+        tokens = sorted(self._controls, key=len, reverse=True)
         self._tokens = re.compile("|".join(map(re.escape, tokens)) or "(?!)")
         self._marked = re.compile(f"{_OPEN}({self._tokens.pattern}){_CLOSE}|[{_OPEN}{_CLOSE}]|({self._tokens.pattern})")
 
@@ -139,10 +140,10 @@ class Encoder:
         if key not in twins:
             from tokenizers import AddedToken
 
-            twin = _twin(self._tokenizer, controls(self._tokenizer) | set(self._also), ())
+            twin = _twin(self._tokenizer, self._controls, ())
             numbers = {}
             added = {token.content: token for token in self._tokenizer.added_tokens_decoder.values()}
-            for token in sorted(controls(self._tokenizer) | set(self._also)):
+            for token in sorted(self._controls):
                 own = added.get(token, AddedToken(token))
                 alias = AddedToken(f"{_OWN}{token}", lstrip=own.lstrip, rstrip=own.rstrip, normalized=False, special=False)
                 twin.backend_tokenizer.add_tokens([alias])

@@ -86,7 +86,8 @@ def load_model(
 
     refuse_foreign_code(folder)
     refuse_pickles(folder)
-    silence_transformers()
+    transformers.logging.set_verbosity_error()  # a new head is intended
+    transformers.logging.disable_progress_bar()
     model_class: Any = getattr(transformers, auto) if isinstance(auto, str) else auto
     offline = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
     try:
@@ -148,11 +149,3 @@ def refuse_pickles(folder: Path) -> None:
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
     found = f"only pickled weights ({', '.join(pickles)}), which can run code when loaded" if pickles else "no weights"
     raise BadModel(f"{folder}: expected safetensors weights, found {found}")
-
-
-def silence_transformers() -> None:
-    """Silence transformers' warnings about a newly initialized head, which is intended."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

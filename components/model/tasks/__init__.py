@@ -23,6 +23,7 @@ from components.core import plugins
 from components.core.errors import BadParams
 from components.core.section import Section
 from components.model.support import pretrained
+from components.model.support.batches import token_lengths
 from components.model.support.metrics import Floats, Metric
 
 FOLDER = Path(__file__).parent
@@ -84,7 +85,6 @@ class Task(Protocol):
     """The column that contains label names; None if answers are texts or numbers."""
 
     def __init__(self, options: Any) -> None:
-        """Store the settings."""
         self.options = options
 
     def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
@@ -124,10 +124,7 @@ class Task(Protocol):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the length of each row in tokens, special tokens included, before truncation."""
-        inputs = tokenizer(
-            list(rows["text"]), truncation=False, padding=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )
-        return np.array([len(ids) for ids in inputs["input_ids"]], dtype=np.int64)
+        return token_lengths(tokenizer, list(rows["text"]))
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return the training rows without padding: token ids up to `spec.max_length`, labels, and `length` in tokens.
@@ -218,8 +215,3 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Task:
 def of(spec: ModelSpec) -> Task:
     """Return the task that a model was trained for, with its options."""
     return load(spec.task, spec.options)
-
-
-def statistics_of(task: Task, predictions: Predictions) -> dict[str, Floats]:
-    """Return all row statistics of `test_metrics` by name, each (rows,)."""
-    return {**task.statistics(predictions.expected.tolist(), predictions.predicted.tolist()), **predictions.measured}

@@ -19,6 +19,7 @@ from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support import tiny_generators
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
+from tests.support.labelled import statistics_of
 from tests.support.learn import make_learn
 
 WORDS = {"red": "rot", "blue": "blau", "dog": "hund", "cat": "katze", "eats": "frisst", "runs": "rennt", "big": "gross", "old": "alt"}
@@ -362,7 +363,7 @@ def test_baselines_answer_with_likelihoods(kind, bases):
     for name, metric in TASKS[kind].test_metrics.items():
         for output in answers.values():
             predictions = Predictions.from_output(rows.tail(20), output)
-            assert np.isfinite(metric.of(tasks.statistics_of(TASKS[kind], predictions))), name
+            assert np.isfinite(metric.of(statistics_of(TASKS[kind], predictions))), name
     per_token = TASKS[kind].test_metrics["log_likelihood_per_token"]
 
     assert tuple(answers) == TASKS[kind].baselines

@@ -15,7 +15,7 @@ from components.model import tasks
 from components.model.tasks.contrastive import encoder, retrieval, search
 from components.model.tasks.contrastive import rows as parsing
 from tests.support.encoders import FAMILIES, make_encoder
-from tests.support.labelled import CONTRASTIVE_FORMATS, contrastive_rows
+from tests.support.labelled import CONTRASTIVE_FORMATS, contrastive_rows, statistics_of
 
 
 def spec(data="pairs", **options):
@@ -251,7 +251,7 @@ def test_validation_and_test_metrics_agree(base, tickets, tmp_path, data):
     predictions = Predictions.from_output(rows, task.predictor(folder).answer(rows))
 
     assert math.isfinite(float(output.loss))
-    tested = {name: metric.of(tasks.statistics_of(task, predictions)) for name, metric in task.test_metrics.items()}
+    tested = {name: metric.of(statistics_of(task, predictions)) for name, metric in task.test_metrics.items()}
     assert validated == pytest.approx(tested, abs=1e-3)
 
 
@@ -316,7 +316,7 @@ def test_baselines_have_the_same_metrics(base, tickets, data):
     task, rows = tasks.load("contrastive", {"data": data}), contrastive_rows(tickets, data)
     outputs = task.predict_baselines(rows.head(0), rows, spec(data), base)
     measured = {
-        name: {n: m.of(tasks.statistics_of(task, Predictions.from_output(rows, output))) for n, m in task.test_metrics.items()}
+        name: {n: m.of(statistics_of(task, Predictions.from_output(rows, output))) for n, m in task.test_metrics.items()}
         for name, output in outputs.items()
     }
 

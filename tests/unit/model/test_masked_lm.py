@@ -16,6 +16,7 @@ from components.model import tasks
 from components.model.support import pretrained
 from components.model.tasks.masked_lm import tokens, unigram, words
 from tests.support.encoders import FAMILIES, make_encoder
+from tests.support.labelled import statistics_of
 from tests.support.learn import spec_of
 
 task = tasks.load("masked_lm")
@@ -343,7 +344,7 @@ def test_report_has_perplexities_and_words(saved, rows):
     predictions = Predictions.from_output(test, task.predictor(saved).answer(test))
     perplexity, by_word, least_likely = task.tables(test, predictions)
 
-    mean = task.test_metrics["log_likelihood"].of(tasks.statistics_of(task, predictions))
+    mean = task.test_metrics["log_likelihood"].of(statistics_of(task, predictions))
     assert perplexity.rows[0] == ("all", sum(len(label.split()) for label in test["label"]), round(math.exp(-mean), 2))
     assert sum(row[1] for row in by_word.rows) <= perplexity.rows[0][1]
     assert "____" in least_likely.rows[0][0]

@@ -15,9 +15,9 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, BadParams
 from components.model import tasks
+from components.model.tasks.text_classification.multi import best_threshold, fit_thresholds
 from components.model.tasks.text_classification.numbers import answer, sums, text
-from components.model.tasks.text_classification.thresholds import best_threshold, fit_thresholds
-from tests.support.labelled import KINDS, paired, relabelled
+from tests.support.labelled import KINDS, paired, relabelled, statistics_of
 
 single, multi, ordinal, regression = (tasks.load("text_classification", options) for options in KINDS.values())
 named = tasks.load("text_classification", {"kind": "multi", "labels": ["a", "b", "c"]})
@@ -306,7 +306,7 @@ def test_baselines_tables_and_slices(tickets, kind, pair, tmp_path):
     train, test = rows.iloc[60:].reset_index(drop=True), rows.iloc[:60].reset_index(drop=True)
     outputs = task.predict_baselines(train, test, spec(task, *task.labels_of(rows)), tmp_path)
     scores = {
-        name: next(iter(task.test_metrics.values())).of(tasks.statistics_of(task, Predictions.from_output(test, output)))
+        name: next(iter(task.test_metrics.values())).of(statistics_of(task, Predictions.from_output(test, output)))
         for name, output in outputs.items()
     }
     tables = task.tables(test, Predictions.from_output(test, outputs["tfidf"]))

@@ -17,7 +17,7 @@ from components.training.train import save
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
-from tests.support.labelled import KINDS, METRIC, paired, relabelled
+from tests.support.labelled import KINDS, METRIC, paired, relabelled, statistics_of
 from tests.support.learn import make_learn
 
 ADDED = {"label_smoothing": 0.1, "r_drop": 0.5, "dropout": 0.1}
@@ -130,10 +130,7 @@ def test_thresholds_are_fitted_and_stored(tiny_base, tickets, tmp_path):
     spec = ModelSpec.read(folder)
     spec.model_copy(update={"options": {**spec.options, **fitted}}).write(folder)
     after = task.predictor(folder).answer(validation)
-    f1 = [
-        task.test_metrics["micro_f1"].of(tasks.statistics_of(task, Predictions.from_output(validation, output)))
-        for output in (before, after)
-    ]
+    f1 = [task.test_metrics["micro_f1"].of(statistics_of(task, Predictions.from_output(validation, output))) for output in (before, after)]
 
     assert set(fitted["thresholds"]) == set(learn.spec.labels)
     assert fitted["thresholds"]["billing"] == 0.35

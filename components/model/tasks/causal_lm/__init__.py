@@ -1,7 +1,6 @@
 """Causal language modelling: fine-tunes on texts, on prompts with completions, or on conversations.
 
 The base model is a decoder (GPT-2, Llama …); without a padding token it is padded with the end token.
-Torch and transformers are imported inside the functions, so that loading a task stays fast.
 """
 
 import functools

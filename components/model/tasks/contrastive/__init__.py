@@ -1,12 +1,11 @@
 """Sentence embeddings for retrieval, trained on pairs, triplets, scored pairs or single texts.
 
-The saved folder loads as a plain encoder and in sentence-transformers. Torch and transformers are imported inside the functions, so that
-loading a task stays fast.
+The saved folder loads as a plain encoder and in sentence-transformers.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +25,6 @@ from components.model.support.sentence_config import read_sentence_config
 from components.model.support.words import length_band
 from components.model.tasks.contrastive import retrieval, search
 from components.model.tasks.contrastive import rows as parsing
-
-if TYPE_CHECKING:
-    from components.model.tasks.contrastive.embedding import TextEmbedder
-    from components.model.tasks.contrastive.encoder import Embedder
 
 _TABLE_ROWS = 15
 _SIZES = (2, 5, 10, 30)  # words
@@ -131,7 +126,7 @@ class Task(tasks.Task):
             }
         )
 
-    def build_model(self, base: Path, spec: ModelSpec) -> "Embedder":
+    def build_model(self, base: Path, spec: ModelSpec) -> Any:
         """Load the base model as a text encoder in float32, without a head; raise BadModel if that fails."""
         from components.model.tasks.contrastive.encoder import Embedder
 
@@ -157,7 +152,7 @@ class Task(tasks.Task):
         statistics["rows"] = np.ones(len(vectors))
         return {name: metric.of(statistics) for name, metric in self.test_metrics.items()}
 
-    def predictor(self, folder: Path) -> "TextEmbedder":
+    def predictor(self, folder: Path) -> Any:
         """Load a saved model folder."""
         from components.model.tasks.contrastive.embedding import TextEmbedder
 

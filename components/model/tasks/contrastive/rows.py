@@ -72,7 +72,7 @@ def _fault_of_score(score: str, lowest: float, highest: float) -> str:
     try:
         value = float(score)
     except ValueError:
-        return "score is not a number"
+        value = math.nan
     if not math.isfinite(value):
         return "score is not a number"
     return "" if lowest <= value <= highest else f"score is not between {lowest:g} and {highest:g}"

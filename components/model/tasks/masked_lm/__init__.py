@@ -1,14 +1,13 @@
 """Masked language modelling: adapts an encoder to the texts of a domain or task.
 
 The saved folder can be the base model of every other task: Gururangan et al., "Don't Stop Pretraining" (2020).
-Torch and transformers are imported inside the functions, so that loading a task stays fast.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +25,6 @@ from components.model.support import pretrained
 from components.model.support.metrics import Floats, Metric, ratio
 from components.model.support.words import length_band
 from components.model.tasks.masked_lm import tokens, words
-
-if TYPE_CHECKING:
-    from components.model.tasks.masked_lm.predictor import Filler
 
 _TABLE_ROWS = 20
 _SIZES = (4, 16, 64)  # words
@@ -113,7 +109,7 @@ class Task(tasks.Task):
         likelihood, hits, masked = np.asarray(outputs, dtype=np.float64).sum(axis=0)
         return {"log_likelihood": float(ratio(likelihood, masked)), "masked_accuracy": float(ratio(hits, masked))}
 
-    def predictor(self, folder: Path) -> "Filler":
+    def predictor(self, folder: Path) -> Any:
         """Load a saved model folder."""
         from components.model.tasks.masked_lm import model
         from components.model.tasks.masked_lm.predictor import Filler
@@ -179,12 +175,9 @@ def _perplexities(rows: pd.DataFrame, predictions: Predictions, task: Task) -> R
 
 def _by_word(predictions: Predictions) -> ReportTable:
     """Count how often each word was masked and filled in correctly."""
-    masked: Counter[str] = Counter()
-    right: Counter[str] = Counter()
-    for expected, predicted in zip(predictions.expected.tolist(), predictions.predicted.tolist(), strict=True):
-        for word, answer in zip(expected.split(), predicted.split(), strict=False):
-            masked[word] += 1
-            right[word] += word == answer
+    cells = zip(predictions.expected.tolist(), predictions.predicted.tolist(), strict=True)
+    pairs = [pair for expected, predicted in cells for pair in zip(expected.split(), predicted.split(), strict=False)]
+    masked, right = Counter(word for word, _ in pairs), Counter(word for word, answer in pairs if word == answer)
     lines = [(word, masked[word], right[word]) for word in sorted(masked, key=lambda word: (-masked[word], word))[: _TABLE_ROWS + 10]]
     return ReportTable(title="Most frequent masked words", columns=("word", "masked", "correct"), rows=tuple(lines))
 

@@ -32,7 +32,8 @@ def masked(text: str) -> Spans:
     all_spans = spans(text)
     short = [span for span in all_spans if len(text[slice(*span)].encode()) <= MAX_BYTES] or all_spans
     seed = hashlib.sha256(text.encode()).digest()
-    drawn = [_fraction(seed, index) for index in range(len(short))]
+    digests = (hashlib.sha256(seed + index.to_bytes(8)).digest() for index in range(len(short)))
+    drawn = [int.from_bytes(digest[:8]) / 2**64 for digest in digests]
     chosen = [span for span, fraction in zip(short, drawn, strict=True) if fraction < SHARE]
     return chosen or [short[drawn.index(min(drawn))]] if short else []
 
@@ -60,7 +61,3 @@ def slots(text: str, offsets: Sequence[tuple[int, int]]) -> Ints:
         touching = np.array([begin < stop and end > start for begin, end in offsets], dtype=bool)
         indexes[touching & (indexes < 0)] = slot
     return indexes
-
-
-def _fraction(seed: bytes, index: int) -> float:
-    return int.from_bytes(hashlib.sha256(seed + index.to_bytes(8)).digest()[:8]) / 2**64

@@ -8,7 +8,7 @@ context, because questions about one context are near duplicates and must be in 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,10 @@ from components.core.section import Section
 from components.core.text import grouped
 from components.model import tasks
 from components.model.support import pretrained
-from components.model.support.batches import token_table
+from components.model.support.batches import token_lengths, token_table
 from components.model.support.metrics import Floats, Metric, mean, ratio
 from components.model.tasks.question_answering import answers, baselines, scores, tables
 from components.model.tasks.question_answering.features import Feature, features, load_tokenizer
-
-if TYPE_CHECKING:
-    from components.model.tasks.question_answering.predictor import QuestionAnswerer
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +72,6 @@ class Task(tasks.Task):
     }
 
     def __init__(self, options: Any) -> None:
-        """Store the options and select the test metrics."""
         super().__init__(options)
         self.test_metrics: Mapping[str, Metric] = {**_ANSWERABLE, **_UNANSWERABLE} if options.unanswerable else _ANSWERABLE
 
@@ -106,9 +102,7 @@ class Task(tasks.Task):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the tokens of question and context of each row, including special tokens."""
-        pairs = (list(rows["question"]), list(rows["context"]))
-        inputs = tokenizer(*pairs, truncation=False, padding=False, return_attention_mask=False, verbose=False)
-        return np.array([len(ids) for ids in inputs["input_ids"]], dtype=np.int64)
+        return token_lengths(tokenizer, list(rows["question"]), list(rows["context"]))
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return one row per piece: the model inputs without padding, `start_positions`, `end_positions` and `length` in tokens.
@@ -176,7 +170,7 @@ class Task(tasks.Task):
         log.info("no-answer threshold %.4f: validation F1 %.4f (%.4f at threshold 0)", threshold, f1[threshold], f1[0.0])
         return {"no_answer_threshold": threshold}
 
-    def predictor(self, folder: Path) -> "QuestionAnswerer":
+    def predictor(self, folder: Path) -> Any:
         """Load a saved model folder."""
         from components.model.tasks.question_answering.predictor import QuestionAnswerer
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from components.artifacts.predictions import ModelOutput
@@ -43,7 +44,9 @@ class QuestionAnswerer:
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Predict the best span for `question` and `context` of `rows` as a JSON list; `[]` is no answer."""
-        return ModelOutput.texts([canonical(self._texts(span)) for span in self.spans(rows, batch_size)])
+        limit = (self._options.no_answer_threshold or 0.0) if self._options.unanswerable else np.inf
+        spans = self.spans(rows, batch_size)
+        return ModelOutput.texts([canonical([span.text] if span.text and span.margin <= limit else []) for span in spans])
 
     def spans(self, rows: pd.DataFrame, batch_size: int = 64) -> list[SpanAnswer]:
         """Return the best span of each row, ignoring the threshold; `batch_size` counts pieces."""
@@ -53,10 +56,6 @@ class QuestionAnswerer:
             part = slice(begin, begin + _CHUNK)
             spans += self._spans(questions[part], contexts[part], batch_size)
         return spans
-
-    def _texts(self, span: SpanAnswer) -> list[str]:
-        no_answer = self._options.unanswerable and span.margin > (self._options.no_answer_threshold or 0.0)
-        return [span.text] if span.text and not no_answer else []
 
     def _spans(self, questions: Sequence[str], contexts: Sequence[str], batch_size: int) -> list[SpanAnswer]:
         pieces = features(questions, contexts, self._tokenizer, self.spec.max_length, self._options.stride)

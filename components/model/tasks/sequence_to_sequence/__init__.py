@@ -1,7 +1,6 @@
 """Sequence to sequence: generates a target text from a source text, e.g. translation and summarisation.
 
 The base model is an encoder-decoder (T5, BART, Marian), or an encoder that is used as both encoder and decoder.
-Torch and transformers are imported inside the functions, so that loading a task stays fast.
 """
 
 import logging

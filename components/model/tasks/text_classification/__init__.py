@@ -2,10 +2,10 @@
 
 The option `kind` selects the label type; each kind is a subclass of `Task` in the module of that name.
 The base model is a folder in hub layout (safetensors, no custom code) or a model folder written by training.
-Torch and transformers are imported inside the functions, so that loading a task stays fast.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,7 +23,7 @@ from components.core.section import Section
 from components.core.text import UnicodeForm, canonical_label
 from components.model import tasks
 from components.model.support import output_heads, pretrained
-from components.model.support.batches import token_table
+from components.model.support.batches import token_lengths, token_table
 from components.model.support.metrics import Floats
 from components.model.tasks.text_classification import encoding
 from components.model.tasks.text_classification.predictor import TextClassifier
@@ -100,11 +100,6 @@ class Options(Section):
                 raise ValueError(f"{name} is used only with kind {' or '.join(kinds)}, not {self.kind}")
         return self
 
-    @property
-    def own_head(self) -> bool:
-        """Whether the custom head replaces the head of the architecture."""
-        return (self.pooling, self.head_hidden, self.head_dropout) != ("default", 0, None)
-
 
 class Task(tasks.Task):
     """Predict the label of a text or of a pair of texts; `scores` (rows, m) are the values that answers are made from."""
@@ -162,7 +157,8 @@ class Task(tasks.Task):
                 labels[index] = self.label_of(cell)
             except ValueError as error:
                 faults[index] = str(error)
-        texts = {"text": encoding.joined(rows)} if self.options.pair else {}
+        pairs = zip(rows["text_a"], rows["text_b"], strict=True) if self.options.pair else ()
+        texts = {"text": [f"{a}{encoding.BETWEEN}{b}" for a, b in pairs]} if self.options.pair else {}
         return rows.assign(**texts, label=pd.Series(labels, index=rows.index, dtype=rows["label"].dtype)), faults
 
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
@@ -185,7 +181,7 @@ class Task(tasks.Task):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the length of each row in tokens, special tokens included, before truncation."""
-        return np.array(encoding.lengths(tokenizer, self._texts(rows, "NFC")), dtype=np.int64)
+        return token_lengths(partial(encoding.tokenize, tokenizer), self._texts(rows, "NFC"))
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return the model inputs without padding, `labels` (the training targets) and `length` in tokens.
@@ -206,7 +202,7 @@ class Task(tasks.Task):
             BadParams: the architecture does not support the requested head.
         """
         outputs = dict(self.outputs(spec))
-        if self.options.own_head:
+        if (self.options.pooling, self.options.head_hidden, self.options.head_dropout) != ("default", 0, None):
             from components.model.tasks.text_classification.model import build
 
             return _padded(build(base, self.options, outputs, ordered=self.ordered), self.load_tokenizer(base))

@@ -1,6 +1,5 @@
 """Tokenization of texts and pairs of texts for all model families."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,11 +19,6 @@ def texts_of(rows: pd.DataFrame, pair: bool, form: UnicodeForm) -> Texts:
     return tuple([normalise(text, form) for text in rows[column]] for column in (PAIR if pair else ("text",)))
 
 
-def joined(rows: pd.DataFrame) -> list[str]:
-    """Join the two texts of each row, to compare rows."""
-    return [f"{a}{BETWEEN}{b}" for a, b in zip(rows["text_a"], rows["text_b"], strict=True)]
-
-
 def tokenize(tokenizer: Any, texts: Texts, **settings: Any) -> Any:
     """Tokenize the texts.
 
@@ -39,11 +33,3 @@ def tokenize(tokenizer: Any, texts: Texts, **settings: Any) -> Any:
     if not bare and tokenizer.eos_token:
         texts = tuple([text or tokenizer.eos_token for text in column] for column in texts)
     return tokenizer(*texts, **settings)
-
-
-def lengths(tokenizer: Any, texts: Texts) -> Sequence[int]:
-    """Return the length of each row in tokens before truncation, including special tokens."""
-    inputs = tokenize(
-        tokenizer, texts, truncation=False, padding=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-    )
-    return [len(ids) for ids in inputs["input_ids"]]

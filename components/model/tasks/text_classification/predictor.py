@@ -21,10 +21,7 @@ class TextClassifier:
     """A trained text classifier."""
 
     def __init__(self, folder: Path) -> None:
-        """Load model, tokenizer and retune.json from `folder`.
-
-        Raise NotFound if the folder or its retune.json is missing, BadModel if the model cannot be loaded.
-        """
+        """Load model, tokenizer and retune.json from `folder`; raise NotFound or BadModel."""
         self.spec = ModelSpec.read(folder)
         self._task = cast(Any, tasks.of(self.spec))
         self._tokenizer = pretrained.load_tokenizer(folder, pad="eos")

@@ -2,8 +2,7 @@
 
 The data columns are `tokens` and `tags` (JSON lists or separated by white space), or `text` and `spans` (a JSON list of [start, end,
 label]). The tag is predicted at the first sub-word of a token, by a linear head or a conditional random field (`crf.py`). A sentence with
-more than `max_length` sub-words is split into parts, so that every token gets a tag. Torch and transformers are imported inside the
-functions.
+more than `max_length` sub-words is split into parts, so that every token gets a tag.
 """
 
 from collections import Counter, defaultdict
@@ -80,7 +79,6 @@ class Task(tasks.Task):
     by_token = True  # in training each part of a long sentence counts as a row
 
     def __init__(self, options: Any) -> None:
-        """Set columns, metrics and unsupported settings from the options."""
         super().__init__(options)
         self.rows = Rows(options.data, options.scheme, options.types)
         self.columns = self.rows.columns

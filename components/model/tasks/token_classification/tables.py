@@ -95,7 +95,5 @@ def _most_common(counts: Counter[tuple[str, ...]], columns: int) -> tuple[tuple[
 
 def _between(length: int) -> str:
     """Return the length band of a number of tokens."""
-    for below, upto in zip((0, *_LENGTHS), _LENGTHS, strict=False):
-        if length <= upto:
-            return f"{below + 1} to {upto} tokens"
-    return f"more than {_LENGTHS[-1]} tokens"
+    bands = zip((0, *_LENGTHS), _LENGTHS, strict=False)
+    return next((f"{below + 1} to {upto} tokens" for below, upto in bands if length <= upto), f"more than {_LENGTHS[-1]} tokens")
