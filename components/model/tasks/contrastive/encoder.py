@@ -96,16 +96,13 @@ class Embedder(torch.nn.Module):
         if self.described.prompts:
             log.info("the prompts %s of the base are not used, only its default prompt", ", ".join(self.described.prompts))
         self.after = torch.nn.ModuleList(_AFTER[kind](path) for kind, path in self.described.after)
-        self._check_widths(folder)
-        self.data, self._temperature, self._max_length = data, temperature, max_length
-
-    def _check_widths(self, folder: Path) -> None:
         width = self.config.hidden_size * len(self._pooling)
         for part in self.after:
             if isinstance(part, Dense):
                 if part.linear.in_features != width:
                     raise BadModel(f"{folder}: a Dense module reads {part.linear.in_features} values, but its input has {width}")
                 width = part.linear.out_features
+        self.data, self._temperature, self._max_length = data, temperature, max_length
 
     @property
     def config(self) -> Any:
@@ -162,14 +159,11 @@ class Embedder(torch.nn.Module):
         if prompt := self.described.prompt:
             _write({"prompts": {"default": prompt}, "default_prompt_name": "default"}, folder / sentence_config.SENTENCES)
         (folder / paths[1]).mkdir(exist_ok=True)
-        _write(self._pooling_config(), folder / paths[1] / "config.json")
-        for path, part in zip(paths[2:], after, strict=True):
-            part.save(folder / path)
-
-    def _pooling_config(self) -> dict[str, Any]:
         shown = ("cls", "mean", *(name for name in self._pooling if name not in ("cls", "mean")))
         modes = {sentence_config.POOLINGS[name]: name in self._pooling for name in shown}
-        return {"word_embedding_dimension": self.config.hidden_size, **modes}
+        _write({"word_embedding_dimension": self.config.hidden_size, **modes}, folder / paths[1] / "config.json")
+        for path, part in zip(paths[2:], after, strict=True):
+            part.save(folder / path)
 
 
 def in_batch(anchors: torch.Tensor, others: Sequence[torch.Tensor], keys: torch.Tensor, temperature: float) -> torch.Tensor:

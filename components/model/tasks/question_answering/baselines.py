@@ -30,7 +30,7 @@ def predict(train: pd.DataFrame, test: pd.DataFrame, unanswerable: bool) -> Mapp
     closest = ClosestAnswer(train["context"].tolist())
     answers = {"sentence": [first_sentence(context) for context in test["context"]]}
     train_matches, test_matches = closest.sentences(train), closest.sentences(test)
-    for name, extract in (("overlap", _whole), ("remainder", remainder)):
+    for name, extract in (("overlap", lambda sentence, _: sentence), ("remainder", remainder)):
         threshold = _threshold(
             train, [extract(text, question) for (text, _), question in zip(train_matches, train["question"], strict=True)], train_matches
         )
@@ -94,10 +94,6 @@ class ClosestAnswer:
             best = int(similarity.argmax())
             matches.append((parts[best] if parts else "", float(similarity[best])))
         return matches
-
-
-def _whole(sentence: str, question: str) -> str:
-    return sentence
 
 
 def _threshold(rows: pd.DataFrame, texts: Sequence[str], matches: Sequence[tuple[str, float]]) -> float:
