@@ -98,7 +98,7 @@ def test_run_opens_no_outside_connection(project: Path, tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def begun(folder: Path, stage: str) -> Iterator[subprocess.Popen[str]]:
+def begun(folder: Path, stage: str, forks: bool = False) -> Iterator[subprocess.Popen[str]]:
     """Start a run that is busy in `stage` until it is ended, and wait until it is; the next one resumes from its checkpoint."""
     edit(folder, {"train": {"epochs": 10_000, "patience": 0}})
     before = time.time()
@@ -106,7 +106,7 @@ def begun(folder: Path, stage: str) -> Iterator[subprocess.Popen[str]]:
     history = folder / "models/trained/history.jsonl"
     with (
         (folder / "var/run.log").open("w", encoding="utf-8") as out,
-        started([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out) as run,
+        started([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder, forks), stdout=out, stderr=out) as run,
     ):
         wait_for(lambda: history.exists() and history.stat().st_mtime > before and history.stat().st_size > 0)
         assert stage_processes(folder, stage)
@@ -156,7 +156,7 @@ def test_ended_run_leaves_no_process(project: Path, end: Callable[[Path, subproc
 
 
 def test_second_run_in_a_workspace_is_refused(project: Path) -> None:
-    with begun(project, "train") as run:
+    with begun(project, "train", forks=True) as run:
         second = retune(project, "run", "--inline")
         run.send_signal(signal.SIGINT)
         run.wait(300)
