@@ -33,7 +33,7 @@ def train_with_a_kill(workspace: Workspace) -> Training:
 
 def _start(workspace: Workspace) -> BaseProcess:
     process = FORKS.Process(target=_learn, args=(workspace,))
-    process._start()
+    process.start()
     return process
 
 
