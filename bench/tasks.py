@@ -18,6 +18,7 @@ from typing import Any
 from bench._output import parser
 from bench.run import cloned, measured, retune
 from components.core.documents import read_yaml
+from components.gates import GatesParams
 
 COMPARE = "compare.py"
 COLUMNS = ("example", "metric", "model", "baseline", "reaches", "difference", "interval", "seconds", "memory")
@@ -89,8 +90,8 @@ def comparison(clone: Path, command: Sequence[str]) -> list[dict[str, Any]]:
 def figures(params: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of a model and its baseline on the metric of the example's gate `baseline`."""
     settings = read_yaml(params)
-    gate = settings["gates"]["baseline"]
-    metric, baseline = gate["metric"], gate["against"]
+    gate = GatesParams.parse(settings["gates"], "gates").baseline
+    metric, baseline = gate.metric, gate.against
     gain = metrics["differences"][baseline][metric]
     return {
         "task": settings["task"],

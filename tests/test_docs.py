@@ -22,10 +22,12 @@ from components.steps import STEPS
 from components.training.trainer import TrainParams, TrainSection
 from components.training.tune.settings import TuneParams, searched
 from flows.cli import app
+from flows.project.params import read_params
 from tests.support.project import ROOT, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*/*.yaml")) if path.name != "behaviour.yaml"]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
@@ -302,3 +304,17 @@ def test_distribution_carries_the_licence() -> None:
 
     assert (about["License-Expression"], about.get_all("License-File")) == ("Apache-2.0", ["LICENSE"])
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_example_contains_only_what_differs_from_the_defaults(path: Path) -> None:
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params = read_params(path)
+    sections = {name: getattr(params, name) for name in ("tune", "evaluate", "promotion", "retrain")}
+    sections |= {"validate": params.validation, "train": params.train.fixed}
+    sections |= {name: getattr(params.gates, name) for name in written["gates"]}
+
+    for name, section in sections.items():
+        stated = (written["gates"] if name in written["gates"] else written).get(name, {})
+        defaults = {key: field.get_default(call_default_factory=True) for key, field in type(section).model_fields.items()}
+        assert [key for key in stated if getattr(section, key) == defaults[key]] == [], name
