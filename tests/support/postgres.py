@@ -1,6 +1,6 @@
 """A PostgreSQL server for the tests: in a temporary folder, on a free port of loopback, removed at the end.
 
-Its programs must be on the PATH. They do not run as root; if root runs the tests, they run as the system user `postgres`.
+Its programs are Debian's or on the PATH. They do not run as root; if root runs the tests, they run as the system user `postgres`.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from components.core.ports import free_port
+from infra.local.postgres import program
 
 USER, PASSWORD = "retune", "sw:rd@f/ish%7"  # must be quoted in a URL
 DEADLINE = 60.0  # seconds to start
@@ -88,7 +89,7 @@ def _make(folder: Path) -> None:
         for path in (folder, secret):
             shutil.chown(path, "postgres", "postgres")
     options = ["-U", USER, "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-    command = ["initdb", "-D", str(folder / "data"), *options]
+    command = [program("initdb"), "-D", str(folder / "data"), *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **_account())
     assert done.returncode == 0, done.stderr
 
@@ -101,7 +102,7 @@ def _start(folder: Path) -> Cluster:
     while True:
         port = free_port()
         settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", *FAST]
-        command = ["postgres", "-D", str(folder / "data"), "-p", str(port), *(part for one in settings for part in ("-c", one))]
+        command = [program("postgres"), "-D", str(folder / "data"), "-p", str(port), *(part for one in settings for part in ("-c", one))]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, preexec_fn=_end_with_parent, **_account())
         cluster = Cluster(port, process)
