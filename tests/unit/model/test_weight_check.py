@@ -163,9 +163,15 @@ def test_encoder_decoder_tagger_is_complete(tmp_path):
     )
 
     pretrained.refuse_unloadable(folder)  # its own class has no decoder
+    assert not any(name.startswith("decoder.") for name in safetensors.torch.load_file(folder / "model.safetensors"))
+    with pytest.raises(BadModel, match=r"lacks 1 tensor: .*encoder\.block\.1\.layer\.1\.DenseReluDense\.wo\.weight"):
+        pretrained.refuse_unloadable(rewritten(folder, without("encoder.block.1.layer.1.DenseReluDense.wo")))
 
 
 def test_translator_without_architecture_is_complete(tmp_path):
     folder = configured(make_marian(tmp_path, ["a dog ran"]), architectures=None)
 
-    pretrained.refuse_unloadable(folder)  # sinusoids are not in its file
+    pretrained.refuse_unloadable(folder)
+    assert not any("embed_positions" in name for name in safetensors.torch.load_file(folder / "model.safetensors"))  # sinusoids
+    with pytest.raises(BadModel, match=r"lacks 1 tensor: .*decoder\.layers\.1\.fc2\.bias"):
+        pretrained.refuse_unloadable(rewritten(folder, without("decoder.layers.1.fc2.bias")))
