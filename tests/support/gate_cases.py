@@ -17,7 +17,10 @@ from components.judge.multiple_testing import correct_tests
 
 LABELS = ("billing", "device", "network")
 WORDS = np.array([f"word{i}" for i in range(3000)])
-DEFAULT = GatesParams.parse({"leakage": {"role": "blocking"}}, "gates")  # leakage needs test rows, which these models do not have
+SHIPPED = ("baseline", "behaviour", "best_champion", "calibration", "champion", "cost", "fairness", "floor", "forgetting", "leakage")
+SHIPPED += ("servability", "slices", "test_budget")
+ADDED = {name: {"role": "off"} for name in gates.available() if name not in SHIPPED}  # a user's gates do not change these tests
+DEFAULT = GatesParams.parse({"leakage": {"role": "blocking"}} | ADDED, "gates")  # leakage needs test rows, which these models do not have
 
 
 def answered(right: np.ndarray, groups: np.ndarray | None = None, labels: tuple[str, ...] = LABELS) -> Predictions:

