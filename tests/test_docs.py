@@ -3,18 +3,14 @@
 import importlib.metadata
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from components.artifacts.rows import write_rows
-from components.artifacts.validation import ValidationReport
 from components.data.base_model import BaseParams
 from components.data.snapshot import SnapshotParams, sources
 from components.model import methods
@@ -23,16 +19,13 @@ from components.training.trainer import TrainParams, TrainSection
 from components.training.tune.settings import TuneParams, searched
 from flows.cli import app
 from flows.project.params import read_params
-from tests.support.project import ROOT, environment
+from tests.support.pages import blocks
+from tests.support.project import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*/*.yaml")) if path.name != "behaviour.yaml"]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def stage_table(text: str) -> dict[str, list[set[str]]]:
@@ -151,152 +144,16 @@ def test_site_builds_without_warnings(tmp_path: Path) -> None:
     assert not re.findall(r'<(?:script|link)[^>]+(?:src|href)="https?:', (tmp_path / "index.html").read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
-def test_add_a_step_works_as_it_is_written(tmp_path: Path, tickets: pd.DataFrame) -> None:
-    page = (ROOT / "docs/add-a-step.md").read_text(encoding="utf-8")
-    (code, entry), (section, stage) = blocks(page, "python"), blocks(page, "yaml")
-    for part in ("components", "flows", "infra", "tests"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("pyproject.toml", "params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / part, tmp_path / part)
-    (tmp_path / "components/data/lengths.py").write_text(code, encoding="utf-8")
-    last = '    "evaluate": "components.evaluation.evaluate",\n'
-    edit(tmp_path / "components/steps.py", last, last + entry)
-    edit(
-        tmp_path / "flows/project/params.py",
-        "from components.training.trainer",
-        "from components.data.lengths import LengthsParams\nfrom components.training.trainer",
-    )
-    edit(tmp_path / "flows/project/params.py", "    gates: GatesParams", "    gates: GatesParams\n    lengths: LengthsParams")
-    append(tmp_path / "params.yaml", section)
-    append(tmp_path / "dvc.yaml", stage)
-    validated = tmp_path / "data/validated"
-    validated.mkdir(parents=True)
-    write_rows(tickets, validated / "kept.parquet")
-    counts = {"rows_in": 240, "kept": 240, "quarantined": 0}
-    ValidationReport(snapshot="", accepted=True, reasons={}, checks=(), **counts).write(validated)
-
-    run = [sys.executable, "-m", "components", "lengths", "data/validated", "reports/lengths"]
-    done = subprocess.run(run, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert '"mean": 8.0' in (tmp_path / "reports/lengths/words.json").read_text(encoding="utf-8")
-    whole = "from pathlib import Path; from flows.project.params import read_params; print(read_params(Path('params.yaml')).lengths)"
-    for check in (
-        ["-c", whole],
-        ["-m", "pytest", "-q", "tests/test_wiring.py"],
-        ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
-    ):
-        checked = subprocess.run([sys.executable, *check], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert old in text, f"{path.name} has no {old}"
-    path.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def append(path: Path, text: str) -> None:
-    path.write_text(path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" + text, encoding="utf-8")
-
-
-@pytest.mark.slow
-def test_add_a_gate_works_as_it_is_written(tmp_path: Path) -> None:
-    page = (ROOT / "docs/add-a-gate.md").read_text(encoding="utf-8")
-    (code, test), (section,) = blocks(page, "python"), blocks(page, "yaml")
-    for part in ("components", "flows", "infra", "tests", "examples"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("pyproject.toml", "params.yaml"):
-        shutil.copy(ROOT / part, tmp_path / part)
-    (tmp_path / "components/gates/churn.py").write_text(code, encoding="utf-8")
-    (tmp_path / "tests/unit/gates/test_churn.py").write_text(test, encoding="utf-8")
-    edit(tmp_path / "params.yaml", "\ngates:", f"\ngates:\n{section}#")
-
-    asked = "from pathlib import Path; from flows.project.params import read_params; print(read_params(Path('params.yaml')).gates.churn)"
-    said = [
-        in_copy(tmp_path, *command)
-        for command in (
-            ["-c", asked],
-            ["-m", "pytest", "-q", "tests/unit/gates/test_churn.py"],
-            ["-m", "tests.support.mutants", "gates.churn", "tests/unit/gates/test_churn.py"],
-            ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
-        )
-    ]
-
-    assert "at_most=0.25" in said[0]
-    assert '"survivors": []' in said[2]
-
-
-@pytest.mark.slow
-def test_add_a_method_works_as_it_is_written(tmp_path: Path) -> None:
-    page = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
-    (code, test), (row,) = blocks(page, "python"), blocks(page, "markdown")
-    for part in ("components", "flows", "infra", "tests"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "components/model/methods/bitfit.py").write_text(code, encoding="utf-8")
-    (tmp_path / "tests/unit/model/test_bitfit.py").write_text(test, encoding="utf-8")
-
-    settings = "from components.training.trainer import TrainParams as T; print(T(method='bitfit', bitfit_norms=True).method_settings())"
-    assert "bitfit_norms=True" in in_copy(tmp_path, "-c", settings)
-    assert row.startswith("| `bitfit` |")
-    assert "`bitfit_norms`" in row
-    in_copy(tmp_path, "-m", "pytest", "-q", "-m", "not slow", "tests/unit/model/test_bitfit.py", "tests/unit/model/test_methods.py")
-    in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
-
-
-@pytest.mark.slow
-def test_a_source_is_one_file_as_it_is_written(tmp_path: Path) -> None:
-    code, case = blocks((ROOT / "docs/sources.md").read_text(encoding="utf-8"), "python")
-    for part in ("components", "flows", "infra", "tests"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "components/data/snapshot/sources/zip.py").write_text(code, encoding="utf-8")
-    (tmp_path / "tests/support/sources/zip.py").write_text(case, encoding="utf-8")
-
-    said = in_copy(tmp_path, "-m", "pytest", "-q", "-k", "zip or found_by_name", "tests/unit/data/test_sources.py")
-
-    assert "6 passed" in said
-    in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
-
-
-def test_the_sources_of_the_table_and_of_params_are_those_that_there_are() -> None:
+def test_page_of_sources_lists_every_source() -> None:
     page = (ROOT / "docs/sources.md").read_text(encoding="utf-8")
     settings = [SnapshotParams.parse(yaml.safe_load(block)["snapshot"], "snapshot") for block in blocks(page, "yaml")]
 
-    table = set(re.findall(r"^\| `(\w+)://", page, re.MULTILINE))
-    assert table == set(sources.available()) - {sources.NO_SCHEME} == {each.scheme for each in settings} != set()
-    for text in (
-        (ROOT / "params.yaml").read_text(encoding="utf-8"),
-        (ROOT / "flows/project/params.yaml.j2").read_text(encoding="utf-8"),
-    ):
-        assert all(f"{name}://" in text for name in table)
-
-
-@pytest.mark.exhaustive
-def test_add_a_task_works_as_it_is_written(tmp_path: Path) -> None:
-    page = (ROOT / "docs/add-a-task.md").read_text(encoding="utf-8")
-    code, case, test = blocks(page, "python")
-    for part in ("components", "flows", "infra", "tests", "examples"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("pyproject.toml", "params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / part, tmp_path / part)
-    written = {"components/model/tasks/multiple_choice/__init__.py": code, "tests/support/cases/multiple_choice.py": case}
-    for name, text in (written | {"tests/unit/model/test_multiple_choice.py": test}).items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-
-    in_copy(
-        tmp_path, "-m", "pytest", "-q", "tests/unit/model/test_multiple_choice.py", "tests/unit/model/test_tasks.py", "tests/test_wiring.py"
-    )
-    in_copy(tmp_path, "-m", "pytest", "-q", "-k", "multiple_choice", "tests/integration/test_tasks.py")
-    in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
-
-
-def in_copy(copy: Path, *command: str) -> str:
-    done = subprocess.run([sys.executable, *command], cwd=copy, env=environment(copy), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    table = set(re.findall(r"^\| `(\w+)://", page.partition("## Add a source")[0], re.MULTILINE))
+    assert table == set(sources.available()) - {sources.NO_SCHEME}
+    assert {each.scheme for each in settings} == {"sql", "s3", "hub"} <= table
+    for name in ("params.yaml", "flows/project/params.yaml.j2"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert all(f"{scheme}://" in text for scheme in ("sql", "s3", "hub")), name
 
 
 def test_distribution_carries_the_licence() -> None:

@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_no_files(source: str, tmp_path: Path, away: Path, monkeyp
 
 
 def test_unknown_scheme_is_refused_without_the_address():
-    with pytest.raises(BadParams, match=r"starts with postgresql://.*hub://, s3://, sql:// \(a database is sql://NAME\)") as caught:
+    with pytest.raises(BadParams, match=r"starts with postgresql://.*hub://, s3://, sql://.* \(a database is sql://NAME\)") as caught:
         sources.source_of(SnapshotParams(source="postgresql://me:hush@host/tickets"))
     assert "hush" not in str(caught.value)
     for address in ("files://rows.csv", "../take://rows", "_choosing://rows"):

@@ -11,8 +11,8 @@ from components.training.trainer import TrainSection
     [
         ({"lora_rank": 4}, "train.lora_rank: is used only if method is lora, found 4 with method full"),
         ({"frozen_layers": 2, "method": "lora"}, "train.frozen_layers: is used only if method is freeze, found 2 with method lora"),
-        ({"layer_decay": 0.9, "method": "lora"}, "train.layer_decay: is used only if method is freeze or full"),
-        ({"l2_sp": 0.1, "method": "lora"}, "train.l2_sp: is used only if method is freeze or full"),
+        ({"layer_decay": 0.9, "method": "lora"}, "train.layer_decay: is used only if method is "),
+        ({"l2_sp": 0.1, "method": "lora"}, "train.l2_sp: is used only if method is "),
         ({"l2_sp": 0.1, "method": "freeze", "frozen_layers": -1}, "train.l2_sp: has no effect if frozen_layers is -1"),
         ({"momentum": 0.5}, "train.momentum: is used only if optimizer is sgd, found 0.5 with optimizer adamw"),
         ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "train.nesterov: needs momentum above 0"),
