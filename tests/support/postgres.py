@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from components.core.errors import NotFound
 from components.core.ports import free_port
 from infra.local.postgres import program
 
@@ -62,7 +63,11 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Cluster]:
-    """A server for the whole session; a test creates its own database with `new_database`."""
+    """A server for the whole session; a test creates its own database with `new_database`. Skip the test without PostgreSQL."""
+    try:
+        program("initdb")
+    except NotFound as error:
+        pytest.skip(str(error))
     with running() as cluster:
         yield cluster
 
