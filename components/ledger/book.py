@@ -1,19 +1,18 @@
 """The ledger: append by compare-and-swap, query by model and time."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from components.core.errors import BadInput, NotFound, RetuneError
-from components.core.output_dir import make_private
+from components.core.errors import BadInput, NotFound
 from components.ledger import chain
 from components.ledger.chain import Chain, ChainHead
-from components.ledger.records import Action, Answer, Change, Entry, Request, Retraining, StaleVerdict
+from components.ledger.records import Answer, Change, Entry, Expected, Request, Retraining, StaleVerdict, check_expected
 from components.ledger.tables import (
     answers,
     file_of,
@@ -30,8 +29,6 @@ from components.ledger.tables import (
 )
 from components.ledger.test_set_use import SHARED, PriorUse, prior_use, sample_keys
 
-_REQUESTS = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
-
 
 class Ledger:
     """The ledger at `url`, created if missing. Every row gets a link of the chain in the transaction that writes it.
@@ -44,12 +41,9 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url)
-        if (path := file_of(self._engine.url)) is not None:
-            _make_folder(path.parent)
         prepare(self._engine, chain.begin_over_older)
 
     def __str__(self) -> str:
-        """Return the path or URL, without the password."""
         return str(file_of(self._engine.url) or self._engine.url)
 
     def chain(self) -> Chain:
@@ -85,22 +79,13 @@ class Ledger:
         with reading(self._engine) as connection:
             return [Entry(**row) for row in connection.execute(query).mappings()]
 
-    def champion_at(self, model: str, moment: datetime) -> Entry | None:
-        """Return the entry of the champion at `moment` (UTC if it has no time zone)."""
-        query = sa.select(promotions).where(promotions.c.model == model, promotions.c.at <= moment)
-        with reading(self._engine) as connection:
-            row = connection.execute(query.order_by(promotions.c.sequence.desc()).limit(1)).mappings().first()
-        return Entry(**row) if row else None
-
     def models(self) -> list[str]:
         """Return the sorted names of all models with a promotion or a request."""
         query = sa.union(sa.select(promotions.c.model), sa.select(requests.c.model))
         with reading(self._engine) as connection:
             return sorted(connection.execute(query).scalars())
 
-    def append(
-        self, model: str, *, expected: int | Literal["any"] | None, request: Request | None = None, **change: Unpack[Change]
-    ) -> Entry:
+    def append(self, model: str, *, expected: Expected, request: Request | None = None, **change: Unpack[Change]) -> Entry:
         """Write a change of champion in one transaction, if the current champion is `expected` (None: no champion).
 
         `request` is the request that this change answers: it must still be open. All other open requests of the model are closed: as
@@ -113,9 +98,12 @@ class Ledger:
         try:
             with writing(self._engine) as connection:
                 head = _head(connection, model)
-                _check_expected(expected, head, change["action"])
+                check_expected(expected, head, change["action"])
                 if request is not None:
-                    _check_open(connection, request, change)
+                    _, newest = _open_request(connection, request.run)
+                    same = (change["version"], change.get("evidence")) == (request.version, request.evidence)
+                    if not same or _question(newest) != _question(request):
+                        raise BadInput(f"run {request.run} was judged again and its request has changed: review it again")
                 return _write(connection, model, head, change)
         except sqlalchemy.exc.IntegrityError:  # another writer came in between
             head = self.head(model)
@@ -123,15 +111,10 @@ class Ledger:
 
     def adopt(self, model: str, changes: Sequence[Change]) -> list[Entry]:
         """Write the champions of a registry that is older than the ledger, in one transaction; nothing if the model has entries."""
-        written: list[Entry] = []
-        try:
-            with writing(self._engine) as connection:
-                if _head(connection, model) is None:
-                    for change in changes:
-                        written.append(_write(connection, model, written[-1] if written else None, change))
-        except sqlalchemy.exc.IntegrityError:  # another process adopted them
-            return []
-        return written
+        with suppress(sqlalchemy.exc.IntegrityError), writing(self._engine) as connection:  # raised if another process adopted them
+            if _head(connection, model) is None:
+                return [_write(connection, model, _head(connection, model), change) for change in changes]
+        return []
 
     def record_test_use(
         self,
@@ -152,15 +135,14 @@ class Ledger:
                 if not connection.execute(sa.select(test_rows.c.test_digest).where(test_rows.c.test_digest == digest)).first():
                     chain.add(connection, test_rows, test_digest=digest, row_keys=" ".join(sample_keys(keys)))
             uses = _test_uses(connection, model)
-            this = next((use for use in uses if (use.test_digest, use.candidate_key) == (test_digest, candidate_key)), None)
-            if this is None:
+            pairs = [(use.candidate_key, use.test_digest) for use in uses]
+            if (candidate_key, test_digest) in pairs:
+                pairs = pairs[: pairs.index((candidate_key, test_digest))]
+            else:
                 number = 1 + sum(use.test_digest == test_digest for use in uses)
                 at = _now(uses[-1].at if uses else None)
-                values = {"model": model, "test_digest": test_digest, "number": number, "candidate_key": candidate_key, "at": at}
-                chain.add(connection, looks, **values)
-            else:
-                uses = uses[: uses.index(this)]
-            earlier = [(use.candidate_key, use.test_digest) for use in uses if use.candidate_key != candidate_key]
+                chain.add(connection, looks, model=model, test_digest=test_digest, number=number, candidate_key=candidate_key, at=at)
+            earlier = [pair for pair in pairs if pair[0] != candidate_key]
             return prior_use(test_digest, earlier, _row_keys(connection), shared)
 
     def tests_without_rows(self, model: str) -> list[str]:
@@ -205,23 +187,14 @@ class Ledger:
             BadInput: the request was answered before or has expired.
         """
         with writing(self._engine) as connection:
-            number, request = _open(*_newest(connection, run_prefix))
-            decided_at = _answer(connection, number, decision, who, why)
-        return replace(request, decision=decision, who=who, why=why, decided_at=decided_at)
+            number, _ = _open_request(connection, run_prefix)
+            _answer(connection, number, decision, who, why)
+            return _requests(connection, requests.c.number == number)[0][1]
 
     def open_request(self, run_prefix: str) -> Request:
-        """Return the request that `answer` would answer; raises the same errors."""
+        """Return the request that `answer` would answer; raise the same errors."""
         with reading(self._engine) as connection:
-            return _open(*_newest(connection, run_prefix))[1]
-
-    def request(self, run_prefix: str) -> Request:
-        """Return the newest request of the run whose id starts with `run_prefix`.
-
-        Raises:
-            NotFound: no run or several runs match.
-        """
-        with reading(self._engine) as connection:
-            return _newest(connection, run_prefix)[1]
+            return _open_request(connection, run_prefix)[1]
 
     def rejection(self, model: str, evidence: str | None, verdict_key: str | None = None) -> Request | None:
         """Return the newest request that a person rejected on this evidence; None if there is none.
@@ -233,9 +206,8 @@ class Ledger:
 
     def requests(self, model: str | None = None) -> list[Request]:
         """Return all requests, answered or not, oldest first."""
-        conditions = () if model is None else (requests.c.model == model,)
         with reading(self._engine) as connection:
-            return [request for _, request in _requests(connection, *conditions)]
+            return [request for _, request in _requests(connection) if model in (None, request.model)]
 
     def open_requests(self, model: str | None = None) -> list[Request]:
         """Return the requests that can be answered now, oldest first."""
@@ -259,19 +231,6 @@ def _row_keys(connection: sa.Connection) -> dict[str, tuple[str, ...]]:
     return {row.test_digest: tuple(row.row_keys.split()) for row in connection.execute(sa.select(test_rows))}
 
 
-def _check_expected(expected: int | Literal["any"] | None, head: Entry | None, action: Action) -> None:
-    current = head.version if head else None
-    if expected != "any" and expected != current:
-        raise StaleVerdict(expected, current, action)
-
-
-def _check_open(connection: sa.Connection, request: Request, change: Change) -> None:
-    """Raise BadInput if the request was answered or replaced since it was read, or is not about this change."""
-    _, newest = _open(*_newest(connection, request.run))
-    if _question(newest) != _question(request) or (change["version"], change.get("evidence")) != (request.version, request.evidence):
-        raise BadInput(f"run {request.run} was judged again and its request has changed: review it again")
-
-
 def _rejection(connection: sa.Connection, model: str, evidence: str | None, verdict_key: str | None) -> Request | None:
     keys = ((requests.c.evidence, evidence), (requests.c.verdict_key, verdict_key))
     same = sa.or_(sa.false(), *(column == value for column, value in keys if value is not None))
@@ -280,38 +239,38 @@ def _rejection(connection: sa.Connection, model: str, evidence: str | None, verd
 
 
 def _write(connection: sa.Connection, model: str, head: Entry | None, change: Change) -> Entry:
-    """Write an entry after `head` and close open requests."""
+    """Write an entry after `head`, and close all open requests, also expired ones: the champion that they refer to has changed."""
     sequence, previous, at = (head.sequence + 1, head.version, _now(head.at)) if head else (1, None, _now())
     entry = Entry(model=model, sequence=sequence, at=at, previous=previous, **change)
-    _check_not_rejected(connection, entry)
-    chain.add(connection, promotions, **asdict(entry))
-    _close_open(connection, entry)
-    return entry
-
-
-def _check_not_rejected(connection: sa.Connection, entry: Entry) -> None:
-    if entry.action != "promoted" or entry.forced:
-        return
-    if (rejected := _rejection(connection, entry.model, entry.evidence, entry.verdict_key)) is not None:
+    if entry.action == "promoted" and not entry.forced and (rejected := _rejection(connection, model, entry.evidence, entry.verdict_key)):
         raise BadInput(rejected.refusal())
+    chain.add(connection, promotions, **asdict(entry))
+    for number, request in _requests(connection, requests.c.model == model, answers.c.decision.is_(None)):
+        same = (request.version, request.evidence) == (entry.version, entry.evidence) and entry.action == "promoted"
+        if same and not entry.forced and request.is_open():
+            _answer(connection, number, "approved", entry.who, entry.why)
+        else:
+            forced = " by force" if entry.forced else ""
+            _answer(connection, number, "superseded", entry.who, f"version {entry.version} was {entry.action}{forced}")
+    return entry
 
 
 def _now(after: datetime | None = None) -> datetime:
     """Return the time, but not before `after`: entries stay ordered if the clock is set back."""
     now = datetime.now(UTC)
-    return now if after is None else max(now, after)
+    return max(now, after or now)
 
 
 def _requests(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[tuple[int, Request]]:
-    rows = connection.execute(_REQUESTS.where(*conditions).order_by(requests.c.number)).mappings()
-    return [(int(row["number"]), _request(row)) for row in rows]
+    """Return requests with their answers, and their numbers, oldest first."""
+    answer = [column for column in answers.c if column is not answers.c.request]
+    query = sa.select(requests, *answer).outerjoin_from(requests, answers).where(*conditions).order_by(requests.c.number)
+    rows = connection.execute(query).mappings()
+    return [(row["number"], Request(**{name: value for name, value in row.items() if name != "number"})) for row in rows]
 
 
-def _request(row: sa.RowMapping | Mapping[str, Any]) -> Request:
-    return Request(**{name: value for name, value in row.items() if name != "number"})
-
-
-def _newest(connection: sa.Connection, run_prefix: str) -> tuple[int, Request]:
+def _open_request(connection: sa.Connection, run_prefix: str) -> tuple[int, Request]:
+    """Return the newest request of a run with its number; raise the errors of `Ledger.answer`."""
     matches = _requests(connection, requests.c.run.startswith(run_prefix, autoescape=True)) if run_prefix else []
     runs = sorted({request.run for _, request in matches})
     if len(runs) > 1:
@@ -319,45 +278,20 @@ def _newest(connection: sa.Connection, run_prefix: str) -> tuple[int, Request]:
     if not matches:
         pending = [request.run[:12] for _, request in _requests(connection) if request.is_open()]
         raise NotFound(f"no run that starts with {run_prefix!r} requested approval; open requests: {', '.join(pending) or 'none'}")
-    return matches[-1]
-
-
-def _open(number: int, request: Request) -> tuple[int, Request]:
+    number, request = matches[-1]
     if request.decision is not None:
-        raise BadInput(f"run {request.run} was {request.decision} by {request.who} at {_minute(request.decided_at)}: {request.why}")
+        at = f"{request.decided_at:%Y-%m-%dT%H:%MZ}"
+        raise BadInput(f"run {request.run} was {request.decision} by {request.who} at {at}: {request.why}")
     if request.expired():
-        raise BadInput(f"the request of run {request.run} expired at {_minute(request.expires_at)}: run again for a new verdict")
+        raise BadInput(f"the request of run {request.run} expired at {request.expires_at:%Y-%m-%dT%H:%MZ}: run again for a new verdict")
     return number, request
 
 
 def _question(request: Request) -> dict[str, Any]:
-    others = {"asked_at", "expires_at", "decision", "who", "why", "decided_at"}
+    """Return the fields of a request without its times and its answer."""
+    others = {"asked_at", "expires_at", *answers.c.keys()}
     return {name: value for name, value in asdict(request).items() if name not in others}
 
 
-def _answer(connection: sa.Connection, number: int, decision: Answer, who: str, why: str) -> datetime:
-    now = _now()
-    chain.add(connection, answers, request=number, decision=decision, who=who, why=why, decided_at=now)
-    return now
-
-
-def _close_open(connection: sa.Connection, entry: Entry) -> None:
-    """Close all open requests, also expired ones, since the champion that they refer to has changed."""
-    for number, request in _requests(connection, requests.c.model == entry.model, answers.c.decision.is_(None)):
-        same = (request.version, request.evidence) == (entry.version, entry.evidence) and entry.action == "promoted"
-        if same and not entry.forced and request.is_open():
-            _answer(connection, number, "approved", entry.who, entry.why)
-        else:
-            forced = " by force" if entry.forced else ""
-            _answer(connection, number, "superseded", entry.who, f"version {entry.version} was {entry.action}{forced}")
-
-
-def _minute(moment: datetime | None) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%MZ") if moment else "an unknown time"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        make_private(folder)
-    except OSError as error:
-        raise RetuneError(f"the ledger's folder {folder} cannot be created: {error.strerror or error}") from error
+def _answer(connection: sa.Connection, number: int, decision: Answer, who: str, why: str) -> None:
+    chain.add(connection, answers, request=number, decision=decision, who=who, why=why, decided_at=_now())

@@ -1,4 +1,7 @@
-"""Records of the ledger: promotions as entries, approvals as requests with answers, and scheduled runs."""
+"""Records of the ledger: promotions as entries, approvals as requests with answers, and scheduled runs.
+
+Their fields are the columns of the tables.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +11,8 @@ from components.core.errors import RetuneError
 
 Action = Literal["promoted", "rolled back", "adopted"]
 Answer = Literal["approved", "rejected", "superseded"]
+Expected = int | Literal["any"] | None
+"""The champion that a change replaces: its version, None for no champion, or any."""
 
 
 class StaleVerdict(RetuneError):
@@ -46,6 +51,13 @@ class Entry:
     who: str
     why: str
     origin: str | None = None
+
+
+def check_expected(expected: Expected, head: Entry | None, action: Action) -> None:
+    """Raise StaleVerdict if the champion, the version of `head`, is not the expected one."""
+    champion = head.version if head else None
+    if expected not in ("any", champion):
+        raise StaleVerdict(expected, champion, action)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +116,9 @@ class Request:
     why: str | None = None
     decided_at: datetime | None = None
 
-    def expired(self, now: datetime | None = None) -> bool:
+    def expired(self) -> bool:
         """Return whether it expired without an answer."""
-        return self.decision is None and self.expires_at <= (now or datetime.now(UTC))
+        return self.decision is None and self.expires_at <= datetime.now(UTC)
 
     def rejects(self, verdict_key: str | None) -> bool:
         """Return whether a person rejected the verdict with this key, regardless of version numbers."""
@@ -119,6 +131,6 @@ class Request:
             'a verdict on another champion, test set or gates overrides that, or --force --why "…"'
         )
 
-    def is_open(self, now: datetime | None = None) -> bool:
+    def is_open(self) -> bool:
         """Return whether it can still be answered."""
-        return self.decision is None and not self.expired(now)
+        return self.decision is None and not self.expired()

@@ -1,10 +1,11 @@
 """The tables of the ledger, and transactions on SQLite and PostgreSQL."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import sqlalchemy as sa
 import sqlalchemy.exc
@@ -13,13 +14,15 @@ from sqlalchemy.pool import NullPool
 from components.core.atomic import replacing
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable, first_line
 from components.core.locks import lock
-from components.core.output_dir import private
+from components.core.output_dir import make_private, private
+from components.ledger.records import Entry, Request, Retraining
 
 BUSY_SECONDS = 60  # how long a writer waits for another one
 _WRITES = "retune_writes"
 _LOCK = 7_250_301  # key of PostgreSQL's advisory lock for writers; any unused number
 
 METADATA = sa.MetaData()
+_RESTORE = "restore a copy of the ledger; without one, `retune reconcile --accept --why TEXT` creates a new one from the aliases in MLflow"
 
 
 class Moment(sa.types.TypeDecorator[datetime]):
@@ -40,42 +43,18 @@ class Moment(sa.types.TypeDecorator[datetime]):
         return None if value is None else datetime.fromisoformat(value)
 
 
-promotions = sa.Table(
-    "promotions",
-    METADATA,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("at", Moment, nullable=False),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("key", sa.Text, nullable=False),
-    sa.Column("previous", sa.Integer),
-    sa.Column("anchor", sa.Integer),
-    sa.Column("verdict_key", sa.Text),
-    sa.Column("outcome", sa.Text),
-    sa.Column("evidence", sa.Text),
-    sa.Column("forced", sa.Boolean, nullable=False),
-    sa.Column("who", sa.Text, nullable=False),
-    sa.Column("why", sa.Text, nullable=False),
-    sa.Column("origin", sa.Text),
-)
+_TYPES: Mapping[Any, type[sa.types.TypeEngine[Any]]] = {int: sa.Integer, bool: sa.Boolean, datetime: Moment}
 
-requests = sa.Table(
-    "requests",
-    METADATA,
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("run", sa.Text, nullable=False, index=True),
-    sa.Column("model", sa.Text, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("expected", sa.Integer),
-    sa.Column("anchor", sa.Integer),
-    sa.Column("verdict_key", sa.Text),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("evidence", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("asked_at", Moment, nullable=False),
-    sa.Column("expires_at", Moment, nullable=False),
-)
+
+def _columns(record: type, *, key: Collection[str] = (), indexed: str = "") -> Iterator[sa.Column[Any]]:
+    """Yield a column per field of a record: text unless it has one of `_TYPES`, null if the field may be None."""
+    for name, hint in get_type_hints(record).items():
+        types = get_args(hint) or (hint,)
+        sql_type = next((_TYPES[python_type] for python_type in types if python_type in _TYPES), sa.Text)
+        yield sa.Column(name, sql_type, primary_key=name in key, nullable=NoneType in types, index=name == indexed or None)
+
+
+promotions = sa.Table("promotions", METADATA, *_columns(Entry, key=("model", "sequence")))
 
 answers = sa.Table(
     "answers",
@@ -85,6 +64,13 @@ answers = sa.Table(
     sa.Column("who", sa.Text, nullable=False),
     sa.Column("why", sa.Text, nullable=False),
     sa.Column("decided_at", Moment, nullable=False),
+)
+
+requests = sa.Table(
+    "requests",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    *(column for column in _columns(Request, indexed="run") if column.name not in answers.c),
 )
 
 looks = sa.Table(
@@ -99,25 +85,10 @@ looks = sa.Table(
 )
 
 test_rows = sa.Table(
-    "test_rows",
-    METADATA,
-    sa.Column("test_digest", sa.Text, primary_key=True),
-    sa.Column("row_keys", sa.Text, nullable=False),
+    "test_rows", METADATA, sa.Column("test_digest", sa.Text, primary_key=True), sa.Column("row_keys", sa.Text, nullable=False)
 )
 
-retrainings = sa.Table(
-    "retrainings",
-    METADATA,
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("model", sa.Text, nullable=False, index=True),
-    sa.Column("at", Moment, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("version", sa.Integer),
-    sa.Column("basis", sa.Text, nullable=False),
-    sa.Column("git_commit", sa.Text, nullable=False),
-    sa.Column("flow_run", sa.Text),
-)
+retrainings = sa.Table("retrainings", METADATA, sa.Column("number", sa.Integer, primary_key=True), *_columns(Retraining, indexed="model"))
 
 # A link for every row of the tables above, in writing order. `entry` is the table, `row` the primary key as JSON, `content` the hash
 # of the row, and `hash` covers the link including `previous`, the hash of the previous link.
@@ -196,38 +167,48 @@ Begin = Callable[[sa.Connection], object] | None
 
 
 def prepare(engine: sa.Engine, begin: Begin) -> None:
-    """Create missing tables, under a lock against other processes.
+    """Create the missing file and tables, under a lock against other processes.
 
     `begin` is called in the same transaction if the ledger has rows but no chain.
 
     Raises:
         NotFound: the file is empty. A new ledger is created by rename, so an empty file has lost its content.
-        RetuneError: the path is a folder or another database.
+        RetuneError: the path is a folder or another database, or its folder cannot be created.
     """
     path = file_of(engine.url)
-    with private(path.parent) if path else nullcontext():
-        _prepare(engine, path, begin)
-
-
-def _prepare(engine: sa.Engine, path: Path | None, begin: Begin) -> None:
-    if path is not None:
-        _make_file(engine, path, begin)
-        check_file(path)
-    with reading(engine) as connection:
-        names = sa.inspect(connection).get_table_names()
-        if not _missing(connection):
-            return
     if path is None:
-        make_tables(engine, begin)
+        if _missing(_table_names(engine)):
+            make_tables(engine, begin)
         return
-    if promotions.name not in names:
-        content = f"it has the tables {', '.join(sorted(names)[:5])}" if names else "it has no tables"
-        raise RetuneError(f"{path} is a database, but not a ledger ({content}): move it away, and {_RESTORE}")
-    with lock(_lock_of(path), BUSY_SECONDS):
-        make_tables(engine, begin)
+    try:
+        make_private(path.parent)
+    except OSError as error:
+        raise RetuneError(f"the ledger's folder {path.parent} cannot be created: {error.strerror or error}") from error
+    lock_file = path.with_name(path.name + ".lock")
+    with private(path.parent):
+        if not path.exists():
+            with lock(lock_file, BUSY_SECONDS):
+                if not path.exists():
+                    with replacing(path) as partial:
+                        make_tables(make_engine(str(engine.url.set(database=str(partial)))), begin)
+        check_file(path)
+        names = _table_names(engine)
+        if promotions.name not in names:
+            content = f"it has the tables {', '.join(sorted(names)[:5])}" if names else "it has no tables"
+            raise RetuneError(f"{path} is a database, but not a ledger ({content}): move it away, and {_RESTORE}")
+        if _missing(names):
+            with lock(lock_file, BUSY_SECONDS):
+                make_tables(engine, begin)
 
 
-_RESTORE = "restore a copy of the ledger; without one, `retune reconcile --accept --why TEXT` creates a new one from the aliases in MLflow"
+def _table_names(engine: sa.Engine) -> list[str]:
+    with reading(engine) as connection:
+        return sa.inspect(connection).get_table_names()
+
+
+def _missing(names: Collection[str]) -> list[sa.Table]:
+    """Return the missing tables: all of them, or those that are new in this release."""
+    return [table for table in METADATA.sorted_tables if table.name not in names]
 
 
 def file_of(url: sa.URL) -> Path | None:
@@ -235,20 +216,6 @@ def file_of(url: sa.URL) -> Path | None:
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
         return None
     return Path(url.database)
-
-
-def _lock_of(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
-
-
-def _make_file(engine: sa.Engine, path: Path, begin: Begin) -> None:
-    if path.exists():
-        return
-    with lock(_lock_of(path), BUSY_SECONDS):
-        if path.exists():
-            return
-        with replacing(path) as partial:
-            make_tables(make_engine(str(engine.url.set(database=str(partial)))), begin)
 
 
 def check_file(path: Path) -> None:
@@ -262,7 +229,7 @@ def check_file(path: Path) -> None:
 def make_tables(engine: sa.Engine, begin: Begin = None) -> None:
     """Create missing tables with their triggers; call `begin` if the chain is new but there are rows."""
     with writing(engine) as connection:
-        missing = _missing(connection)
+        missing = _missing(sa.inspect(connection).get_table_names())
         METADATA.create_all(connection, tables=missing)
         guard(connection, None if chain in missing else missing)
         if begin and chain in missing and any(connection.execute(sa.select(table).limit(1)).first() for table in evidence()):
@@ -301,19 +268,11 @@ def unguarded(connection: sa.Connection) -> list[str]:
     return sorted(expected.keys() - present)
 
 
-def _missing(connection: sa.Connection) -> list[sa.Table]:
-    """Return the missing tables: all of them, or those that are new in this release."""
-    names = sa.inspect(connection).get_table_names()
-    return [table for table in METADATA.sorted_tables if table.name not in names]
-
-
 def _append_only(table: sa.Table, dialect: str) -> dict[str, str]:
     """Return the statements of the triggers that refuse to change, replace or delete rows, by name."""
     if dialect == "postgresql":
         name = f"{table.name}_append_only"
-        return {
-            name: f"CREATE TRIGGER {name} BEFORE UPDATE OR DELETE OR TRUNCATE ON {table.name} EXECUTE FUNCTION retune_append_only()",
-        }
+        return {name: f"CREATE TRIGGER {name} BEFORE UPDATE OR DELETE OR TRUNCATE ON {table.name} EXECUTE FUNCTION retune_append_only()"}
     refuse = "SELECT RAISE(ABORT, 'the ledger is append-only')"
     bodies = {f"{table.name}_no_{verb}": f"BEFORE {verb} ON {table.name} BEGIN {refuse}; END" for verb in ("update", "delete")}
     # INSERT OR REPLACE deletes without firing the delete trigger.

@@ -78,7 +78,7 @@ def test_approval_promotes_and_is_recorded(environment: Environment) -> None:
     assert (done.changed, done.entry.outcome, done.entry.evidence, done.entry.who) == (True, "INCONCLUSIVE", request.evidence, "ada@host")
     assert aliases(environment.mlflow) == {CHAMPION: 1}
     assert promotion.find(environment, "tickets", 1).answer == "approved by ada@host: the errors are harmless"
-    assert Ledger(environment.ledger).request(request.run).decision == "approved"
+    assert Ledger(environment.ledger).requests()[-1].decision == "approved"
     with pytest.raises(BadInput, match="was approved by ada@host"):
         promotion.approve(environment, request.run, **ADA)
 

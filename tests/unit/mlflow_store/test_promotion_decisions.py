@@ -76,7 +76,7 @@ def test_approval_is_recorded_with_its_evidence(environment: Environment) -> Non
         request.verdict_key,
         "harmless",
     )
-    assert Ledger(environment.ledger).request(request.run).decision == "approved"
+    assert Ledger(environment.ledger).requests()[-1].decision == "approved"
 
 
 def test_rejection_holds_until_new_evidence_or_force(environment: Environment) -> None:

@@ -155,7 +155,7 @@ def waiting(uri: str) -> tuple[Environment, Version, Ledger]:
 
 def test_approval_killed_before_its_tag_is_completed(uri: str) -> None:
     environment, version, ledger = waiting(uri)
-    ledger.append("tickets", expected=1, request=ledger.request("a1"), **change(2, evidence=version.evidence))
+    ledger.append("tickets", expected=1, request=ledger.open_request("a1"), **change(2, evidence=version.evidence))
     MlflowClient(uri).set_registered_model_alias("tickets", "champion", "2")
 
     assert sync_requests(environment, "tickets") == ["version 2 was approved by ada@host: the verdict is PASS"]
