@@ -1,5 +1,9 @@
-"""`models/trained/training.json`: how the model was trained. `models/trained/model/retune.json`: how to query it."""
+"""`models/trained`: how the model was trained (training.json, history.jsonl), and how to query it (model/retune.json)."""
 
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -53,3 +57,27 @@ class ModelSpec(Artifact):
     temperature: float = Field(1.0, gt=0)
     options: dict[str, Any] = Field(default_factory=dict)
     base: str = "model"
+
+
+def read_lines(history: Path) -> list[str]:
+    """Return the complete lines of a history that may still grow; none if the file does not exist."""
+    try:
+        text = history.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def history_entries(lines: Iterable[str]) -> list[dict[str, float]]:
+    """Return the finite numbers of each line of a history by name; each has a `step`. A line of a killed run may be incomplete."""
+    entries = []
+    for line in lines:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict) and "step" in values:
+            entries.append(
+                {name: float(value) for name, value in values.items() if isinstance(value, int | float) and math.isfinite(value)}
+            )
+    return entries

@@ -1,6 +1,16 @@
-"""`models/tuned`: the settings chosen by the search, and details of the best trial."""
+"""`models/tuned`: the settings chosen by the search, details of the best trial, and all trials."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from components.artifacts.base import Artifact
+
+Setting = float | int | str | bool | None
 
 
 class TunedSettings(Artifact):
@@ -8,7 +18,7 @@ class TunedSettings(Artifact):
 
     FILE = "settings.json"
 
-    settings: dict[str, float | int | str | bool | None]
+    settings: dict[str, Setting]
 
 
 class BestTrial(Artifact):
@@ -20,7 +30,7 @@ class BestTrial(Artifact):
     number: int
     metric: str
     value: float
-    settings: dict[str, float | int | str | bool | None]
+    settings: dict[str, Setting]
     complete: int
     pruned: int
     failed: int
@@ -28,3 +38,27 @@ class BestTrial(Artifact):
     importance: dict[str, float]
     stopped_by: str
     carried: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a search; `values` maps the step to the intermediate value of the metric."""
+
+    number: int
+    state: str
+    value: float | None
+    params: Mapping[str, Setting]
+    seconds: float | None
+    values: Mapping[int, float]
+
+
+def read_trials(file: Path) -> list[Trial]:
+    """Return the trials in trials.parquet by number; none if the file does not exist."""
+    if not file.exists():
+        return []
+    trials = []
+    for row in pq.read_table(file).to_pylist():
+        value, seconds = (number if number is not None and math.isfinite(number) else None for number in (row["value"], row.get("seconds")))
+        values = {int(step): float(value) for step, value in json.loads(row["intermediate"]).items() if math.isfinite(value)}
+        trials.append(Trial(row["number"], row["state"], value, json.loads(row["params"]), seconds, values))
+    return sorted(trials, key=lambda trial: trial.number)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,14 @@ def parse_json(content: bytes | str, where: Path | str) -> Any:
         raise BadParams(f"{where} cannot be read: its lists and objects are nested too deeply") from None
     except ValueError as error:
         raise BadParams(f"{where} is not JSON: {error}") from None
+
+
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested settings with dotted names; lists and empty mappings are kept as values."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+    return flat
 
 
 class _DuplicateKeys(Exception):

@@ -13,9 +13,11 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
 import mlflow
@@ -23,6 +25,8 @@ import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
+from mlflow.utils import get_results_from_paginated_fn
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
@@ -32,6 +36,7 @@ from components.core.locks import database_lock, lock, shared_database
 from components.core.temporary import temporary
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for the output of commands
 
@@ -43,7 +48,6 @@ METRICS_PER_BATCH = 900  # MLflow allows 1,000 entities per request
 PAIRS_PER_BATCH = 100
 _TIMEOUT = 5  # seconds to connect, and again to receive the response
 _SEARCH = "/api/2.0/mlflow/experiments/search"
-_SERVER_ERROR = 500
 _REACHABLE: set[str] = set()  # servers that have answered in this process
 HEAD = ".head"  # suffix of the file that records which MLflow release migrated an embedded database
 _RESTORE = "restore a copy of it; to start a new one, move it away"
@@ -89,7 +93,7 @@ def check_server(uri: str) -> None:
         )
     except MlflowException as error:
         raise Unavailable(f"{server} does not answer: {_reason(error)}; {hint}") from None
-    if response.status_code >= _SERVER_ERROR:
+    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise Unavailable(f"{server} returned status {response.status_code}; see its log, or the log of its database")
     _REACHABLE.add(uri)
 
@@ -118,11 +122,8 @@ def revision_of(database: Path) -> str | None:
         raise NotFound(f"{database} is empty (0 bytes), its content was lost: {_RESTORE}, with {database.name}{HEAD}")
     try:
         # Open for writing, so that SQLite rolls back what a killed writer left half written.
-        connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=10)
-        try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=10)) as connection:
             row = connection.execute("select version_num from alembic_version").fetchone()
-        finally:
-            connection.close()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None
@@ -188,7 +189,7 @@ def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
     record = client.get_experiment_by_name(name)
     if record is None:
         database = sqlite_path(uri)
-        location = (database.parent / "mlartifacts" / _folder_name(name)).as_uri() if database else None
+        location = (database.parent / "mlartifacts" / re.sub(r"[^\w\-.]", "_", name)).as_uri() if database else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
@@ -200,19 +201,33 @@ def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
     return str(record.experiment_id)
 
 
-def _folder_name(name: str) -> str:
-    return re.sub(r"[^\w\-.]", "_", name)
+def local_folder(uri: str) -> Path | None:
+    """Return the folder of an artifact URI; None if it is remote or empty."""
+    parsed = urlparse(uri)
+    return Path(unquote(parsed.path)) if uri and parsed.scheme in ("", "file") else None
 
 
 def delete_artifacts(uri: str) -> None:
     """Remove a local artifact folder, and its parent if it is then empty; `mlflow gc` does this on a server."""
-    parsed = urlparse(uri)
-    if not uri or parsed.scheme not in ("", "file"):
-        return
-    folder = Path(unquote(parsed.path))
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        folder.parent.rmdir()
+    if folder := local_folder(uri):
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+def all_pages(search: Callable[..., PagedList[T]], *arguments: Any, **filters: Any) -> list[T]:
+    """Return the results of all pages of one of MLflow's searches."""
+    return list(get_results_from_paginated_fn(lambda size, token: search(*arguments, max_results=size, page_token=token, **filters), 1_000))
+
+
+def if_exists(read: Callable[..., T], *arguments: str) -> T | None:
+    """Return what one of MLflow's functions reads; None if it does not exist."""
+    try:
+        return read(*arguments)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def now_ms() -> int:
@@ -260,12 +275,13 @@ def log_in_batches(
     client: MlflowClient, run_id: str, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
 ) -> None:
     """Write any number of metrics, params and tags in batches that MLflow accepts."""
-    for start in range(0, len(metrics), METRICS_PER_BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
-    for start in range(0, len(params), PAIRS_PER_BATCH):
-        client.log_batch(run_id, params=params[start : start + PAIRS_PER_BATCH])
-    for start in range(0, len(tags), PAIRS_PER_BATCH):
-        client.log_batch(run_id, tags=tags[start : start + PAIRS_PER_BATCH])
+    for name, entities, size in (
+        ("metrics", metrics, METRICS_PER_BATCH),
+        ("params", params, PAIRS_PER_BATCH),
+        ("tags", tags, PAIRS_PER_BATCH),
+    ):
+        for start in range(0, len(entities), size):
+            client.log_batch(run_id, **{name: entities[start : start + size]})
 
 
 def upload(client: MlflowClient, run_id: str, folder: Path, into: str | None = None) -> None:

@@ -15,13 +15,13 @@ from pydantic import BaseModel
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions, relabelled
+from components.core.documents import flatten
 from components.core.errors import BadModel, NotFound, RetuneError
 from components.core.similarity import similar_pairs
 from components.core.text import label_reader
 from components.evaluation.metric_set import metric_set
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
-from components.mlflow_store.tracking.facts import flatten
 from components.model import tasks
 from components.stats.metric_sets import MetricSet
 from flows.audit.registered_model import RegisteredModel

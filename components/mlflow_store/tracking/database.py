@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,10 +73,15 @@ def _migrate(database: Path) -> None:
             f"delete {_stamp(database)}"
         )
     if before is not None:
-        _copy(database, database.with_name(f"{database.name}.before-{version('mlflow')}"))
-    target = new if before is None else database
+        backup = database.with_name(f"{database.name}.before-{version('mlflow')}")
+        try:
+            with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(backup)) as target:
+                source.backup(target)
+        except sqlite3.DatabaseError as error:
+            raise RetuneError(f"{database} could not be backed up before its migration ({error}); nothing was changed") from error
+    migrated = new if before is None else database
     done = subprocess.run(
-        tied_command([sys.executable, "-c", _MIGRATE, f"{SQLITE}{target}", (database.parent / "mlartifacts").as_uri()]),
+        tied_command([sys.executable, "-c", _MIGRATE, f"{SQLITE}{migrated}", (database.parent / "mlartifacts").as_uri()]),
         cwd=database.parent,
         capture_output=True,
         text=True,
@@ -84,18 +90,7 @@ def _migrate(database: Path) -> None:
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise RetuneError(f"{database} could not be migrated to MLflow {version('mlflow')}: {last[0]}")
-    if target is new:
+    if migrated is new:
         os.replace(new, database)
     _stamp(database).write_text(f"{version('mlflow')} {revision_of(database)}\n", encoding="utf-8")
     log.info("%s: schema %s (before: %s)", database, revision_of(database), before or "none")
-
-
-def _copy(database: Path, copy: Path) -> None:
-    source, target = sqlite3.connect(database), sqlite3.connect(copy)
-    try:
-        source.backup(target)
-    except sqlite3.DatabaseError as error:
-        raise RetuneError(f"{database} could not be backed up before its migration ({error}); nothing was changed") from error
-    finally:
-        source.close()
-        target.close()

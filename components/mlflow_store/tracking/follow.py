@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric
 
-from components.mlflow_store.connection import connect, ensure_experiment, key, log_in_batches, now_ms
+from components.artifacts.training import read_lines
+from components.mlflow_store.connection import connect, ensure_experiment, log_in_batches
 from components.mlflow_store.tracking import runs
-from components.mlflow_store.tracking.facts import read_lines, read_points
+from components.mlflow_store.tracking.facts import history_metrics
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,7 @@ class LiveRun:
         if self.run_id is None:
             experiment = ensure_experiment(self._client, self._uri, self._model)
             self.run_id = runs.start(self._client, experiment, "train (live)", "live", {"retune.stage": "train"})
-        points = read_points(self._seen[self._sent :])
-        now = now_ms()
-        log_in_batches(
-            self._client, self.run_id, metrics=[Metric(key(p.name), p.value, now if p.at is None else p.at, p.step) for p in points]
-        )
+        log_in_batches(self._client, self.run_id, metrics=history_metrics(self._seen[self._sent :]))
         self._sent = len(self._seen)
 
     def end(self, status: str) -> None:

@@ -18,13 +18,15 @@ from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Metrics
 from components.artifacts.profile import Profile
+from components.artifacts.training import read_lines
+from components.artifacts.tuning_result import Trial, read_trials
+from components.core.documents import flatten
 from components.core.errors import NotFound
 from components.core.hashing import digest_file, digest_folder, digest_value
 from components.core.temporary import temporary
 from components.mlflow_store.connection import (
     connect,
     ensure_experiment,
-    key,
     log_in_batches,
     metrics_of,
     now_ms,
@@ -35,18 +37,7 @@ from components.mlflow_store.connection import (
     upload,
 )
 from components.mlflow_store.tracking import rows, runs
-from components.mlflow_store.tracking.facts import (
-    Point,
-    RunFacts,
-    TrialRecord,
-    flatten,
-    headline,
-    read_lines,
-    read_points,
-    read_trials,
-    stage_facts,
-    started_at,
-)
+from components.mlflow_store.tracking.facts import RunFacts, headline, history_metrics, stage_facts, started_at
 
 log = logging.getLogger(__name__)
 
@@ -233,11 +224,9 @@ def _dataset(name: str, context: str, digest: str, source: str, profile: dict[st
 
 def _add_stages(client: MlflowClient, experiment: str, parent: str, workspace: Path, facts: dict[str, RunFacts], live: str | None) -> None:
     lines = read_lines(workspace / HISTORY)
-    points = read_points(lines, started_at(workspace / HISTORY, lines) if lines else None)
+    points = history_metrics(lines, started_at(workspace / HISTORY, lines))
     for stage, fact in facts.items():
-        run_id = None
-        if stage == "train":
-            run_id = _adopt(client, experiment, parent, live, points)
+        run_id = _adopt(client, experiment, parent, live, points) if stage == "train" else None
         run_id = run_id or runs.start(client, experiment, stage, "stage", {"retune.stage": stage}, parent)
         log_in_batches(client, run_id, params=params_of(fact.params), metrics=metrics_of(fact.metrics))
         if stage == "train":
@@ -248,10 +237,10 @@ def _add_stages(client: MlflowClient, experiment: str, parent: str, workspace: P
         client.set_terminated(run_id, "FINISHED")
 
 
-def _adopt(client: MlflowClient, experiment: str, parent: str, live: str | None, points: list[Point]) -> str | None:
+def _adopt(client: MlflowClient, experiment: str, parent: str, live: str | None, points: list[Metric]) -> str | None:
     """Turn the live run whose points begin this history into the train child; return its id, or None if there is none."""
-    expected = {(key(point.name), point.step, point.value) for point in points}
-    live_runs = list(runs.search(client, [experiment], f"tags.`{runs.KIND}` = 'live'"))
+    expected = {(point.key, point.step, point.value) for point in points}
+    live_runs = runs.search(client, [experiment], f"tags.`{runs.KIND}` = 'live'")
     for run in sorted(live_runs, key=lambda run: (run.info.run_id == live, run.info.start_time), reverse=True)[:_LIVE_RUNS]:
         run_id = str(run.info.run_id)
         seen = {(name, m.step, m.value) for name in run.data.metrics for m in client.get_metric_history(run_id, name)}
@@ -262,21 +251,16 @@ def _adopt(client: MlflowClient, experiment: str, parent: str, live: str | None,
     return None
 
 
-def _missing_points(client: MlflowClient, run_id: str, points: list[Point]) -> list[Metric]:
+def _missing_points(client: MlflowClient, run_id: str, points: list[Metric]) -> list[Metric]:
     """Return the points of a history that the run does not contain yet."""
-    stored = {(name, metric.step) for name in {key(point.name) for point in points} for metric in client.get_metric_history(run_id, name)}
-    now = now_ms()
-    new = [point for point in points if (key(point.name), point.step) not in stored]
-    return [Metric(key(point.name), point.value, now if point.at is None else point.at, point.step) for point in new]
+    stored = {(name, metric.step) for name in {point.key for point in points} for metric in client.get_metric_history(run_id, name)}
+    return [point for point in points if (point.key, point.step) not in stored]
 
 
-def _add_trial(client: MlflowClient, experiment: str, parent: str, trial: TrialRecord) -> None:
+def _add_trial(client: MlflowClient, experiment: str, parent: str, trial: Trial) -> None:
     tags = {"retune.stage": "tune", "retune.trial": trial.number, "retune.state": trial.state}
     run_id = runs.start(client, experiment, f"trial {trial.number}", "trial", tags, parent)
-    metrics = metrics_of(trial.metrics)
-    now = now_ms()
-    metrics += [Metric("intermediate", value, now, step) for step, value in sorted(trial.values.items())]
-    if trial.value is not None:
-        metrics += metrics_of({"value": trial.value})
-    log_in_batches(client, run_id, params=params_of(trial.params), metrics=metrics)
+    numbers = {name: number for name, number in (("seconds", trial.seconds), ("value", trial.value)) if number is not None}
+    steps = [Metric("intermediate", value, now_ms(), step) for step, value in sorted(trial.values.items())]
+    log_in_batches(client, run_id, params=params_of(trial.params), metrics=[*metrics_of(numbers), *steps])
     client.set_terminated(run_id, _STATUS.get(trial.state, "FINISHED"))

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components.core.process import is_foreign, is_gone, owner
-from components.mlflow_store.connection import connect, delete_artifacts, now_ms, tags_of, translated_errors
+from components.mlflow_store.connection import all_pages, connect, delete_artifacts, now_ms, tags_of, translated_errors
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +33,9 @@ def mark_failure(client: MlflowClient, run_id: str) -> Iterator[None]:
         raise
 
 
-def search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
-    """Yield every run of the experiments that matches MLflow's filter `query` and is not deleted."""
-    token = None
-    while True:
-        page = client.search_runs(experiments, filter_string=query, max_results=1_000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def search(client: MlflowClient, experiments: list[str], query: str) -> list[Run]:
+    """Return every run of the experiments that matches MLflow's filter `query` and is not deleted."""
+    return all_pages(client.search_runs, experiments, query)
 
 
 def candidates(client: MlflowClient, experiment: str, key: str) -> list[Run]:
@@ -50,14 +44,9 @@ def candidates(client: MlflowClient, experiment: str, key: str) -> list[Run]:
     return sorted(parents, key=lambda run: run.data.tags.get(COMPLETE) != "true")
 
 
-def children(client: MlflowClient, experiment: str, parent: str) -> list[Run]:
-    """Return the direct children of `parent`."""
-    return list(search(client, [experiment], f"tags.`{PARENT}` = '{parent}'"))
-
-
 def remove(client: MlflowClient, run: Run) -> None:
     """Delete a run and its descendants, with their artifacts if these are local."""
-    for child in children(client, run.info.experiment_id, run.info.run_id):
+    for child in search(client, [run.info.experiment_id], f"tags.`{PARENT}` = '{run.info.run_id}'"):
         remove(client, child)
     client.delete_run(run.info.run_id)
     delete_artifacts(str(run.info.artifact_uri))

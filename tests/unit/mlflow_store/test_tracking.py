@@ -16,7 +16,6 @@ from components.artifacts.manifest import SnapshotManifest
 from components.core.errors import NotFound, RetuneError, Unavailable
 from components.mlflow_store.connection import params_of, upload
 from components.mlflow_store.tracking import close_orphaned_runs, follow, prepare_store, record, run_key, runs
-from components.mlflow_store.tracking.facts import read_trials
 from tests.support.finished import HISTORY, LINEAGE, PARAMS, make_finished, migrated, new_store
 
 
@@ -317,7 +316,3 @@ def test_missing_store_does_not_stop_a_training(tmp_path: Path) -> None:
         time.sleep(0.2)
 
     assert followed.run_id is None
-
-
-def test_missing_trials_file_gives_no_trials(tmp_path: Path) -> None:
-    assert read_trials(tmp_path / "trials.parquet") == []
