@@ -4,18 +4,15 @@ Reads the artifacts of a workspace (facts.py). The files contain no script and n
 the templates and by svg.py; the page also forbids scripts by its content security policy.
 """
 
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 
-from components.artifacts.lineage import Lineage
 from components.artifacts.verdict import Verdict
 from components.core.atomic import write_bytes
 from components.report.card import card_page, card_text
 from components.report.facts import ChampionFacts, Run, read_facts
 from components.report.page import render
 
-__all__ = ["CARD", "CARD_PAGE", "ChampionFacts", "shows", "write_card", "write_report"]
+__all__ = ["CARD", "CARD_PAGE", "ChampionFacts", "Run", "shows", "write_card", "write_report"]
 
 CARD, CARD_PAGE = "MODEL_CARD.md", "MODEL_CARD.html"
 
@@ -28,62 +25,29 @@ def shows(page: Path, verdict: Verdict, version: str) -> bool:
         return False
 
 
-def write_report(
-    workspace: Path,
-    out: Path,
-    *,
-    lineage: Lineage,
-    verdict: Verdict,
-    version: str | None = None,
-    champion: ChampionFacts | None = None,
-    seconds: Mapping[str, float] | None = None,
-    made_at: datetime | None = None,
-    params: Mapping[str, object] | None = None,
-) -> Path:
-    """Write the report on the candidate in `workspace` to the file `out` atomically, and return its path.
-
-    Args:
-        workspace: the folder with params.yaml and dvc.yaml.
-        out: the HTML file, e.g. reports/index.html.
-        lineage: the origin of the candidate.
-        verdict: the verdict of the gates.
-        version: the registered version of the candidate; None if it is not registered.
-        champion: the model in production and its scores on the same rows; None if there is none.
-        seconds: duration of each step, in the order of execution.
-        made_at: time of the report, UTC; omitted if None.
-        params: the candidate's params.yaml, to compare with those recorded with the champion.
+def write_report(workspace: Path, out: Path, run: Run) -> Path:
+    """Write the report on the candidate in `workspace` to the HTML file `out` atomically, and return its path.
 
     Raises:
         NotFound: the candidate was not evaluated. The page reports other missing artifacts as missing.
     """
-    run = Run(lineage, verdict, version, champion, seconds or {}, made_at, params or {})
     return _write(out, render(read_facts(workspace, run)))
 
 
-def write_card(
-    workspace: Path,
-    folder: Path,
-    *,
-    lineage: Lineage,
-    verdict: Verdict,
-    version: str | None = None,
-    champion: ChampionFacts | None = None,
-    made_at: datetime | None = None,
-) -> tuple[Path, Path]:
+def write_card(workspace: Path, folder: Path, run: Run) -> tuple[Path, Path]:
     """Write the model card of the candidate in `workspace` into `folder`, and return the paths of the Markdown and of the HTML file.
 
-    The arguments are those of `write_report`. The same facts give the same bytes.
+    The same facts give the same bytes.
 
     Raises:
         NotFound: the candidate was not evaluated. The card reports other missing facts as unknown.
     """
-    facts = read_facts(workspace, Run(lineage, verdict, version, champion, made_at=made_at))
+    facts = read_facts(workspace, run)
     text = card_text(facts)
     return _write(folder / CARD, text), _write(folder / CARD_PAGE, card_page(facts, text))
 
 
 def _write(out: Path, text: str) -> Path:
-    """Write a file by rename, so that no reader sees a partial file."""
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, text.encode(errors="replace"))
     return out

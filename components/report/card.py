@@ -10,14 +10,13 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from components.artifacts.metrics import ClassScore, Estimate
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.report import forests, panel, wording
 from components.report.facts import PageFacts
-from components.report.page import FILTERS, HERE, account, ordered, shared_style
+from components.report.page import account, environment, ordered, shared_style, worst_classes
 
 MOST_ROWS = 25  # classes, and hypotheses per gate
 FEW = 3  # minimum number of hypotheses for a table
@@ -46,10 +45,8 @@ def card_page(facts: PageFacts, text: str) -> str:
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     reader.add_render_rule("table_open", lambda *_: '<div class="wide"><table class="trials">\n')
     reader.add_render_rule("table_close", lambda *_: "</table></div>\n")
-    environment = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["cut"] = wording.cut
-    body = Markup(reader.render(_FRONT.sub("", text)))
-    return environment.get_template("card.html.j2").render(title=facts.run.lineage.model, style=shared_style(), body=body)
+    template = environment(autoescape=True).get_template("card.html.j2")
+    return template.render(title=facts.run.lineage.model, style=shared_style(), body=Markup(reader.render(_FRONT.sub("", text))))
 
 
 def metadata(facts: PageFacts) -> Any:
@@ -75,7 +72,7 @@ def metadata(facts: PageFacts) -> Any:
                 "n": estimate.n,
             },
         )
-        for name, estimate in _estimates(facts)
+        for name, estimate in ordered(facts.metrics.headline)
         if all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
     ]
     return ModelCardData(
@@ -92,7 +89,7 @@ def metadata(facts: PageFacts) -> Any:
 
 def limits(facts: PageFacts) -> list[str]:
     """Return the limits of the model, one sentence each."""
-    verdict, profile = facts.run.verdict, facts.profile
+    verdict, profile, error = facts.run.verdict, facts.profile, facts.metrics.ece_debiased
     rejected = [way.says for gate in verdict.gates for way in panel.worst_first(gate.hypotheses) if way.rejected]
     undecided = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if gate.outcome is Outcome.INCONCLUSIVE]
     not_asked = [f"{wording.named(gate.gate)} ({gate.reason.removeprefix('not asked: ')})" for gate in verdict.gates if not gate.asked]
@@ -103,7 +100,7 @@ def limits(facts: PageFacts) -> list[str]:
         *(f"Rejected: {reason}" for reason in rejected[:5]),
         *_about_classes(facts),
         _about_lengths(facts),
-        _about_calibration(facts.metrics.ece_debiased),
+        f"Debiased calibration error of its probabilities (root mean square): {wording.metric(error)}" if error is not None else "",
         f"Inconclusive: {_join(undecided)}" if undecided else "",
         f"Not asked, because there was nothing to judge: {_join(not_asked)}" if not_asked else "",
         f"Not examined, because the gate is off: {_join(off)}" if off else "",
@@ -121,16 +118,10 @@ def _about_classes(facts: PageFacts) -> list[str]:
     rare = sorted({*facts.metrics.left_out, *(name for name, score in classes.items() if not score.eligible)})
     train = profile.splits.get("train") if profile else None
     untrained = [label for label in profile.labels if not train.labels.get(label)] if profile and train else []
-    worst = [(name, score) for name, score in _worst_classes(facts) if score.eligible][:WEAKEST]
+    worst = [(name, score) for name, score in worst_classes(facts.metrics) if score.eligible][:WEAKEST]
     weak = [f"{name} (F1 {wording.metric(score.f1)}, {wording.many(score.rows, 'test row')})" for name, score in worst]
     groups = (("Too few test rows to score", rare), ("Not in the training rows", untrained), ("Weakest classes", weak))
     return [f"{title}: {_join(names)}" for title, names in groups if names]
-
-
-def _about_calibration(error: float | None) -> str:
-    if error is None:
-        return ""
-    return f"Debiased calibration error of its probabilities (root mean square): {wording.metric(error)}"
 
 
 def _about_lengths(facts: PageFacts) -> str:
@@ -145,7 +136,7 @@ def _context(facts: PageFacts) -> dict[str, Any]:
     run, metrics = facts.run, facts.metrics
     gates = panel.in_order(run.verdict.gates)
     references = _references(facts)
-    worst = _worst_classes(facts)
+    worst = worst_classes(facts.metrics)
     return {
         "facts": facts,
         "run": run,
@@ -161,7 +152,7 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "splits": _splits(facts),
         "settings": [(name, wording.setting(value)) for name, value in sorted(facts.training.settings.items())] if facts.training else [],
         "references": [name for name, _ in references],
-        "scores": [_score_row(name, estimate, [gaps for _, gaps in references]) for name, estimate in _estimates(facts)],
+        "scores": [_score_row(name, estimate, [gaps for _, gaps in references]) for name, estimate in ordered(facts.metrics.headline)],
         "classes": [_class_row(name, score) for name, score in worst[:MOST_ROWS]],
         "more_classes": len(worst[MOST_ROWS:]),
         "tally": wording.many(len(gates), "gate") + ": " + panel.tally(gates) if gates else "No gate was run",
@@ -169,11 +160,6 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "comparisons": [_comparison(gate) for gate in gates if len(gate.hypotheses) >= FEW],
         "origin": _origin(facts),
     }
-
-
-def _estimates(facts: PageFacts) -> list[tuple[str, Estimate]]:
-    headline = facts.metrics.headline
-    return [(name, headline[name]) for name in ordered(headline)]
 
 
 def _references(facts: PageFacts) -> list[tuple[str, dict[str, Estimate]]]:
@@ -189,10 +175,6 @@ def _score_row(name: str, estimate: Estimate, gaps: list[dict[str, Estimate]]) -
     interval = f"{wording.number(estimate.confidence * 100)} %: {forests.between(estimate)}"
     interval += f", in doubt: {estimate.doubt}" if estimate.doubt else ""
     return (wording.named(name), wording.metric(estimate.value), interval, *against)
-
-
-def _worst_classes(facts: PageFacts) -> list[tuple[str, ClassScore]]:
-    return sorted(facts.metrics.classes.items(), key=lambda item: (not item[1].eligible, item[1].f1, item[0]))
 
 
 def _class_row(name: str, score: ClassScore) -> tuple[str, ...]:
@@ -259,18 +241,9 @@ def _slug(name: str) -> str:
 @cache
 def _template() -> Any:
     """Return the template; its output is escaped for Markdown unless it is markup already."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else escaped(value),
-    )
-    environment.filters.update({name: getattr(wording, name) for name in FILTERS})
-    environment.filters.update(code=code, lines=_lines, verbatim=_verbatim, python=lambda text: Markup(json.dumps(wording.visible(text))))
-    environment.globals.update(interval=forests.interval)
-    return environment.get_template("card.md.j2")
+    card = environment(autoescape=False, finalize=lambda value: value if isinstance(value, Markup) else escaped(value))
+    card.filters.update(code=code, lines=_lines, verbatim=_verbatim, python=lambda text: Markup(json.dumps(wording.visible(text))))
+    return card.get_template("card.md.j2")
 
 
 def escaped(text: object) -> Markup:

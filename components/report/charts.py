@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from components.artifacts.metrics import CalibrationBin
 from components.artifacts.profile import TokenLengths
-from components.report.facts import Setting, TrialSummary
+from components.artifacts.tuning_result import Setting, Trial
 from components.report.svg import Plane, Point, Scale, drawing, element, line, mark, path, spanning, text
 from components.report.wording import count, cut, duration, named, number, setting
 
@@ -37,7 +37,7 @@ def token_lengths(tokens: TokenLengths) -> Markup:
     return drawing(plane.height, label, plane.axes("tokens", "texts"), *bars, edge, words)
 
 
-def trial_history(trials: Sequence[TrialSummary], metric: str) -> Markup:
+def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
     """Return the value of each trial and the best so far."""
     scored = [(trial, trial.value) for trial in trials if trial.value is not None]
     plane = Plane.over(_numbers(trials), spanning([value for _, value in scored], 0, 0), 250, gutter=12)
@@ -56,7 +56,7 @@ def trial_history(trials: Sequence[TrialSummary], metric: str) -> Markup:
     return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks, *failed)
 
 
-def trial_costs(trials: Sequence[TrialSummary]) -> Markup:
+def trial_costs(trials: Sequence[Trial]) -> Markup:
     """Return the duration of each trial in seconds."""
     top = max((trial.seconds or 0.0 for trial in trials), default=0.0) or 1.0
     plane = Plane.over(_numbers(trials), Scale(0, top * 1.08), 250, gutter=12)
@@ -69,13 +69,13 @@ def trial_costs(trials: Sequence[TrialSummary]) -> Markup:
     return drawing(plane.height, "Duration of each trial in seconds", plane.axes("trial", "seconds"), *bars)
 
 
-def setting_names(trials: Sequence[TrialSummary], first: Sequence[str]) -> list[str]:
+def setting_names(trials: Sequence[Trial], first: Sequence[str]) -> list[str]:
     """Return the names of all varied settings, starting with `first` in that order."""
     varied = {name for trial in trials for name in trial.params}
     return [*(name for name in first if name in varied), *sorted(varied - set(first))]
 
 
-def parallel_coordinates(trials: Sequence[TrialSummary], metric: str, names: Sequence[str]) -> Markup:
+def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[str]) -> Markup:
     """Return one line per trial from its settings to its value; the best is drawn last and strongest."""
     finished_last = sorted((t for t in trials if t.value is not None), key=lambda t: (t.state == "COMPLETE", t.value or 0.0))
     scored = finished_last[-MOST_TRIALS:]
@@ -99,7 +99,7 @@ def parallel_coordinates(trials: Sequence[TrialSummary], metric: str, names: Seq
     return drawing(262, "Settings and value of each trial", *lines, *parts)
 
 
-def _rank(trial: TrialSummary, row: int, rows: int) -> str:
+def _rank(trial: Trial, row: int, rows: int) -> str:
     """Return the style of a trial's line: best, stopped early, or one of three shades by rank."""
     if row == rows - 1:
         return "winner"
@@ -186,12 +186,12 @@ def _box(x: float, y: float, width: float, height: float, tone: str, title: str 
     return element("rect", *inside, x=f"{x:.5g}%", y=y, width=f"{width:.4g}%", height=max(height, 0.0), class_=f"area {tone}")
 
 
-def _numbers(trials: Sequence[TrialSummary]) -> Scale:
+def _numbers(trials: Sequence[Trial]) -> Scale:
     first, last = trials[0].number, trials[-1].number
     return Scale(first - 0.6, max(last, first + 1) + 0.6)
 
 
-def _about(trial: TrialSummary) -> str:
+def _about(trial: Trial) -> str:
     settings = ", ".join(f"{name} {setting(value)}" for name, value in trial.params.items())
     return cut(f"trial {trial.number}, {trial.state.lower()}, {number(trial.value)}, {duration(trial.seconds)}: {settings}", 200)
 

@@ -1,13 +1,15 @@
 """Error analysis of predictions: worst mistakes, confusions, and changes against the champion. Pure functions."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from components.artifacts.predictions import Predictions
+from components.core.documents import flatten
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,8 @@ def confusion(predictions: Predictions) -> tuple[tuple[str, ...], npt.NDArray[np
     """Return the labels and the counts (expected, predicted) in the order of the labels."""
     extra = sorted({*predictions.expected.tolist(), *predictions.predicted.tolist()} - set(predictions.labels))
     labels = (*predictions.labels, *extra)
-    index = {label: at for at, label in enumerate(labels)}
-    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    for expected, predicted in zip(predictions.expected.tolist(), predictions.predicted.tolist(), strict=True):
-        counts[index[expected], index[predicted]] += 1
-    return labels, counts
+    counts = pd.crosstab(predictions.expected, predictions.predicted).reindex(index=labels, columns=labels, fill_value=0)
+    return labels, counts.to_numpy(dtype=np.int64)
 
 
 def confused_pairs(predictions: Predictions, limit: int = 12) -> tuple[ConfusedPair, ...]:
@@ -97,7 +96,9 @@ def changes(candidate: Predictions, champion: Predictions, texts: Mapping[str, s
     before = dict(zip(champion.ids.tolist(), champion.predicted.tolist(), strict=True))
     rows = [
         AnswerChange(identity, texts.get(identity), expected, before[identity], predicted)
-        for identity, expected, predicted in _answers(candidate)
+        for identity, expected, predicted in zip(
+            candidate.ids.tolist(), candidate.expected.tolist(), candidate.predicted.tolist(), strict=True
+        )
         if identity in before
     ]
     fixed = tuple(row for row in rows if row.candidate == row.expected != row.champion)
@@ -108,21 +109,13 @@ def changes(candidate: Predictions, champion: Predictions, texts: Mapping[str, s
 
 def settings_in_force(params: Mapping[str, object], trained: Mapping[str, object]) -> dict[str, object]:
     """Return all parameters by dotted path, with the values of the training in place of searched ones."""
-    return dict(_flat(params)) | {f"train.{name}": value for name, value in trained.items()}
+    return flatten(params) | {f"train.{name}": value for name, value in trained.items()}
 
 
 def differing_settings(before: Mapping[str, object], now: Mapping[str, object], absent: str) -> list[tuple[str, object, object]]:
     """Return name, old and new value of each difference, sorted by name; 3, 3.0 and "3" are equal."""
     pairs = [(name, before.get(name, absent), now.get(name, absent)) for name in sorted({*before, *now})]
     return [pair for pair in pairs if _plain(pair[1]) != _plain(pair[2])]
-
-
-def _flat(params: Mapping[str, object], above: str = "") -> Iterable[tuple[str, object]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
 
 
 def _plain(value: object) -> object:
@@ -133,7 +126,3 @@ def _plain(value: object) -> object:
         return float(str(value))
     except ValueError:
         return str(list(value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _answers(predictions: Predictions) -> Iterable[tuple[str, str, str]]:
-    return zip(predictions.ids.tolist(), predictions.expected.tolist(), predictions.predicted.tolist(), strict=True)

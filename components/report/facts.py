@@ -3,7 +3,6 @@
 Reads the layout of dvc.yaml: data/raw, data/validated, data/prepared, models/tuned, models/trained, reports/evaluation.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,14 +18,13 @@ from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
-from components.artifacts.training import ModelSpec, Training
-from components.artifacts.tuning_result import BestTrial
+from components.artifacts.training import ModelSpec, Training, history_entries, read_lines
+from components.artifacts.tuning_result import BestTrial, Setting, Trial, read_trials
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
 from components.core.errors import NotFound
 from components.stats.metric_sets import MetricSet
 
-Setting = float | int | str | bool | None
 A = TypeVar("A", bound=Artifact)
 
 
@@ -61,18 +59,6 @@ class ChampionFacts:
 
 
 @dataclass(frozen=True)
-class TrialSummary:
-    """One trial of the search; `intermediate` are the values for the pruner, by step."""
-
-    number: int
-    state: str
-    value: float | None
-    params: Mapping[str, Setting]
-    seconds: float | None
-    intermediate: Mapping[int, float]
-
-
-@dataclass(frozen=True)
 class Removed:
     """A row that preprocessing removed, and the reason."""
 
@@ -84,7 +70,11 @@ class Removed:
 
 @dataclass(frozen=True)
 class Run:
-    """Facts that are not in the workspace: origin of the candidate, verdict, and champion."""
+    """Facts that are not in the workspace: origin of the candidate, verdict, registered version, and champion, if any.
+
+    `seconds` is the duration of each step, in the order of execution; `made_at` the time of the report, UTC; `params` the candidate's
+    params.yaml, to compare with those recorded with the champion.
+    """
 
     lineage: Lineage
     verdict: Verdict
@@ -105,16 +95,13 @@ class Run:
         name, commit = quote(self.lineage.model), quote(self.lineage.git_commit[:12] or "COMMIT")
         if self.version is None:
             return ((f"git checkout {commit} && dvc repro --pull", "rebuild the same model from code and data"),)
-        version = quote(self.version)
+        version, champion = quote(self.version), self.verdict.champion
+        diff = [(f"retune diff {name} {quote(champion)} {version}", "show fixed and broken answers")] if champion else []
         return (
             (f"retune rebuild {name} {version}", "rebuild from commit and data, then compare weights and metrics"),
             (f"retune why {name} {version}", "show the evidence of its verdict"),
             (f"retune lineage {name} {version}", "show its origin"),
-            *(
-                [(f"retune diff {name} {quote(self.verdict.champion)} {version}", "show fixed and broken answers")]
-                if self.verdict.champion
-                else []
-            ),
+            *diff,
             (f'retune rollback {name} --why "…"', "restore the previous champion"),
             (f"retune history {name}", "list all champions, and who promoted them"),
         )
@@ -132,7 +119,7 @@ class PageFacts:
     best: BestTrial | None
     training: Training | None
     candidate: Predictions | None
-    trials: tuple[TrialSummary, ...]
+    trials: tuple[Trial, ...]
     history: tuple[Mapping[str, float], ...]
     texts: Mapping[str, str]
     conflicts: tuple[Removed, ...]
@@ -140,11 +127,7 @@ class PageFacts:
 
 
 def read_facts(workspace: Path, run: Run) -> PageFacts:
-    """Read the artifacts below `workspace`.
-
-    Raises:
-        NotFound: the metrics are missing.
-    """
+    """Read the artifacts below `workspace`; raise NotFound if the metrics are missing."""
     evaluation = workspace / "reports/evaluation"
     return PageFacts(
         run=run,
@@ -154,38 +137,13 @@ def read_facts(workspace: Path, run: Run) -> PageFacts:
         profile=_optional(Profile, workspace / "data/prepared"),
         best=_optional(BestTrial, workspace / "models/tuned"),
         training=_optional(Training, workspace / "models/trained"),
-        candidate=_candidate(evaluation / "predictions/candidate.parquet"),
-        trials=read_trials(workspace / "models/tuned/trials.parquet"),
-        history=read_history(workspace / "models/trained/history.jsonl"),
+        candidate=Predictions.read(file) if (file := evaluation / "predictions/candidate.parquet").exists() else None,
+        trials=tuple(read_trials(workspace / "models/tuned/trials.parquet")),
+        history=tuple(history_entries(read_lines(workspace / "models/trained/history.jsonl"))),
         texts={row["id"]: row["text"] for row in _rows(workspace / "data/prepared/test/test.parquet", "id", "text")},
         conflicts=read_conflicts(workspace / "data/prepared/removed.parquet"),
         task=spec.task if (spec := _optional(ModelSpec, workspace / "models/trained/model")) else None,
     )
-
-
-def read_trials(file: Path) -> tuple[TrialSummary, ...]:
-    """Read the trials in the order of their numbers; none if the file does not exist."""
-    trials = [
-        TrialSummary(
-            number=at if (number := _float(row.get("number"))) is None else int(number),
-            state=str(row.get("state") or "COMPLETE").rsplit(".", 1)[-1].upper(),
-            value=_float(row.get("value")),
-            params=_json(row.get("params")),
-            seconds=_float(row.get("seconds")),
-            intermediate={int(step): value for step, value in _json(row.get("intermediate")).items() if _float(value) is not None},
-        )
-        for at, row in enumerate(_rows(file))
-    ]
-    return tuple(sorted(trials, key=lambda trial: trial.number))
-
-
-def read_history(file: Path) -> tuple[Mapping[str, float], ...]:
-    """Read the lines of a training history, without a truncated line of an interrupted training."""
-    if not file.exists():
-        return ()
-    entries = (_json(line) for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
-    numbers = ({key: value for key, raw in entry.items() if (value := _float(raw)) is not None} for entry in entries)
-    return tuple(entry for entry in numbers if "step" in entry)
 
 
 def read_conflicts(file: Path) -> tuple[Removed, ...]:
@@ -201,27 +159,7 @@ def _optional(artifact: type[A], folder: Path) -> A | None:
         return None
 
 
-def _candidate(file: Path) -> Predictions | None:
-    return Predictions.read(file) if file.exists() else None
-
-
 def _rows(file: Path, *columns: str) -> list[dict[str, Any]]:
     if not file.exists():
         return []
-    rows: list[dict[str, Any]] = pq.read_table(file, columns=list(columns) or None).to_pylist()
-    return rows
-
-
-def _json(text: object) -> dict[str, Any]:
-    try:
-        value = json.loads(text) if isinstance(text, str) else text
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _float(value: object) -> float | None:
-    """Return a finite number, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if value == value and abs(value) != float("inf") else None
+    return list(pq.read_table(file, columns=list(columns) or None).to_pylist())

@@ -2,55 +2,41 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from components.artifacts.metrics import ClassScore, Estimate
 from components.artifacts.verdict import NOT_ASKED, GateResult, Hypothesis, Outcome
-from components.report.svg import Scale, element, line, mark, spanning, strip, text
-from components.report.wording import metric, number, signed
+from components.report.svg import Scale, element, extent, line, mark, spanning, strip, text
+from components.report.wording import is_number, metric, number, signed
 
 SHAPES = {Outcome.PASS: "circle", Outcome.FAIL: "square", Outcome.INCONCLUSIVE: "diamond"}
 MIDDLE = "50%"
 
 
-@dataclass(frozen=True)
-class GatePlot:
-    """The plot of one gate, None without an interval; `own_scale` if it does not fit the common axis.
+def gate_plots(gates: Sequence[GateResult]) -> tuple[list[tuple[Markup | None, bool]], Markup | None]:
+    """Return the plot of each gate, as distances from its threshold, whether it does not fit the common axis, and that axis.
 
-    `signs`: the numbers are differences, that is one of them is negative or the threshold is not positive.
+    A gate without an interval has no plot.
     """
-
-    gate: GateResult
-    plot: Markup | None
-    own_scale: bool
-    signs: bool
-
-
-def gate_plots(gates: Sequence[GateResult]) -> tuple[tuple[GatePlot, ...], Markup | None]:
-    """Return one plot per gate, as distances from the gate's threshold, and the common axis."""
-    distances = [_distances(gate) if has_interval(gate) else [] for gate in gates]
+    known = [numbers(gate) for gate in gates]
+    distances = [[value - (gate.threshold or 0.0) for value in values] for gate, values in zip(gates, known, strict=True)]
+    distances = [distance if len(distance) > 1 else [] for distance in distances]
     shared = [d for d in distances if d and max(map(abs, d)) <= 1]
     scale = spanning([0.0, *(value for d in shared for value in d)], 6, 94, pad=0.1)
-    plots = []
+    plots: list[tuple[Markup | None, bool]] = []
     for gate, distance in zip(gates, distances, strict=True):
         own = bool(distance) and distance not in shared
-        drawn = _gate_plot(gate, spanning([0.0, *distance], 6, 94, 0.1) if own else scale) if distance else None
-        plots.append(GatePlot(gate, drawn, own, is_difference(gate)))
-    return tuple(plots), (axis(scale, sign=True) if shared else None)
+        axis_of = spanning([0.0, *distance], 6, 94, 0.1) if own else scale
+        style = SHAPES[gate.outcome], gate.outcome.lower()
+        plots.append((_interval_plot(axis_of, gate, gate.threshold or 0.0, 0.0, *style) if distance else None, own))
+    return plots, (axis(scale, sign=True) if shared else None)
 
 
-def has_interval(gate: GateResult) -> bool:
-    """Return whether a gate has an estimate and at least one end of its interval."""
-    return len(_distances(gate)) > 1
-
-
-def numbers(way: Hypothesis) -> list[float]:
+def numbers(result: GateResult | Hypothesis) -> list[float]:
     """Return the estimate and the known ends of its interval; empty without an estimate."""
-    if way.estimate is None or not math.isfinite(way.estimate):
-        return []
-    return [v for v in (way.estimate, way.low, way.high) if v is not None and math.isfinite(v)]
+    known = [value for value in (result.estimate, result.low, result.high) if is_number(value)]
+    return known if is_number(result.estimate) else []
 
 
 def hypothesis_plots(members: Sequence[Hypothesis], line_at: float | None, signs: bool) -> tuple[list[Markup | None], Markup | None]:
@@ -60,42 +46,23 @@ def hypothesis_plots(members: Sequence[Hypothesis], line_at: float | None, signs
         return [None] * len(members), None
     ends = [value for values in drawn for value in values] + ([] if line_at is None else [line_at])
     scale = spanning(ends, 6, 94, pad=0.1)
-    threshold = line(scale.percent(line_at), "0", scale.percent(line_at), "100%", "threshold") if line_at is not None else ""
-    return [_hypothesis_plot(way, scale, threshold) if values else None for way, values in zip(members, drawn, strict=True)], axis(
-        scale, signs
-    )
+    styles = [("square", "fail") if way.rejected else ("circle", "candidate") for way in members]
+    plots = [_interval_plot(scale, way, 0.0, line_at, *style) if numbers(way) else None for way, style in zip(members, styles, strict=True)]
+    return plots, axis(scale, signs)
 
 
-def _hypothesis_plot(way: Hypothesis, scale: Scale, threshold: str) -> Markup:
-    shape, tone = ("square", "fail") if way.rejected else ("circle", "candidate")
-    interval = whisker(scale, way.low, way.high, tone)
-    return strip(grid(scale), threshold, interval, mark(shape, scale.percent(way.estimate or 0.0), MIDDLE, tone))
+def _interval_plot(scale: Scale, result: GateResult | Hypothesis, zero: float, line_at: float | None, shape: str, tone: str) -> Markup:
+    """Return a result with its interval as distances from `zero`, and the threshold at `line_at`."""
+    low, high, estimate = (None if value is None else value - zero for value in (result.low, result.high, result.estimate))
+    at = None if line_at is None else scale.percent(line_at)
+    threshold = line(at, "0", at, "100%", "threshold") if at else ""
+    return strip(grid(scale), threshold, whisker(scale, low, high, tone), mark(shape, scale.percent(estimate or 0.0), MIDDLE, tone))
 
 
 def is_difference(gate: GateResult) -> bool:
     """Return whether a gate's numbers are differences, which are shown with their sign."""
     known = [value for value in (gate.estimate, gate.low, gate.high) if value is not None]
     return min([*known, 1.0]) < 0 or (gate.threshold is not None and gate.threshold <= 0)
-
-
-def _distances(gate: GateResult) -> list[float]:
-    if gate.estimate is None or not math.isfinite(gate.estimate):
-        return []
-    threshold = gate.threshold or 0.0
-    ends = [v for v in (gate.low, gate.high) if v is not None and math.isfinite(v)]
-    return [value - threshold for value in (gate.estimate, *ends)]
-
-
-def _gate_plot(gate: GateResult, scale: Scale) -> Markup:
-    threshold = gate.threshold or 0.0
-    low, high, estimate = (None if v is None else v - threshold for v in (gate.low, gate.high, gate.estimate))
-    tone = gate.outcome.lower()
-    return strip(
-        grid(scale),
-        line(scale.percent(0), "0", scale.percent(0), "100%", "threshold"),
-        whisker(scale, low, high, tone),
-        mark(SHAPES[gate.outcome], scale.percent(estimate or 0.0), MIDDLE, tone),
-    )
 
 
 def estimate_plot(scale: Scale, estimate: Estimate | None, shape: str, tone: str) -> Markup:
@@ -132,16 +99,14 @@ def bar(value: float, largest: float, tone: str = "candidate") -> Markup:
 
 def score_scale(values: Iterable[float]) -> Scale:
     """Return a scale for scores between the tenths that enclose all values."""
-    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-    low, high = min(finite), max(finite)
+    low, high = extent(values)
     start = math.floor(low * 10 - 0.2) / 10 if low > 0.12 else min(low, 0.0)
     return Scale(start, min(math.ceil(high * 10 + 0.2) / 10, max(1.0, high)), 4, 97)
 
 
 def own_scale(values: Iterable[float]) -> Scale:
     """Return a scale for one metric of any unit: the range of its values plus a margin."""
-    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-    low, high = min(finite), max(finite)
+    low, high = extent(values)
     space = 0.06 * (high - low) or 0.05
     return Scale(low - space, high + space, 4, 97)
 
@@ -162,11 +127,10 @@ def grid(scale: Scale) -> Markup:
 
 def whisker(scale: Scale, low: float | None, high: float | None, tone: str, caps: bool = True) -> Markup:
     """Return an interval; an unknown end is drawn to the edge of the scale, without a cap."""
-    known = [v if v is not None and math.isfinite(v) else None for v in (low, high)]
-    left, right = (scale.percent(end if v is None else v) for v, end in zip(known, (scale.low, scale.high), strict=True))
+    left, right = (scale.percent(value if is_number(value) else end) for value, end in ((low, scale.low), (high, scale.high)))
     parts = [line(left, MIDDLE, right, MIDDLE, f"whisker {tone}")]
     if caps:
-        parts += [mark("tick", x, MIDDLE, f"{tone} cap") for x, v in zip((left, right), known, strict=True) if v is not None]
+        parts += [mark("tick", x, MIDDLE, f"{tone} cap") for x, value in ((left, low), (right, high)) if is_number(value)]
     return Markup("").join(parts)
 
 
@@ -203,8 +167,7 @@ def amount(value: float, signs: bool = False) -> str:
 
 def interval(low: float | None, high: float | None, signs: bool = False) -> str:
     """Format an interval; differences are signed and joined by "to", because a dash would look like a minus."""
-    known = [value if value is not None and math.isfinite(value) else None for value in (low, high)]
-    ends = ["…" if value is None else amount(value, signs) for value in known]
+    ends = [amount(value, signs) if is_number(value) else "…" for value in (low, high)]
     return f"{ends[0]} to {ends[1]}" if signs else f"{ends[0]}–{ends[1]}"
 
 

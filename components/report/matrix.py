@@ -31,10 +31,7 @@ def confusion_matrix(labels: Sequence[str], counts: npt.NDArray[np.int64]) -> Ma
         parts.append(text(f"{names + cell * len(labels) + 44:.5g}", y + tall / 2 + 4, count(int(totals[at])), "label", "end"))
         parts += [_cell(counts[at], int(totals[at]), at, int(to), (names + cell * to, y, cell, tall)) for to in np.flatnonzero(counts[at])]
     parts.append(text(f"{names + cell * len(labels) + 44:.5g}", head - 8, "rows", "label", "end"))
-    return _scrolled(head + tall * len(labels) + 6, names + cell * len(labels) + 50, parts)
-
-
-def _scrolled(height: float, width: float, parts: list[Markup]) -> Markup:
+    height, width = head + tall * len(labels) + 6, names + cell * len(labels) + 50
     limits = f"min-width:{min(width, 720):.5g}px;max-width:{width:.5g}px"
     label = "Confusion matrix: rows are expected labels, columns predicted ones"
     return drawing(height, label, *parts, class_="chart matrix", viewBox=f"0 0 {width:.5g} {height:.5g}", style=limits)

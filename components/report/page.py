@@ -1,6 +1,6 @@
 """Render the page: compute the content of each section, and fill the template."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,11 +11,9 @@ from markupsafe import Markup
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
-from components.artifacts.profile import Profile
 from components.report import charts, error_analysis, forests, panel, wording
 from components.report.facts import ChampionFacts, PageFacts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
-from components.report.svg import Scale
 
 HERE = Path(__file__).parent
 FILTERS = (
@@ -39,16 +37,6 @@ class PageModel:
     differences: Mapping[str, Estimate]
 
 
-@dataclass(frozen=True)
-class ModelRow:
-    """The row of one model for one metric; `difference` is candidate minus this model."""
-
-    model: PageModel
-    estimate: Estimate
-    difference: Estimate | None
-    plot: Markup
-
-
 def render(facts: PageFacts) -> str:
     """Return the page."""
     return _template().render(facts=facts, run=facts.run, metrics=facts.metrics, **_sections(facts))
@@ -59,16 +47,22 @@ def shared_style() -> Markup:
     return Markup((HERE / "style.css").read_text(encoding="utf-8"))
 
 
+def environment(**options: Any) -> Environment:
+    """Return an environment for the templates of page and card, with the formats of `wording` as filters."""
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
+    )
+    made.filters.update({name: getattr(wording, name) for name in FILTERS})
+    made.globals.update(interval=forests.interval)
+    return made
+
+
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update({name: getattr(wording, name) for name in FILTERS})
-    environment.globals.update(icon=forests.icon, tone=forests.tone, legend=forests.legend, interval=forests.interval)
-    environment.globals.update(amount=forests.amount, bar=forests.bar)
-    environment.globals.update(SHOWN_CHANGES=SHOWN_CHANGES, style=shared_style())
-    return environment.get_template("page.html.j2")
+    page = environment(autoescape=True)
+    page.globals.update(icon=forests.icon, tone=forests.tone, legend=forests.legend, amount=forests.amount, bar=forests.bar)
+    page.globals.update(SHOWN_CHANGES=SHOWN_CHANGES, style=shared_style())
+    return page.get_template("page.html.j2")
 
 
 def _sections(facts: PageFacts) -> dict[str, Any]:
@@ -94,8 +88,8 @@ def _key_figures(facts: PageFacts) -> list[tuple[str, str, str]]:
     figures = [("test rows", wording.count(metrics.rows), units)]
     if not metrics.headline:
         return figures
-    first = ordered(metrics.headline)[0]
-    estimate, name = metrics.headline[first], wording.named(first)
+    first, estimate = ordered(metrics.headline)[0]
+    name = wording.named(first)
     references = [(f"champion {champion.version}", champion.differences)] if champion else []
     references += [(wording.named(baseline), gaps) for baseline, gaps in metrics.differences.items() if baseline != guessing(metrics)]
     against = [
@@ -107,9 +101,10 @@ def _key_figures(facts: PageFacts) -> list[tuple[str, str, str]]:
     return [(name, wording.metric(estimate.value), f"{level}{wording.THIN}% interval {forests.between(estimate)}"), *against, *figures]
 
 
-def ordered(headline: Iterable[str]) -> list[str]:
-    """Return the names of metrics, macro-F1 and accuracy first."""
-    return sorted(headline, key=lambda name: FIRST_METRICS.index(name) if name in FIRST_METRICS else len(FIRST_METRICS))
+def ordered(headline: Mapping[str, Estimate]) -> list[tuple[str, Estimate]]:
+    """Return the metrics with their estimates, macro-F1 and accuracy first."""
+    ranks = {name: rank for rank, name in enumerate(FIRST_METRICS)}
+    return sorted(headline.items(), key=lambda item: ranks.get(item[0], len(ranks)))
 
 
 def guessing(metrics: Metrics) -> str | None:
@@ -124,11 +119,15 @@ def _scores(metrics: Metrics, champion: ChampionFacts | None) -> dict[str, Any]:
     scale = forests.score_scale(end for scores in scored for e in scores.values() for end in (e.low, e.high))
     shared = bool(metrics.classes)  # class metrics are shares, other metrics may have any unit
     blocks = []
-    for name in ordered(metrics.headline):
+    for name, _ in ordered(metrics.headline):
         own = scale if shared else forests.own_scale(end for s in scored if name in s for end in (s[name].low, s[name].high))
-        rows = [_model_row(model, name, own) for model in models if name in model.scores]
+        rows = [
+            (model, estimate, model.differences.get(name), forests.estimate_plot(own, estimate, model.shape, model.tone))
+            for model in models
+            if (estimate := model.scores.get(name))
+        ]
         blocks.append((name, rows, forests.estimate_plot(own, None, "", "") if shared else forests.axis(own)))
-    off_scale = any(row.estimate.value < scale.low for _, rows, _ in blocks for row in rows) if shared else False
+    off_scale = shared and any(estimate.value < scale.low for _, rows, _ in blocks for _, estimate, _, _ in rows)
     return {"scores": blocks, "off_scale": off_scale, "score_axis": forests.axis(scale) if shared else None}
 
 
@@ -143,19 +142,16 @@ def _models(metrics: Metrics, champion: ChampionFacts | None) -> list[PageModel]
     return models
 
 
-def _model_row(model: PageModel, metric: str, scale: Scale) -> ModelRow:
-    estimate = model.scores[metric]
-    return ModelRow(model, estimate, model.differences.get(metric), forests.estimate_plot(scale, estimate, model.shape, model.tone))
-
-
 def _classes(metrics: Metrics) -> dict[str, Any]:
     overall = metrics.headline.get("macro_f1")
     scale = forests.score_scale([1.0, *(value for s in metrics.classes.values() for value in (s.f1, s.precision, s.recall))])
-    worst = sorted(metrics.classes.items(), key=lambda item: (not item[1].eligible, item[1].f1, item[0]))
-    rows: list[tuple[str, ClassScore, Markup]] = [
-        (name, score, forests.class_plot(score, scale, overall.value if overall else None)) for name, score in worst
-    ]
+    rows = [(name, score, forests.class_plot(score, scale, overall.value if overall else None)) for name, score in worst_classes(metrics)]
     return {"classes": rows[:SHOWN_ROWS], "more_classes": rows[SHOWN_ROWS:], "class_axis": forests.axis(scale)}
+
+
+def worst_classes(metrics: Metrics) -> list[tuple[str, ClassScore]]:
+    """Return the classes by F1, the lowest first; those with too few rows are last."""
+    return sorted(metrics.classes.items(), key=lambda item: (not item[1].eligible, item[1].f1, item[0]))
 
 
 def _errors(facts: PageFacts) -> dict[str, Any]:
@@ -175,18 +171,14 @@ def _changes(facts: PageFacts) -> dict[str, Any]:
     champion = facts.run.champion
     if champion is None:
         return {"changes": None, "settings": (), "known_settings": False, "origins": (), "packages": ()}
-    changes = (
-        error_analysis.changes(facts.candidate, champion.predictions, facts.texts) if facts.candidate and champion.predictions else None
-    )
-    known = bool(champion.settings or champion.params)
+    known, comparable = bool(champion.settings or champion.params), facts.candidate and champion.predictions
+    before, now = champion.lineage, facts.run.lineage
     return {
-        "changes": changes,
+        "changes": error_analysis.changes(facts.candidate, champion.predictions, facts.texts) if comparable else None,
         "known_settings": known,
         "settings": _differing_settings(facts, champion) if known else (),
-        "origins": _origins(facts.run.lineage, champion),
-        "packages": error_analysis.differing_settings(champion.lineage.packages, facts.run.lineage.packages, ABSENT)
-        if champion.lineage
-        else (),
+        "origins": _origins(now, champion),
+        "packages": error_analysis.differing_settings(before.packages, now.packages, ABSENT) if before else (),
     }
 
 
@@ -222,9 +214,11 @@ def _origins(lineage: Lineage, champion: ChampionFacts) -> list[tuple[str, str |
 
 def _data(facts: PageFacts) -> dict[str, Any]:
     profile = facts.profile
+    by_split = {label: [split.labels.get(label, 0) for split in profile.splits.values()] for label in profile.labels} if profile else {}
+    rows = [(label, counts, sum(counts)) for label, counts in by_split.items()]
     return {
         "account": account(facts),
-        "labels": _label_rows(profile) if profile else (),
+        "labels": sorted(rows, key=lambda row: (-row[2], row[0])),
         "lengths": charts.token_lengths(profile.tokens) if profile and any(rows for _, rows in profile.tokens.histogram) else None,
     }
 
@@ -243,12 +237,6 @@ def account(facts: PageFacts) -> tuple[int, list[tuple[str, int]], int] | None:
         *profile.pseudo_removed.items(),
     ]
     return rows_in, parts, rows_in - sum(rows for _, rows in parts)
-
-
-def _label_rows(profile: Profile) -> list[tuple[str, list[int], int]]:
-    """Return each label's rows by split and in total, the most frequent first."""
-    rows = [(label, [split.labels.get(label, 0) for split in profile.splits.values()]) for label in profile.labels]
-    return sorted(((label, by_split, sum(by_split)) for label, by_split in rows), key=lambda row: (-row[2], row[0]))
 
 
 def _search(facts: PageFacts) -> dict[str, Any]:

@@ -31,24 +31,11 @@ _VERBS = {Outcome.PASS: "passed", Outcome.INCONCLUSIVE: "inconclusive", Outcome.
 
 
 @dataclass(frozen=True)
-class HypothesisView:
-    """One hypothesis with its plot, None without numbers."""
-
-    hypothesis: Hypothesis
-    plot: Markup | None
-
-    @property
-    def p(self) -> float:
-        """The corrected p-value, or the raw one of an informational gate."""
-        return self.hypothesis.p if self.hypothesis.adjusted is None else self.hypothesis.adjusted
-
-
-@dataclass(frozen=True)
 class Family:
-    """Hypotheses with a common scale, the worst first; `folded` are those beyond the first few."""
+    """Hypotheses with a common scale and their plots, the worst first; `folded` are those beyond the first few."""
 
-    ways: tuple[HypothesisView, ...]
-    folded: tuple[HypothesisView, ...]
+    ways: tuple[tuple[Hypothesis, Markup | None], ...]
+    folded: tuple[tuple[Hypothesis, Markup | None], ...]
     axis: Markup | None
     signs: bool
     corrected: bool
@@ -67,10 +54,15 @@ class Grid:
 
 @dataclass(frozen=True)
 class GateView:
-    """One gate: its row of the forest plot, and the evidence below it. `anchor` is its HTML id."""
+    """One gate: its row of the forest plot, and the evidence below it. `anchor` is its HTML id.
+
+    `signs`: the numbers are differences, that is one of them is negative or the threshold is not positive.
+    """
 
     gate: GateResult
-    drawn: forests.GatePlot
+    plot: Markup | None
+    own_scale: bool
+    signs: bool
     anchor: str
     families: tuple[Family, ...]
     grids: tuple[Grid, ...]
@@ -78,7 +70,8 @@ class GateView:
     @property
     def obstacle(self) -> bool:
         """Whether it prevents the promotion."""
-        return is_blocking(self.gate)
+        failed = self.gate.outcome is Outcome.FAIL and self.gate.role in (Role.REQUIRED, Role.BLOCKING)
+        return failed or (self.gate.outcome is Outcome.INCONCLUSIVE and self.gate.role is Role.REQUIRED)
 
     @property
     def contents(self) -> str:
@@ -86,12 +79,6 @@ class GateView:
         gate = self.gate
         parts = [(len(gate.hypotheses), "hypothesis", "hypotheses"), (len(gate.notes), "note", ""), (len(gate.tables), "table", "")]
         return ", ".join(wording.many(number, singular, plural) for number, singular, plural in parts if number)
-
-
-def is_blocking(gate: GateResult) -> bool:
-    """Return whether a gate prevents the promotion."""
-    failed = gate.outcome is Outcome.FAIL and gate.role in (Role.REQUIRED, Role.BLOCKING)
-    return failed or (gate.outcome is Outcome.INCONCLUSIVE and gate.role is Role.REQUIRED)
 
 
 def in_order(gates: Sequence[GateResult]) -> list[GateResult]:
@@ -123,27 +110,28 @@ def panel(verdict: Verdict) -> dict[str, Any]:
     gates = in_order(verdict.gates)
     groups = [_group(role, list(members), gates) for role, members in groupby(gates, key=lambda gate: gate.role)]
     views = [view for group in groups for view in group.views]
+    family = [way for gate in gates if gate.role is not Role.INFORMATIONAL for way in gate.hypotheses]
     return {
         "gate_groups": groups,
         "tally": tally(gates),
         "obstacles": [view for view in views if view.obstacle and view.gate.change][:MOST_OBSTACLES],
-        "hypotheses": _count_hypotheses(gates),
+        "hypotheses": (len(family), sum(way.rejected for way in family)),  # those that may reject, and rejected ones
     }
 
 
 def _group(role: Role, members: Sequence[GateResult], gates: Sequence[GateResult]) -> GateGroup:
     plots, axis = forests.gate_plots(members)
     views = [
-        GateView(gate, plot, f"gate-{gates.index(gate) + 1}", families(gate), tuple(map(grid, gate.tables)))
+        GateView(gate, *plot, forests.is_difference(gate), f"gate-{gates.index(gate) + 1}", families(gate), tuple(map(grid, gate.tables)))
         for gate, plot in zip(members, plots, strict=True)
     ]
-    unplotted = [view for view in views if view.drawn.plot is None]
+    unplotted = [view for view in views if view.plot is None]
     return GateGroup(
         *_ROLES[role],
         first=tuple(view for view in unplotted if view.obstacle),
-        drawn=tuple(view for view in views if view.drawn.plot is not None and not view.drawn.own_scale),
+        drawn=tuple(view for view in views if view.plot is not None and not view.own_scale),
         axis=axis,
-        rest=(*(view for view in views if view.drawn.own_scale), *(view for view in unplotted if not view.obstacle)),
+        rest=(*(view for view in views if view.own_scale), *(view for view in unplotted if not view.obstacle)),
     )
 
 
@@ -155,12 +143,6 @@ def tally(gates: Sequence[GateResult]) -> str:
         outcomes = ", ".join(f"{number} {verb}" for outcome, verb in _VERBS.items() if (number := shown.count(outcome)))
         parts += [f"{len(shown)} {role} ({outcomes})"] if shown else []
     return "; ".join(parts)
-
-
-def _count_hypotheses(gates: Sequence[GateResult]) -> tuple[int, int]:
-    """Return the number of hypotheses that may reject, and of rejected ones."""
-    family = [way for gate in gates if gate.role is not Role.INFORMATIONAL for way in gate.hypotheses]
-    return len(family), sum(way.rejected for way in family)
 
 
 def worst_first(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
@@ -187,7 +169,7 @@ def _family(gate: GateResult, members: Sequence[Hypothesis]) -> Family:
     line = gate.threshold if gate.metric in {way.metric for way in members} else None
     signs = min(values, default=0.0) < 0 or (line is not None and forests.is_difference(gate))
     plots, axis = forests.hypothesis_plots(members, 0.0 if signs else line, signs)
-    ways = tuple(HypothesisView(way, plot) for way, plot in zip(members, plots, strict=True))
+    ways = tuple(zip(members, plots, strict=True))
     corrected = all(way.adjusted is not None for way in members)
     return Family(ways[:SHOWN_ROWS], ways[SHOWN_ROWS:], axis, signs, corrected)
 

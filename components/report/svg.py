@@ -67,9 +67,9 @@ class Scale:
         """Return the position of a value as a percentage of the width."""
         return f"{self(value):.5g}%"
 
-    def ticks(self, number: int = 5) -> list[float]:
-        """Return about `number` round values between the ends."""
-        step = nice_step((self.high - self.low) / max(number, 1))
+    def ticks(self) -> list[float]:
+        """Return about five round values between the ends."""
+        step = nice_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         return [round(i * step, 10) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -82,10 +82,15 @@ def nice_step(rough: float) -> float:
     return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
 
 
+def extent(values: Iterable[float]) -> tuple[float, float]:
+    """Return the smallest and the largest finite value."""
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    return min(finite), max(finite)
+
+
 def spanning(values: Iterable[float], start: float = 3.0, end: float = 97.0, pad: float = 0.06) -> Scale:
     """Return a linear scale over the finite values with padding at both ends."""
-    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-    low, high = min(finite), max(finite)
+    low, high = extent(values)
     room = (high - low) * pad or abs(high) * 0.1 or 1.0
     return Scale(low - room, high + room, start, end)
 
@@ -134,18 +139,17 @@ class Plane:
         """Return a position as (percentage, pixels)."""
         return self.x(x), self.y(y)
 
-    def axes(self, below: str, above: str, x_ticks: int = 5, y_ticks: int = 5) -> Markup:
+    def axes(self, below: str, above: str) -> Markup:
         """Return the grid with its numbers and the names of both axes."""
         left = f"{self.x.start - 1.4:.5g}%"
         bottom = self.height - self.foot
         parts = [text("0%", 11, above, "name", "start")]
-        for value in self.y.ticks(y_ticks):
+        for value in self.y.ticks():
             parts += [
                 line(f"{self.x.start:.5g}%", self.y(value), "98%", self.y(value), "grid"),
                 text(left, self.y(value) + 4, number(value), "label", "end"),
             ]
-        for value in self.x.ticks(x_ticks):
-            parts.append(text(self.x.percent(value), bottom + 18, number(value)))
+        parts += [text(self.x.percent(value), bottom + 18, number(value)) for value in self.x.ticks()]
         parts.append(text("97%", self.height - 4, below, "name", "end"))
         return Markup("").join(parts)
 

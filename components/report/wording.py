@@ -34,12 +34,12 @@ def named(name: str) -> str:
 
 def count(value: float | None) -> str:
     """Format an integer with digits in groups of three."""
-    return _grouped(f"{value:.0f}") if _is_number(value) else NOTHING
+    return _grouped(f"{value:.0f}") if is_number(value) else NOTHING
 
 
 def number(value: float | None) -> str:
     """Format with three significant digits, without trailing zeros; powers of ten below 0.0001 and from a billion on."""
-    if not _is_number(value):
+    if not is_number(value):
         return NOTHING
     size = abs(value)
     if size != 0 and (size < 9.995e-5 or size >= 1e9):
@@ -51,17 +51,17 @@ def number(value: float | None) -> str:
 
 def metric(value: float | None) -> str:
     """Format a score with three decimals, so that scores line up."""
-    return _grouped(f"{value:.3f}") if _is_number(value) else NOTHING
+    return _grouped(f"{value:.3f}") if is_number(value) else NOTHING
 
 
 def signed(value: float | None) -> str:
     """Format a difference with three decimals and its sign."""
-    return _grouped(f"{value:+.3f}") if _is_number(value) else NOTHING
+    return _grouped(f"{value:+.3f}") if is_number(value) else NOTHING
 
 
 def probability(value: float | None) -> str:
     """Format a probability, never rounded to 0 or 1."""
-    if not _is_number(value):
+    if not is_number(value):
         return NOTHING
     if 0.9995 <= value < 1:
         return f">{THIN}0.999"
@@ -70,7 +70,7 @@ def probability(value: float | None) -> str:
 
 def percent(share: float | None) -> str:
     """Format a share as a percentage with one decimal, or two significant digits below 0.1 %."""
-    if not _is_number(share):
+    if not is_number(share):
         return NOTHING
     value = share * 100
     return (f"{value:.1f}" if value == 0 or abs(value) >= 0.1 else number(float(f"{value:.2g}"))) + f"{THIN}%"
@@ -93,7 +93,7 @@ def quantile(name: str) -> str:
 
 def duration(seconds: float | None) -> str:
     """Format a duration in seconds, minutes or hours."""
-    if not _is_number(seconds):
+    if not is_number(seconds):
         return NOTHING
     if seconds < 99.5:
         return f"{number(seconds)}{THIN}s"
@@ -162,7 +162,8 @@ def _shown(character: str) -> str:
     return "\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character
 
 
-def _is_number(value: float | None) -> TypeGuard[float]:
+def is_number(value: float | None) -> TypeGuard[float]:
+    """Return whether a number is known and finite."""
     return value is not None and math.isfinite(value)
 
 

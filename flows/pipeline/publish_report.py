@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,17 +48,17 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
 
 def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
     """Write the report on the candidate and its verdict, and the model card."""
-    facts: dict[str, Any] = {
-        "lineage": lineage_of(workspace, result.model, run.key),
-        "verdict": judged.verdict,
-        "version": str(result.version),
-        "champion": describe_reference(workspace, result.model, judged.verdict),
-        "made_at": datetime.now(UTC),
-    }
+    facts = report.Run(
+        lineage_of(workspace, result.model, run.key),
+        judged.verdict,
+        str(result.version),
+        describe_reference(workspace, result.model, judged.verdict),
+        made_at=datetime.now(UTC),
+    )
     seconds = {stage.name: stage.seconds for stage in stages if stage.result is repro.StageResult.RAN}
     params = read_yaml(workspace.params)  # as recorded with the run
-    report.write_card(workspace.root, workspace.reports, **facts)
-    report.write_report(workspace.root, result.page, seconds=seconds, params=params, **facts)  # last: it links to the card
+    report.write_card(workspace.root, workspace.reports, facts)
+    report.write_report(workspace.root, result.page, replace(facts, seconds=seconds, params=params))  # last: it links to the card
 
 
 def describe_reference(workspace: Workspace, name: str, verdict: Verdict) -> report.ChampionFacts | None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -19,7 +20,7 @@ from components.artifacts.verdict import Outcome
 from components.core.hashing import digest_folder
 from components.mlflow_store.registry import Version, predict, probe_server, verify
 from components.model import tasks
-from components.report import CARD, write_card, write_report
+from components.report import CARD, Run, write_card, write_report
 from flows.pipeline.judge import judge
 from flows.project.params import Params
 from flows.project.workspace import Workspace
@@ -126,18 +127,13 @@ def test_gates_decide_and_the_server_answers_as_evaluated(run: TaskRun) -> None:
 
 
 def test_page_and_card_show_the_metrics(run: TaskRun) -> None:
-    known = {
-        "lineage": LINEAGE.model_copy(update={"model": run.params.name}),
-        "verdict": judge(run.workspace, run.uri, run.version).verdict,
-        "version": "1",
-        "champion": None,
-        "made_at": datetime(2026, 11, 22, tzinfo=UTC),
-    }
+    lineage = LINEAGE.model_copy(update={"model": run.params.name})
+    known = Run(lineage, judge(run.workspace, run.uri, run.version).verdict, "1", made_at=datetime(2026, 11, 22, tzinfo=UTC))
     params = yaml.safe_load(run.workspace.params.read_text(encoding="utf-8"))
-    page = write_report(run.workspace.root, run.workspace.reports / "report.html", seconds={}, params=params, **known).read_text(
+    page = write_report(run.workspace.root, run.workspace.reports / "report.html", replace(known, params=params)).read_text(
         encoding="utf-8"
     )
-    write_card(run.workspace.root, run.workspace.reports, **known)
+    write_card(run.workspace.root, run.workspace.reports, known)
 
     card = (run.workspace.reports / CARD).read_text(encoding="utf-8")
     for name in run.params.made_task.test_metrics:

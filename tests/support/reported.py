@@ -18,7 +18,7 @@ from components.artifacts.training import Training
 from components.artifacts.tuning_result import BestTrial
 from components.artifacts.validation import Check, ValidationReport
 from components.artifacts.verdict import GateResult, Outcome, Verdict
-from components.report import write_report
+from components.report import Run, write_report
 from tests.support.finished import estimate
 
 EVIL = "<script>alert('x')</script>\u202e\x07"
@@ -190,7 +190,7 @@ def finished_run(workspace: Path) -> Path:
 
 def page(workspace: Path, **changes: object) -> Node:
     arguments = {"lineage": lineage(), "verdict": verdict()} | changes
-    return Tree(write_report(workspace, workspace / "reports/index.html", **arguments).read_text(encoding="utf-8")).root  # type: ignore[arg-type]
+    return Tree(write_report(workspace, workspace / "reports/index.html", Run(**arguments)).read_text(encoding="utf-8")).root  # type: ignore[arg-type]
 
 
 def section(root: Node, name: str) -> Node:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import BadInput, BadParams, NotFound, RetuneError, Unavailable
-from components.ledger import Entry, Ledger, StaleVerdict
+from components.ledger import Entry, Ledger, Request, StaleVerdict
 from tests.support.ledger_entries import NOW, approval_request, change
 
 

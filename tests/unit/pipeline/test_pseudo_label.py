@@ -24,7 +24,7 @@ from components.data.validate.row_ids import SUPERSEDED, add_ids_and_groups
 from components.data.validate.settings import ValidateParams
 from components.data.validate.step import validate_rows
 from components.model import tasks
-from components.report import write_card
+from components.report import Run, write_card
 from flows.cli import app
 from flows.pipeline.evidence import learn_rows
 from flows.pipeline.lineage import lineage_of
@@ -353,7 +353,7 @@ def test_pseudo_labels_from_snapshot_to_report(made, written, tmp_path):
     )
     assert "All rows are accounted for" in reported.section(shown, "data").words
     assert f"pseudo-labels {used} of {found.version}" in reported.section(shown, "lineage").words
-    card, _ = write_card(there.root, tmp_path / "card", lineage=lineage, verdict=reported.verdict())
+    card, _ = write_card(there.root, tmp_path / "card", Run(lineage, reported.verdict()))
     assert f"training rows have pseudo-labels from `{found.version}`" in card.read_text(encoding="utf-8")
 
 

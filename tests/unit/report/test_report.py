@@ -6,7 +6,7 @@ import pytest
 from components.artifacts.profile import Profile
 from components.artifacts.verdict import Outcome
 from components.core.errors import NotFound
-from components.report import ChampionFacts, write_report
+from components.report import ChampionFacts, Run, write_report
 from tests.support.finished import estimate
 from tests.support.reported import (
     BEFORE,
@@ -59,7 +59,7 @@ def test_figures_have_captions_and_drawings_have_labels(workspace: Path) -> None
 
 
 def test_page_is_self_contained_and_forbids_scripts(workspace: Path) -> None:
-    html = write_report(workspace, workspace / "reports/index.html", lineage=lineage(), verdict=verdict()).read_text(encoding="utf-8")
+    html = write_report(workspace, workspace / "reports/index.html", Run(lineage(), verdict())).read_text(encoding="utf-8")
 
     assert "http://" not in html
     assert "https://" not in html

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import NotFound
-from components.report import CARD, CARD_PAGE, ChampionFacts, card, write_card
+from components.report import CARD, CARD_PAGE, ChampionFacts, Run, card, write_card
 from components.report.wording import THIN
 from tests.support.finished import estimate
 from tests.support.judged import judged
@@ -22,7 +22,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def write(workspace: Path, **changes: object) -> tuple[str, str]:
     arguments = {"lineage": lineage(), "verdict": judged(), "version": "4"} | changes
-    paths = write_card(workspace, workspace / "reports/card", **arguments)  # type: ignore[arg-type]
+    paths = write_card(workspace, workspace / "reports/card", Run(**arguments))  # type: ignore[arg-type]
     return paths[0].read_text(encoding="utf-8"), paths[1].read_text(encoding="utf-8")
 
 

@@ -197,7 +197,8 @@ def test_numbers_of_a_column_have_the_same_decimals() -> None:
     (Role.REQUIRED, Outcome.PASS, False),
 ])  # fmt: skip
 def test_which_gates_prevent_the_promotion(role: Role, outcome: Outcome, blocks: bool) -> None:
-    assert panel.is_blocking(GateResult(gate="g", outcome=outcome, reason="", role=role)) is blocks
+    gate = GateResult(gate="g", outcome=outcome, reason="", role=role)
+    assert panel.GateView(gate, None, False, False, "gate-1", (), ()).obstacle is blocks
 
 
 def test_parameters_and_packages_are_compared(workspace: Path) -> None:

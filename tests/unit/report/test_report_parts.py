@@ -7,8 +7,10 @@ import pytest
 from markupsafe import Markup
 
 from components.artifacts.predictions import Predictions
+from components.artifacts.training import history_entries, read_lines
+from components.artifacts.tuning_result import read_trials
 from components.artifacts.verdict import GateResult, Outcome
-from components.report import error_analysis, facts, forests, matrix, svg, wording
+from components.report import error_analysis, forests, matrix, svg, wording
 
 
 def predictions(expected: str, predicted: str, labels: str = "abc") -> Predictions:
@@ -86,8 +88,8 @@ def test_gates_with_another_unit_have_a_separate_axis() -> None:
     empty = GateResult(gate="c", outcome=Outcome.INCONCLUSIVE, reason="")
     plots, axis = forests.gate_plots([accuracy, latency, empty])
 
-    assert [plot.own_scale for plot in plots] == [False, True, False]
-    assert plots[2].plot is None
+    assert [own_scale for _, own_scale in plots] == [False, True, False]
+    assert plots[2][0] is None
     assert axis is not None
 
 
@@ -144,5 +146,5 @@ def test_matrix_of_25_long_names_is_small() -> None:
 
 
 def test_missing_trials_and_history_are_empty(tmp_path: Path) -> None:
-    assert facts.read_trials(tmp_path / "trials.parquet") == ()
-    assert facts.read_history(tmp_path / "history.jsonl") == ()
+    assert read_trials(tmp_path / "trials.parquet") == []
+    assert history_entries(read_lines(tmp_path / "history.jsonl")) == []
