@@ -32,7 +32,6 @@ class Piece:
     cells: Mapping[str, Sequence[Any]]
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return int(self.table.num_rows)
 
     def slice(self, start: int, stop: int) -> "Piece":
@@ -45,11 +44,7 @@ class Files:
     """Files of one format with the same columns, read according to `settings`."""
 
     def __init__(
-        self,
-        files: Mapping[Path, str],
-        settings: SnapshotParams,
-        name: str,
-        list_files: Callable[[], Sequence[Path]] | None = None,
+        self, files: Mapping[Path, str], settings: SnapshotParams, name: str, list_files: Callable[[], Sequence[Path]] | None = None
     ) -> None:
         """Read the columns of every file. Messages use the names in `files`, and `name` for all files together.
 
@@ -80,11 +75,7 @@ class Files:
         return current != self.paths or self.digest() != digest
 
     def pieces(self, inputs: Mapping[str, str]) -> Iterator[Piece]:
-        """Yield all rows in order; `inputs` maps each input to its column.
-
-        Raises:
-            BadSource: a file is malformed; lists every fault.
-        """
+        """Yield all rows in order; `inputs` maps each input to its column. Raise BadSource, with every fault, if a file is malformed."""
         read = {"parquet": self._read_parquet, "jsonl": self._read_jsonl}.get(self._format, self._read_delimited)
         for path in self.paths:
             first, name, faults = 1, self._names[path], Faults(self._names[path])

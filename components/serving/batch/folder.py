@@ -37,17 +37,11 @@ class FolderTarget:
         self._done: list[Done] = []
 
     def __str__(self) -> str:
-        """Return the path."""
         return str(self._path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder for this process; the kernel releases the lock however the process ends.
-
-        Raises:
-            Unavailable: another process holds the lock.
-            BadInput: the path is not a folder and none can be created.
-        """
+        """Lock the folder; the kernel releases the lock however the process ends. Raise BadInput if the folder cannot be created."""
         created = not self._path.exists()
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -55,7 +49,13 @@ class FolderTarget:
         except OSError as error:
             raise BadInput(f"{self}: cannot create a folder here: {error.strerror or error}") from None
         try:
-            self._lock(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = os.fstat(descriptor).st_ino == self._path.stat().st_ino  # false if the folder was replaced meanwhile
+            except (BlockingIOError, FileNotFoundError):
+                held = False
+            if not held:
+                raise Unavailable(f"{self}: another process is scoring into this folder; wait for it or stop it")
             yield
         finally:
             if created:
@@ -63,21 +63,8 @@ class FolderTarget:
                     self._path.rmdir()
             os.close(descriptor)
 
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = os.fstat(descriptor).st_ino == self._path.stat().st_ino  # false if the folder was replaced meanwhile
-        except (BlockingIOError, FileNotFoundError):
-            locked = False
-        if not locked:
-            raise Unavailable(f"{self}: another process is scoring into this folder; wait for it or stop it")
-
     def unfinished(self) -> ScoringPlan | None:
-        """Return the plan of an incomplete scoring in this folder; None if the folder is empty.
-
-        Raises:
-            BadInput: the folder is complete, is being replaced, or contains files that `retune score` did not write.
-        """
+        """Return the plan of an incomplete scoring; None if the folder is empty. Raise BadInput if it contains anything else."""
         names = self._names()
         if ScoringManifest.FILE in names:
             manifest = self._record(ScoringManifest.FILE, ScoringManifest)
@@ -92,11 +79,7 @@ class FolderTarget:
         return None
 
     def clear(self) -> None:
-        """Remove the files that `retune score` wrote; an interrupted removal can be repeated.
-
-        Raises:
-            BadInput: the folder contains only other files.
-        """
+        """Remove the files that `retune score` wrote, even after an interruption; raise BadInput if there are only other files."""
         names = self._names()
         records = [name for name in (ScoringManifest.FILE, ScoringPlan.FILE, REPLACED) if name in names]
         if names and not records:
@@ -124,11 +107,7 @@ class FolderTarget:
         return RowCounts(scored + sum(done.quarantined for done in self._done), scored)
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
-        """Write the next part and the quarantined rows among its rows of the input; the `numbers` of the rows are implied by their order.
-
-        Raises:
-            Unavailable: the disk is full; the parts before are complete.
-        """
+        """Write the next part and its quarantined rows; `numbers` are implied by the order. Raise Unavailable if the disk is full."""
         number = len(self._done)
         with self._writing():
             if bad.num_rows:
@@ -154,11 +133,7 @@ class FolderTarget:
         return f"{self} contains {name}, which `retune score` did not write; choose another folder, or an empty one"
 
     def _record(self, name: str, model: type[A]) -> A:
-        """Return a record; other programs may use the same file name.
-
-        Raises:
-            BadInput: `retune score` did not write it.
-        """
+        """Return a record; raise BadInput if another program wrote a file of this name."""
         try:
             return model.model_validate_json((self._path / name).read_bytes())
         except ValidationError:
@@ -166,14 +141,11 @@ class FolderTarget:
 
     def _check(self, name: str) -> None:
         """Check that `retune score` wrote a record; one that is being removed may be a plan or a manifest."""
-        if name == ScoringPlan.FILE:
-            self._record(name, ScoringPlan)
-            return
         if name == REPLACED:
             with suppress(BadInput):
                 self._record(name, ScoringPlan)
                 return
-        self._record(name, ScoringManifest)
+        self._record(name, ScoringPlan if name == ScoringPlan.FILE else ScoringManifest)
 
     def _complete_parts(self) -> Iterator[Done]:
         path = self._path / _PARTS

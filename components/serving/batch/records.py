@@ -3,38 +3,39 @@
 They contain no times, and no path except the input's: the same version and input give the same bytes.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 from components.artifacts.manifest import FilePart
 
 OnBadRow = Literal["error", "quarantine"]
 
 
-class ScoringPlan(Artifact):
-    """The plan of a scoring. `asked` is the name that was resolved to the version, `rows` the number of rows in the input."""
+class Scoring(Artifact):
+    """The version that scores, and the `rows` of the input."""
 
-    FILE: ClassVar[str] = "progress.json"
-
-    asked: str
     model_uri: str
     version: int
     package: str
     input: str
     input_digest: str
-    rows: int
     inputs: dict[str, str]
+    rows: int
+
+
+class ScoringPlan(Scoring):
+    """The plan of a scoring. `asked` is the name that was resolved to the version."""
+
+    FILE = "progress.json"
+
+    asked: str
     rows_per_part: int
     on_bad_row: OnBadRow
     prefix: str
 
 
-class Done(BaseModel):
+class Done(Record):
     """A complete part, and the number of quarantined rows among its rows of the input."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     part: FilePart
     quarantined: int
@@ -47,18 +48,11 @@ class RowCounts(NamedTuple):
     scored: int
 
 
-class ScoringManifest(Artifact):
+class ScoringManifest(Scoring):
     """The result of a scoring: rows = scored + quarantined; `parts` are the files in order, none if a table was written."""
 
-    FILE: ClassVar[str] = "manifest.json"
+    FILE = "manifest.json"
 
-    model_uri: str
-    version: int
-    package: str
-    input: str
-    input_digest: str
-    inputs: dict[str, str]
-    rows: int
     scored: int
     quarantined: int
     parts: tuple[FilePart, ...] = ()

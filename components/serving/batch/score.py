@@ -15,7 +15,7 @@ from components.mlflow_store import registry
 from components.mlflow_store.registry.versions import PACKAGE
 from components.model import tasks
 from components.serving.batch.files import Files
-from components.serving.batch.records import OnBadRow, RowCounts, ScoringManifest, ScoringPlan
+from components.serving.batch.records import OnBadRow, RowCounts, Scoring, ScoringManifest, ScoringPlan
 from components.serving.batch.rows import (
     QUARANTINE,
     add_answers,
@@ -27,7 +27,6 @@ from components.serving.batch.rows import (
 )
 
 log = logging.getLogger(__name__)
-
 
 OpenSource = Callable[[], AbstractContextManager[Files]]
 """Opens the rows to score for the time in which they are read."""
@@ -88,13 +87,16 @@ def score(
         BadModel: the package differs from the registered one, or does not answer.
         Unavailable: another process scores into the output, or there is no space left; complete parts are kept.
     """
-    version = registry.resolve(uri, model.removeprefix("models:/"))
+    version = registry.resolve(uri, model)
     with output.locked():
         unfinished = None if replace else output.unfinished()
         check_version(str(output), model, version, unfinished)
         task = tasks.of(registry.spec_of(uri, f"{version.name}/{version.number}"))
         with open_source() as source:
-            inputs, answers = resolve_columns(task, source, output, settings)
+            inputs = input_columns(task, source, settings.columns, settings.default_columns)
+            answers = answer_columns(task, settings.prefix)
+            quarantine = QUARANTINE.names if settings.on_bad_row == "quarantine" else []
+            check_added_columns(source, [*answers.values(), *output.added_columns, *quarantine])
             plan = make_plan(model, version, source, inputs, settings)
             plan = check_same_plan(str(output), plan, unfinished) if unfinished else begin(plan, source, output, replace)
             with registry.Session(uri, version.uri) as session:
@@ -102,17 +104,6 @@ def score(
             if counts.rows != plan.rows or source.changed(plan.input_digest):
                 raise BadSource(f"{source.name} changed while it was scored; pass --replace to start again")
             return output.finish(make_manifest(plan, counts))
-
-
-def resolve_columns(
-    task: tasks.Task, source: Files, output: ScoringOutput, settings: ScoringSettings
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the column of each input and of each answer; raise BadInput if one is missing, or exists already."""
-    inputs = input_columns(task, source, settings.columns, settings.default_columns)
-    answers = answer_columns(task, settings.prefix)
-    quarantine = QUARANTINE.names if settings.on_bad_row == "quarantine" else []
-    check_added_columns(source, [*answers.values(), *output.added_columns, *quarantine])
-    return inputs, answers
 
 
 def begin(plan: ScoringPlan, source: Files, output: ScoringOutput, replace: bool) -> ScoringPlan:
@@ -189,6 +180,5 @@ def score_parts(
 
 def make_manifest(plan: ScoringPlan, counts: RowCounts) -> ScoringManifest:
     """Return the manifest, without the files."""
-    kept = ("model_uri", "version", "package", "input", "input_digest", "inputs", "rows")
-    fields = {name: value for name, value in plan.model_dump().items() if name in kept}
-    return ScoringManifest(**fields, scored=counts.scored, quarantined=counts.rows - counts.scored)
+    shared = plan.model_dump(include=set(Scoring.model_fields))
+    return ScoringManifest(**shared, scored=counts.scored, quarantined=counts.rows - counts.scored)

@@ -47,31 +47,19 @@ class TableTarget:
         self._done = RowCounts(0, 0)
 
     def __str__(self) -> str:
-        """Return the address without secrets."""
         return str(self._address)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the table among the processes of this machine; `add` detects those of other machines.
-
-        Raises:
-            Unavailable: another process holds the lock.
-        """
+        """Lock the table among the processes of this machine; `add` detects those of other machines."""
         with lock(self._lock, busy=f"{self}: another process is scoring into this table; wait for it or stop it"):
             yield
 
     def unfinished(self) -> ScoringPlan | None:
-        """Return the plan of an incomplete scoring into this table; None if the table does not exist.
-
-        Raises:
-            BadInput: the table is complete, is being replaced, was changed, or was not written by `retune score`.
-        """
+        """Return the plan of an incomplete scoring; None if the table does not exist. Raise BadInput if it contains anything else."""
         with self._transaction() as connection:
-            exists = {name: self._has(connection, name) for name in self._names()}
             record = self._record(connection)
             if record is None:
-                if any(exists.values()):
-                    raise BadInput(f"{self} exists, and `retune score` did not write it; choose another table")
                 return None
             if record.manifest is not None:
                 manifest = ScoringManifest.model_validate_json(record.manifest)
@@ -80,21 +68,15 @@ class TableTarget:
                 )
             if record.rows_done == _REPLACED:
                 raise BadInput(f"{self}: an earlier --replace was interrupted; pass --replace to finish it")
-            rows = self._count(connection) if exists[self._address.table] else 0
+            rows = self._count(connection)
             if rows != record.scored:
                 raise BadInput(f"{self} has {rows:,} rows, but {record.scored:,} were written; pass --replace to start again")
             return ScoringPlan.model_validate_json(record.plan)
 
     def clear(self) -> None:
-        """Remove what `retune score` wrote; an interrupted removal can be repeated.
-
-        Raises:
-            BadInput: the table exists, and `retune score` did not write it.
-        """
+        """Remove what `retune score` wrote, even after an interruption; raise BadInput if it did not write the table."""
         with self._transaction() as connection:
             if self._record(connection) is None:
-                if any(self._has(connection, name) for name in self._names()):
-                    raise BadInput(f"{self} exists, and `retune score` did not write it; choose another table")
                 return
             connection.execute(self._for_table(sa.update(progress)).values(rows_done=_REPLACED, scored=0, manifest=None))
         with self._transaction() as connection:
@@ -118,10 +100,9 @@ class TableTarget:
         return self._done
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
-        """Insert the next part, whose rows have `numbers` in the input, and the quarantined rows among them.
+        """Insert the next part, whose rows have `numbers` in the input, and the quarantined rows; raise Unavailable if it cannot.
 
-        Raises:
-            Unavailable: the database is full or unreachable, or another process wrote here meanwhile; the parts before are complete.
+        The parts before are complete if the database is full or unreachable, or if another process wrote here meanwhile.
         """
         target, quarantine = self._tables(scored.schema, bad.schema)
         with self._transaction() as connection:
@@ -133,7 +114,11 @@ class TableTarget:
             if connection.execute(before.values(rows_done=done.rows, scored=done.scored)).rowcount != 1:
                 raise Unavailable(self._conflict)
             for table, rows in ((target, _rows(scored, target, numbers)), (quarantine, _rows(bad, quarantine))):
-                self._insert(connection, table, rows)
+                try:
+                    if rows:
+                        connection.execute(sa.insert(table), rows)
+                except sqlalchemy.exc.IntegrityError:  # a row with this number exists
+                    raise Unavailable(self._conflict) from None
         self._done = done
 
     def finish(self, manifest: ScoringManifest) -> ScoringManifest:
@@ -141,13 +126,6 @@ class TableTarget:
         with self._transaction() as connection:
             connection.execute(self._for_table(sa.update(progress)).values(manifest=manifest.model_dump_json()))
         return manifest
-
-    def _insert(self, connection: sa.Connection, table: sa.Table, rows: list[Mapping[str, Any]]) -> None:
-        try:
-            if rows:
-                connection.execute(sa.insert(table), rows)
-        except sqlalchemy.exc.IntegrityError:  # a row with this number exists
-            raise Unavailable(self._conflict) from None
 
     @property
     def _conflict(self) -> str:
@@ -160,13 +138,20 @@ class TableTarget:
         return sa.inspect(connection).has_table(name, self._address.schema)
 
     def _count(self, connection: sa.Connection) -> int:
+        if not self._has(connection, self._address.table):
+            return 0
         table = sa.table(self._address.table, schema=self._address.schema)
         return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
 
     def _record(self, connection: sa.Connection) -> "sa.Row[Any] | None":
-        if not sa.inspect(connection).has_table(progress.name):
-            return None
-        return connection.execute(sa.select(progress).where(progress.c.written == self._key)).one_or_none()
+        """Return the progress; None if the tables do not exist. Raise BadInput if `retune score` did not write them."""
+        if sa.inspect(connection).has_table(progress.name):
+            record = connection.execute(sa.select(progress).where(progress.c.written == self._key)).one_or_none()
+            if record is not None:
+                return record
+        if any(self._has(connection, name) for name in self._names()):
+            raise BadInput(f"{self} exists, and `retune score` did not write it; choose another table")
+        return None
 
     def _for_table(self, statement: S) -> S:
         return statement.where(progress.c.written == self._key)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -11,8 +12,6 @@ from .middleware import CODES
 from .request_parsing import Limits
 
 log = logging.getLogger(__name__)
-
-REASONS = {400: b"Bad Request", 408: b"Request Timeout", 503: b"Service Unavailable"}
 
 
 class Protocol(H11Protocol):
@@ -76,7 +75,7 @@ class Protocol(H11Protocol):
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
         try:
             for event in (
-                h11.Response(status_code=status, headers=headers, reason=REASONS[status]),
+                h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode()),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):

@@ -50,13 +50,7 @@ class RequestMiddleware:
     """Pass valid requests to `app`, each as one table, and answer all others with an error."""
 
     def __init__(
-        self,
-        app: App,
-        inputs: Sequence[str],
-        about: Mapping[str, Any],
-        limits: Limits,
-        loopback: bool = True,
-        names: Collection[str] = (),
+        self, app: App, inputs: Sequence[str], about: Mapping[str, Any], limits: Limits, loopback: bool = True, names: Collection[str] = ()
     ) -> None:
         """Accept `inputs`; `about` is the response of /version, `loopback` and `names` are passed to `origin_check.fault`."""
         self._app, self._inputs, self._about, self._limits = app, tuple(inputs), dict(about), limits
