@@ -143,9 +143,8 @@ def add(connection: sa.Connection, table: sa.Table, **values: Any) -> None:
 
 def begin(connection: sa.Connection, who: str, why: str) -> tuple[int, str]:
     """Start a chain over all existing rows; return number and hash of its last link."""
-    rows = [(table.name, _key_of(table, row), _content_of(table, row)) for table in evidence() for row in _rows(connection, table)]
-    number, previous = _last(connection) or (0, _ZERO)
-    return _link(connection, number, previous, [_beginning_of(who, why, len(rows)), *rows])
+    rows = list(_rows(connection))
+    return _link(connection, *(_last(connection) or (0, _ZERO)), [_beginning_of(who, why, len(rows)), *rows])
 
 
 def _beginning_of(who: str, why: str, found: int) -> tuple[str, str, str]:
@@ -190,8 +189,11 @@ def _stored(table: sa.Table) -> sa.Select[Any]:
     return sa.select(*(sa.type_coerce(column, sa.types.NullType()).label(column.name) for column in table.c))
 
 
-def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[sa.RowMapping]:
-    yield from connection.execute(_stored(table).order_by(*table.primary_key.columns)).mappings()
+def _rows(connection: sa.Connection) -> Iterator[tuple[str, str, str]]:
+    """Yield the table, the key and the hash of every row."""
+    for table in evidence():
+        for row in connection.execute(_stored(table).order_by(*table.primary_key.columns)).mappings():
+            yield table.name, _key_of(table, row), _content_of(table, row)
 
 
 def _key_of(table: sa.Table, row: sa.RowMapping) -> str:
@@ -239,17 +241,14 @@ def _differing(connection: sa.Connection, links: Any) -> Iterator[str]:
         if name in contents:  # a second link would hide a change of the row
             yield f"{_row_name(*name)} has a second entry in the chain, number {link['number']}: a row is written once and never changed"
         contents.setdefault(name, str(link["content"]))
-    for table in evidence():
-        for row in _rows(connection, table):
-            key = _key_of(table, row)
-            content = contents.pop((table.name, key), None)
-            if content is None:
-                row_name = _row_name(table.name, key)
-                yield f"{row_name} is not in the chain: it was not written by Retune, or by a release without a chain"
-            elif content != _content_of(table, row):
-                yield f"{_row_name(table.name, key)} was changed since it was written"
-    for entry, key in contents:
-        yield f"{_row_name(entry, key)} was deleted"
+    for table, key, content in _rows(connection):
+        written = contents.pop((table, key), None)
+        if written is None:
+            yield f"{_row_name(table, key)} is not in the chain: it was not written by Retune, or by a release without a chain"
+        elif written != content:
+            yield f"{_row_name(table, key)} was changed since it was written"
+    for table, key in contents:
+        yield f"{_row_name(table, key)} was deleted"
 
 
 def _row_name(table: str, key: str) -> str:

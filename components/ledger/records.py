@@ -56,7 +56,7 @@ class Entry:
 def check_expected(expected: Expected, head: Entry | None, action: Action) -> None:
     """Raise StaleVerdict if the champion, the version of `head`, is not the expected one."""
     champion = head.version if head else None
-    if expected not in ("any", champion):
+    if expected != "any" and expected != champion:
         raise StaleVerdict(expected, champion, action)
 
 
