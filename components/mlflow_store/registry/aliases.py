@@ -61,11 +61,7 @@ def sync_aliases_locked(client: MlflowClient, ledger: Ledger, name: str) -> list
 
 
 def refresh_ledger_head(uri: str, ledger_url: str, name: str) -> None:
-    """Verify the ledger and store its head in MLflow, after ledger rows that move no alias.
-
-    Raises:
-        RetuneError: as `reconcile`.
-    """
+    """Verify the ledger and store its head in MLflow, after ledger rows that move no alias; raise RetuneError as `reconcile` does."""
     with translated_errors(uri), champion_lock(uri, name):
         client, ledger = connect(uri), Ledger(ledger_url)
         require_intact(client, ledger, name)

@@ -6,29 +6,21 @@
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from components.core.errors import NotFound, RetuneError
-from components.mlflow_store.connection import connect, translated_errors
+from components.mlflow_store.connection import all_pages, connect, if_exists, local_folder, translated_errors
+from components.mlflow_store.registry.package import size_of
 from components.mlflow_store.registry.versions import COMPLETE, Version, delete, records
-
-_MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
 def models(uri: str) -> list[str]:
     """Return the names of all registered models, sorted."""
     with translated_errors(uri):
-        client, names, token = connect(uri), list[str](), None
-        while True:
-            page = client.search_registered_models(max_results=1_000, page_token=token)
-            names += [str(model.name) for model in page]
-            token = page.token
-            if not token:
-                return sorted(names)
+        return sorted(model.name for model in all_pages(connect(uri).search_registered_models))
 
 
 def registration_times(uri: str, name: str) -> dict[int, datetime]:
@@ -58,7 +50,8 @@ def artifact(uri: str, version: Version, path: str) -> Path:
 def sizes(uri: str, version: Version) -> tuple[int, int]:
     """Return the size in bytes of a version's package and of its run's artifacts; 0 if they are not local."""
     with translated_errors(uri):
-        return tuple(map(_bytes, _local_folders(connect(uri), version)))  # type: ignore[return-value]
+        package, run = _local_folders(connect(uri), version)
+    return size_of(package) if package else 0, size_of(run) if run else 0
 
 
 def delete_version(uri: str, version: Version) -> None:
@@ -89,21 +82,9 @@ def delete_version(uri: str, version: Version) -> None:
 def _local_folders(client: MlflowClient, version: Version) -> tuple[Path | None, Path | None]:
     """Return the local folders of the package and of the run's artifacts; None for a remote or missing one."""
     model_id = _logged_model(client, version)
-    try:
-        package_uri = str(client.get_logged_model(model_id).artifact_location) if model_id else ""
-    except MlflowException as error:
-        package_uri = _empty_if_missing(error)
-    try:
-        run_uri = str(client.get_run(version.run_id).info.artifact_uri) if version.run_id else ""
-    except MlflowException as error:
-        run_uri = _empty_if_missing(error)
-    return _local(package_uri), _local(run_uri)
-
-
-def _empty_if_missing(error: MlflowException) -> str:
-    if error.error_code != _MISSING:
-        raise error
-    return ""
+    package = if_exists(client.get_logged_model, model_id) if model_id else None
+    run = if_exists(client.get_run, version.run_id) if version.run_id else None
+    return local_folder(package.artifact_location if package else ""), local_folder(run.info.artifact_uri if run else "")
 
 
 def _logged_model(client: MlflowClient, version: Version) -> str | None:
@@ -112,25 +93,9 @@ def _logged_model(client: MlflowClient, version: Version) -> str | None:
 
 
 def _delete_run(client: MlflowClient, run_id: str) -> None:
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        _empty_if_missing(error)
+    run = if_exists(client.get_run, run_id)
+    if run is None or run.info.lifecycle_stage == "deleted":
         return
-    if run.info.lifecycle_stage == "deleted":
-        return
-    children = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1_000)
-    for child in children:
+    for child in all_pages(client.search_runs, [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"):
         _delete_run(client, child.info.run_id)
     client.delete_run(run_id)
-
-
-def _local(uri: str) -> Path | None:
-    parsed = urlparse(uri)
-    if not uri or parsed.scheme not in ("", "file"):
-        return None
-    return Path(unquote(parsed.path))
-
-
-def _bytes(folder: Path | None) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder and folder.is_dir() else 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric
 
 from components.core.errors import BadModel
 from components.core.temporary import temporary
@@ -36,17 +36,12 @@ from components.mlflow_store.registry.register import (
 from components.mlflow_store.registry.verdicts import attach_verdict, read_verdict
 from components.mlflow_store.registry.verify import checked_package, registered_version
 from components.mlflow_store.registry.versions import (
-    ANSWER,
     COMPLETE,
-    EVIDENCE,
     JUDGED_AGAINST,
     KEY,
-    LEDGER,
     ORIGIN,
     ORIGIN_VERSION,
-    PROMOTED,
-    VERDICT,
-    VERDICT_KEY,
+    STORE_TAGS,
     Version,
     find,
     lookup,
@@ -55,17 +50,6 @@ from components.mlflow_store.registry.versions import search as search_versions
 
 log = logging.getLogger(__name__)
 
-_STORE_TAGS = {
-    COMPLETE,
-    PROMOTED,
-    LEDGER,
-    ANSWER,
-    VERDICT,
-    VERDICT_KEY,
-    JUDGED_AGAINST,
-    EVIDENCE,
-    "retune.verdict_run",
-}  # written again by the target
 # Prefix of the tag of a copied verdict. The tag's name ends with the evidence, its value is the version that the verdict was reached
 # against, by its number in this store. It is written before the verdict, so a copy's verdict without this tag was reached here.
 _COPIED = f"{JUDGED_AGAINST}."
@@ -105,18 +89,23 @@ def copy_version(source: Environment, target: Environment, name: str, number: in
 
 
 def _copy_run(source: Environment, target: Environment, client: MlflowClient, version: Version) -> str:
-    """Copy the run with its params, metrics, tags and artifacts, and return the id of the copy."""
+    """Copy the run with its params, metrics, datasets, Retune's tags and artifacts, and return the id of the copy."""
     with translated_errors(source.mlflow):
         origin = connect(source.mlflow)
         run = origin.get_run(version.run_id)
-        metrics = [point for name in run.data.metrics for point in origin.get_metric_history(version.run_id, name)]
+        histories = [point for name in run.data.metrics for point in origin.get_metric_history(version.run_id, name)]
     experiment = ensure_experiment(client, target.mlflow, version.name)
     for incomplete in client.search_runs([experiment], f"tags.`{KEY}` = '{version.key}' and tags.`{ORIGIN}` = '{source.name}'"):
         client.delete_run(incomplete.info.run_id)
         delete_artifacts(str(incomplete.info.artifact_uri))
     tags = {KEY: version.key, ORIGIN: source.name, "retune.origin_run": version.run_id}
     run_id = str(client.create_run(experiment, start_time=run.info.start_time, tags=tags, run_name=run.info.run_name).info.run_id)
-    _copy_run_data(client, run_id, run, metrics)
+    metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in histories]  # without the source's run
+    prefixes = ("retune.", "mlflow.source.")  # MLflow's other tags describe the source store
+    kept = {name: value for name, value in run.data.tags.items() if name.startswith(prefixes) and name not in STORE_TAGS}
+    log_in_batches(client, run_id, metrics=metrics, params=params_of(run.data.params), tags=tags_of(kept))
+    if run.inputs is not None:
+        client.log_inputs(run_id, run.inputs.dataset_inputs)
     with temporary() as folder:
         with translated_errors(source.mlflow):
             artifacts = Path(origin.download_artifacts(version.run_id, "", str(folder)))
@@ -124,16 +113,6 @@ def _copy_run(source: Environment, target: Environment, client: MlflowClient, ve
     client.set_terminated(run_id, run.info.status, run.info.end_time)
     client.set_tag(run_id, COMPLETE, "true")
     return run_id
-
-
-def _copy_run_data(client: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> None:
-    """Copy params, metrics, datasets and Retune's tags of a run; MLflow's own tags describe the source store."""
-    prefixes = ("retune.", "mlflow.source.")
-    tags = {name: value for name, value in run.data.tags.items() if name.startswith(prefixes) and name not in _STORE_TAGS}
-    points = [Metric(point.key, point.value, point.timestamp, point.step) for point in metrics]
-    log_in_batches(client, run_id, metrics=points, params=params_of(run.data.params), tags=tags_of(tags))
-    if run.inputs is not None:
-        client.log_inputs(run_id, run.inputs.dataset_inputs)
 
 
 def _copy_package(source: Environment, target: Environment, client: MlflowClient, version: Version, folder: Path, run_id: str) -> Version:
@@ -149,7 +128,7 @@ def _copy_package(source: Environment, target: Environment, client: MlflowClient
     model_id, fingerprint = upload_package(client, target.mlflow, version.name, version.key, run_id, build)
     if fingerprint != version.tags.get("retune.package"):
         raise BadModel(f"{version.uri} of {source.name} changed during the copy; nothing was registered")
-    kept = {name: value for name, value in version.tags.items() if name not in _STORE_TAGS and not name.startswith(_COPIED)}
+    kept = {name: value for name, value in version.tags.items() if name not in STORE_TAGS and not name.startswith(_COPIED)}
     tags = {**kept, ORIGIN: source.name, ORIGIN_VERSION: version.number}
     description = f"{version.description.partition(chr(10))[0]} Copied from version {version.number} of {source.name}."
     number = create_version(client, target.mlflow, version.name, model_id, run_id, tags, description)

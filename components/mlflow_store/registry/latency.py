@@ -5,14 +5,13 @@ Two runs one after the other call equal versions different in 80 % of cases; pai
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 
 import pandas as pd
 import psutil
 
 from components.artifacts.cost import Blocks, Cost, Timed, Weight
-from components.mlflow_store.registry.package import base_bytes
+from components.mlflow_store.registry.package import base_bytes, size_of
 from components.mlflow_store.registry.verify import checked_package, registered_version
 from components.mlflow_store.registry.worker_client import Session
 
@@ -34,11 +33,6 @@ def package_bytes(uri: str, name: str, number: int) -> int:
     """
     folder = checked_package(uri, registered_version(uri, name, number))
     return size_of(folder) + base_bytes(folder)
-
-
-def size_of(folder: Path) -> int:
-    """Return the total size of a folder's files in bytes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def measure(

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from components.core.errors import RetuneError
 from components.ledger import Chain, ChainHead, Ledger
 from components.ledger.chain import has_key
-from components.mlflow_store.connection import connect, translated_errors
+from components.mlflow_store.connection import connect, if_exists, translated_errors
 from components.mlflow_store.registry.versions import LEDGER, Version, search
 
 _SHOWN = 5  # faults in a message
@@ -95,8 +94,8 @@ def join_faults(faults: Sequence[str]) -> str:
 
 def store_head(client: MlflowClient, ledger: Ledger, name: str, champion: Version | None = None) -> None:
     """Store the ledger's head in MLflow: on the registered model, and once per chain on the `champion` version."""
-    tags = _tags(client, name)
-    if tags is None:
+    model = if_exists(client.get_registered_model, name)
+    if model is None:
         return
     if has_key() and ledger.chain_head() is None:
         ledger.begin_chain()
@@ -104,24 +103,15 @@ def store_head(client: MlflowClient, ledger: Ledger, name: str, champion: Versio
     if head is None:
         return
     text = head.signed().as_text()
-    if tags.get(LEDGER) != text:
+    if model.tags.get(LEDGER) != text:
         client.set_registered_model_tag(name, LEDGER, text)
     if champion is not None and ChainHead.read(champion.tags.get(LEDGER, "")).begun != head.begun:
         client.set_model_version_tag(name, str(champion.number), LEDGER, text)
 
 
-def _tags(client: MlflowClient, name: str) -> dict[str, str] | None:
-    """Return the tags of a registered model; None if the model does not exist."""
-    try:
-        return dict(client.get_registered_model(name).tags)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-
-
 def _kept(client: MlflowClient, name: str) -> ChainHead | None:
-    text = (_tags(client, name) or {}).get(LEDGER)
+    model = if_exists(client.get_registered_model, name)
+    text = model.tags.get(LEDGER) if model else None
     return None if text is None else ChainHead.read(text)
 
 

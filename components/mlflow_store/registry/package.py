@@ -76,6 +76,11 @@ def spec_folder(folder: Path) -> Path:
     return stored_folder(folder / "artifacts")
 
 
+def size_of(folder: Path) -> int:
+    """Return the total size of a folder's files in bytes."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def base_bytes(folder: Path) -> int:
     """Return the size in bytes of an adapter's base; 0 for a full model."""
     model = spec_folder(folder)

@@ -6,13 +6,13 @@ A promotion that is killed in between is completed by the next call of promote, 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from mlflow import MlflowClient
 
 from components.artifacts.verdict import Verdict
 from components.core.errors import BadInput, BadModel, NotFound
 from components.ledger import Action, Entry, Ledger, Request, StaleVerdict
+from components.ledger.records import Expected, check_expected
 from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry.aliases import champion_lock, sync_aliases, sync_aliases_locked
 from components.mlflow_store.registry.verdicts import read_verdict, verdict_lock
@@ -20,8 +20,6 @@ from components.mlflow_store.registry.verify import checked_package, registered_
 from components.mlflow_store.registry.versions import Version, find, lookup, search
 
 log = logging.getLogger(__name__)
-
-Expected = int | Literal["any"] | None
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,11 @@ def promote(
     with translated_errors(uri):
         sync_aliases(uri, ledger, name)
     if not _is_of(head := ledger.head(name), version):
-        _check_expected(head, expected, action)  # fail before loading a model; the ledger checks it again
-        _check_package(uri, version, loaded=verified)
+        check_expected(expected, head, action)  # fail before loading a model; the ledger checks it again
+        if verified:
+            checked_package(uri, version)
+        else:
+            verify(uri, name, number)
     decision = Decision(expected, who, why, action, forced, origin, evidence, request)
     return swap_champion(uri, ledger, version, decision, read_verdict(uri, version, evidence))
 
@@ -108,19 +109,6 @@ def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why
     registered = {entry.version for entry in entries if (entry.version, entry.key) in known}
     number = rollback_target(name, entries, registered, to)
     return promote(uri, ledger_url, name, number, expected=entries[-1].version, who=who, why=why, action="rolled back")
-
-
-def _check_expected(head: Entry | None, expected: Expected, action: Action) -> None:
-    champion = head.version if head else None
-    if expected != "any" and expected != champion:
-        raise StaleVerdict(expected, champion, action)
-
-
-def _check_package(uri: str, version: Version, *, loaded: bool) -> None:
-    if loaded:
-        checked_package(uri, version)
-    else:
-        verify(uri, version.name, version.number)
 
 
 def rollback_target(name: str, entries: Sequence[Entry], registered: set[int], to: int | None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from components.artifacts.lineage import Lineage
@@ -23,6 +23,7 @@ from components.core.markdown import cell
 from components.core.process import is_gone, owner
 from components.core.temporary import temporary
 from components.mlflow_store.connection import (
+    all_pages,
     connect,
     default_store,
     delete_artifacts,
@@ -46,7 +47,7 @@ from components.mlflow_store.registry.versions import (
     Version,
     delete,
     find,
-    package_uris,
+    records,
     search,
 )
 
@@ -57,15 +58,7 @@ EXTRAS = {"dvc_lock": "dvc.lock", "dvc_stages": "dvc.yaml", "params": "params.ya
 _STORES = " Stores the adapter only; loading merges it into the base."
 
 
-def register(
-    workspace: Path,
-    uri: str,
-    *,
-    run_id: str,
-    key: str,
-    lineage: Lineage,
-    code: Path = package.CODE,
-) -> Version:
+def register(workspace: Path, uri: str, *, run_id: str, key: str, lineage: Lineage, code: Path = package.CODE) -> Version:
     """Register the workspace's model under `lineage.model`; `run_id` and `key` belong to its recorded run.
 
     An existing version with this key is returned; an incomplete one is completed if its package is intact, else replaced. A version is
@@ -194,25 +187,15 @@ def delete_orphaned_packages(client: MlflowClient, uri: str, name: str, key: str
 
     The caller holds the lock of the model's registrations, so a package of the candidate `key` has no other sender.
     """
-    used = package_uris(client, name)
-    for sent in _packages(client, ensure_experiment(client, uri, name)):
+    used = {str(record.source) for record in records(client, name)}
+    models = all_pages(client.search_logged_models, [ensure_experiment(client, uri, name)])
+    for sent in (model for model in models if KEY in model.tags):
         no_sender = sent.tags.get(OWNER) == owner() or is_gone(sent.tags.get(OWNER, ""))
         if f"models:/{sent.model_id}" in used or VERSION in sent.tags or not (no_sender or sent.tags[KEY] == key):
             continue
         log.warning("package %s is incomplete and belongs to no version: deleted", sent.model_id)
         client.delete_logged_model(sent.model_id)
         delete_artifacts(str(sent.artifact_location))
-
-
-def _packages(client: MlflowClient, experiment: str) -> list[LoggedModel]:
-    """Return all packages in an experiment that Retune sent."""
-    packages, token = list[LoggedModel](), None
-    while True:
-        page = client.search_logged_models([experiment], page_token=token)
-        packages += [model for model in page if KEY in model.tags]
-        token = page.token
-        if not token:
-            return packages
 
 
 def fetch(client: MlflowClient, uri: str, source: str) -> Path:

@@ -23,6 +23,7 @@ from components.mlflow_store.registry.versions import (
     JUDGED_AGAINST,
     VERDICT,
     VERDICT_KEY,
+    VERDICT_RUN,
     Version,
     find,
 )
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 FOLDER = "verdict"
 REASON_CHARACTERS = 2_000  # in the description, which holds 5,000
-_RUN = "retune.verdict_run"
 _JUDGED = "\n\nVerdict: "
 
 
@@ -57,13 +57,17 @@ def attach_verdict(uri: str, run_id: str, name: str, number: int, verdict: Verdi
             return version
         if EVIDENCE in version.tags:  # without it, a half-written verdict is ignored
             client.delete_model_version_tag(name, str(number), EVIDENCE)
-        _upload(client, run_id, verdict)
+        with temporary() as folder:
+            newest = verdict.write(folder)
+            newest.with_name(f"{verdict.evidence}.json").write_bytes(newest.read_bytes())
+            upload(client, run_id, folder, FOLDER)
         client.update_model_version(name, str(number), _described(version.description, verdict))
         _move_challenger(client, version, verdict.outcome)
         if ANSWER in version.tags:
             client.delete_model_version_tag(name, str(number), ANSWER)
-        client.set_model_version_tag(name, str(number), _RUN, run_id)
-        for tag, value in _tags(verdict).items():  # the evidence is last: it marks the verdict as complete
+        client.set_model_version_tag(name, str(number), VERDICT_RUN, run_id)
+        tags = {VERDICT: verdict.outcome.value, VERDICT_KEY: verdict.key, JUDGED_AGAINST: verdict.champion or "none"}
+        for tag, value in (tags | {EVIDENCE: verdict.evidence}).items():  # the evidence is last: it marks the verdict as complete
             client.set_tag(run_id, tag, value)
             client.set_model_version_tag(name, str(number), tag, value)
         return find(client, name, number)
@@ -79,7 +83,7 @@ def read_verdict(uri: str, version: Version, evidence: str | None = None) -> Ver
         return None
     try:
         with translated_errors(uri), temporary() as folder:
-            path = connect(uri).download_artifacts(version.tags.get(_RUN, version.run_id), f"{FOLDER}/{digest}.json", str(folder))
+            path = connect(uri).download_artifacts(version.tags.get(VERDICT_RUN, version.run_id), f"{FOLDER}/{digest}.json", str(folder))
             verdict = Verdict.model_validate_json(Path(path).read_text(encoding="utf-8"))
     except Unavailable:
         raise
@@ -115,22 +119,6 @@ def reopen(uri: str, version: Version) -> None:
 def _withdraw(client: MlflowClient, version: Version) -> None:
     if CHALLENGER in version.aliases:
         client.delete_registered_model_alias(version.name, CHALLENGER)
-
-
-def _upload(client: MlflowClient, run_id: str, verdict: Verdict) -> None:
-    with temporary() as folder:
-        newest = verdict.write(folder)
-        newest.with_name(f"{verdict.evidence}.json").write_bytes(newest.read_bytes())
-        upload(client, run_id, folder, FOLDER)
-
-
-def _tags(verdict: Verdict) -> dict[str, str]:
-    return {
-        VERDICT: verdict.outcome.value,
-        VERDICT_KEY: verdict.key,
-        JUDGED_AGAINST: verdict.champion or "none",
-        EVIDENCE: verdict.evidence,
-    }
 
 
 def _move_challenger(client: MlflowClient, version: Version, outcome: Outcome) -> None:

@@ -172,8 +172,6 @@ def read_cache(cache: Path, rows: pd.DataFrame) -> Predictions | None:
 def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Answer rows (a table with the task's inputs) with the model NAME (its champion), NAME@ALIAS or NAME/VERSION.
 
-    A leading `models:/` is ignored.
-
     Returns:
         The rows with label, probability and probabilities (label to probability), or with answer for tasks without classes.
 
@@ -181,7 +179,7 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
         NotFound: the version or alias does not exist.
         BadModel: the package differs from the registered one, or does not answer.
     """
-    version = resolve(uri, model.removeprefix("models:/"))
+    version = resolve(uri, model)
     checked_package(uri, version)
     columns = served_columns(answer_rows(uri, version.uri, rows))
     objects = {name: pd.Series(values, dtype="object", index=rows.index) for name, values in columns.items() if name == "probabilities"}
@@ -195,29 +193,24 @@ def spec_of(uri: str, model: str) -> ModelSpec:
         NotFound: the version or alias does not exist.
         BadModel: the package differs from the registered one.
     """
-    return ModelSpec.read(package.spec_folder(checked_package(uri, resolve(uri, model.removeprefix("models:/")))))
+    return ModelSpec.read(package.spec_folder(checked_package(uri, resolve(uri, model))))
 
 
 def model_folder(uri: str, model: str) -> tuple[Path, str]:
     """Return the folder of weights and tokenizer of the registered `model`, named as for `predict`, and its models:/NAME/VERSION.
 
-    An adapter is merged into its base.
+    An adapter is merged into its base, in a temporary folder that is kept until this process ends.
 
     Raises:
         NotFound: the version or alias does not exist.
         BadModel: the package differs from the registered one, or its base is missing or differs.
     """
-    version = resolve(uri, model.removeprefix("models:/"))
-    return _full_model(uri, version), version.uri
-
-
-def _full_model(uri: str, version: Version) -> Path:
-    """Return the folder of a version's model; a merged adapter is kept in a temporary folder until this process ends."""
+    version = resolve(uri, model)
     stored = package.spec_folder(checked_package(uri, version))
     if stored.name == package.MODEL:
-        return stored
+        return stored, version.uri
     if (merged := _MERGED.get(version.tags[ADAPTER])) is not None:
-        return merged
+        return merged, version.uri
     from components.model import adapter
 
     folder = _UNTIL_EXIT.enter_context(
@@ -229,15 +222,16 @@ def _full_model(uri: str, version: Version) -> Path:
             "version), so it cannot be used as a base. Train on hardware like that of its training, or start from a version stored as a "
             "full model"
         )
-    return _MERGED.setdefault(version.tags[ADAPTER], folder)
+    return _MERGED.setdefault(version.tags[ADAPTER], folder), version.uri
 
 
 def resolve(uri: str, model: str) -> Version:
-    """Return the version that NAME (its champion), NAME@ALIAS or NAME/VERSION means.
+    """Return the version that NAME (its champion), NAME@ALIAS or NAME/VERSION means; a leading `models:/` is ignored.
 
     Raises:
         NotFound: the version does not exist.
     """
+    model = model.removeprefix("models:/")
     name, slash, number = model.partition("/")
     if slash and name and number.isdecimal() and len(number) < 10:
         return registered_version(uri, name, int(number))

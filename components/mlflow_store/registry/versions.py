@@ -4,22 +4,23 @@ Reads MLflow's registry; deletes only versions without an alias.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from components.artifacts.verdict import Outcome
 from components.core.errors import NotFound, RetuneError
-from components.mlflow_store.connection import connect, translated_errors
+from components.mlflow_store.connection import all_pages, connect, if_exists, translated_errors
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 KEY, COMPLETE, PROMOTED = "retune.key", "retune.complete", "retune.promoted"
 VERSION, OWNER = "retune.version", "retune.owner"
 """Tags of runs and packages: the resulting version, and the process that sent the package."""
-VERDICT, VERDICT_KEY, JUDGED_AGAINST = "retune.verdict", "retune.verdict_key", "retune.judged_against"
+VERDICT, VERDICT_KEY, VERDICT_RUN = "retune.verdict", "retune.verdict_key", "retune.verdict_run"
+JUDGED_AGAINST = "retune.judged_against"
 EVIDENCE, ANSWER = "retune.evidence", "retune.verdict_answer"
 BASE_SOURCE = "retune.base_source"
 WEIGHTS, ADAPTER, PACKAGE = "retune.weights", "retune.adapter", "retune.package"
@@ -27,6 +28,8 @@ WEIGHTS, ADAPTER, PACKAGE = "retune.weights", "retune.adapter", "retune.package"
 ORIGIN, ORIGIN_VERSION = "retune.origin", "retune.origin_version"
 LEDGER = "retune.ledger"
 """The ledger's head: the newest on the registered model, on a version the head at the time it became champion."""
+STORE_TAGS = {COMPLETE, PROMOTED, LEDGER, ANSWER, VERDICT, VERDICT_KEY, VERDICT_RUN, JUDGED_AGAINST, EVIDENCE}
+"""Tags about a version in its own store, which a copy does not keep."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,6 @@ class Version:
     def uri(self) -> str:
         """The URI by which MLflow loads it."""
         return f"models:/{self.name}/{self.number}"
-
-    @property
-    def promoted(self) -> bool:
-        """Whether it is or was the champion; the alias counts too, because a person may set it, and the tag follows it."""
-        return PROMOTED in self.tags or not {CHAMPION, PREVIOUS}.isdisjoint(self.aliases)
 
     @property
     def judged_against(self) -> int | None:
@@ -86,24 +84,6 @@ class Version:
         return self.tags.get(ANSWER)
 
 
-@dataclass(frozen=True)
-class VersionStatus:
-    """The status of a model: its champion (`version`, None before the first promotion) and the champion's `metrics` (value, low, high)."""
-
-    model: str
-    version: int | None
-    alias: str
-    metrics: Mapping[str, Mapping[str, float]]
-    verdict: str | None
-    verdict_key: str | None
-    run_key: str | None
-    run_id: str | None
-    git_commit: str | None
-    data_digest: str | None
-    previous: int | None
-    newest: int | None
-
-
 def from_mlflow(record: ModelVersion, aliases: Mapping[str, int]) -> Version:
     """Convert MLflow's record; its searches do not always fill the aliases, so they are passed in."""
     number = int(record.version)
@@ -115,12 +95,8 @@ def from_mlflow(record: ModelVersion, aliases: Mapping[str, int]) -> Version:
 
 def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
     """Return the version number of each alias; empty if the model does not exist."""
-    try:
-        return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return {}
+    model = if_exists(client.get_registered_model, name)
+    return {alias: int(number) for alias, number in model.aliases.items()} if model else {}
 
 
 def search(client: MlflowClient, name: str) -> list[Version]:
@@ -129,20 +105,10 @@ def search(client: MlflowClient, name: str) -> list[Version]:
     return sorted((from_mlflow(record, aliases) for record in records(client, name)), key=lambda version: version.number)
 
 
-def records(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
-    """Yield MLflow's record of every version of `name`."""
-    token, quoted = None, name.replace("'", "\\'")
-    while True:
-        page = client.search_model_versions(f"name='{quoted}'", max_results=1_000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def package_uris(client: MlflowClient, name: str) -> set[str]:
-    """Return the package URI of each version."""
-    return {str(record.source) for record in records(client, name)}
+def records(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Return MLflow's record of every version of `name`."""
+    quoted = name.replace("'", "\\'")
+    return all_pages(client.search_model_versions, f"name='{quoted}'")
 
 
 def versions(uri: str, name: str) -> list[Version]:
@@ -153,21 +119,12 @@ def versions(uri: str, name: str) -> list[Version]:
 
 def lookup(client: MlflowClient, name: str, number: int) -> Version | None:
     """Return one version, or None if it does not exist."""
-    try:
-        record = client.get_model_version(name, str(number))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    return from_mlflow(record, aliases_of(client, name))
+    record = if_exists(client.get_model_version, name, str(number))
+    return from_mlflow(record, aliases_of(client, name)) if record else None
 
 
 def find(client: MlflowClient, name: str, number: int) -> Version:
-    """Return one version.
-
-    Raises:
-        NotFound: it does not exist; the message lists those that do.
-    """
+    """Return one version; raise NotFound, with a list of those that exist, if it does not."""
     version = lookup(client, name, number)
     if version is None:
         existing = ", ".join(str(known.number) for known in search(client, name)) or "none"
@@ -180,26 +137,25 @@ def champion(uri: str, name: str) -> Version | None:
     return next((version for version in versions(uri, name) if CHAMPION in version.aliases), None)
 
 
-def status(uri: str, name: str) -> VersionStatus:
-    """Return the status of a model for `retune status`."""
+def status(uri: str, name: str) -> dict[str, Any]:
+    """Return the status of a model for `retune status`: its champion (`version`, None before the first promotion) with its metrics."""
     known = versions(uri, name)
     current = next((version for version in known if CHAMPION in version.aliases), None)
-    previous = next((version.number for version in known if PREVIOUS in version.aliases), None)
     tags = current.tags if current else {}
-    return VersionStatus(
-        model=name,
-        version=current.number if current else None,
-        alias=CHAMPION,
-        metrics=json.loads(tags.get("retune.metrics", "{}")),
-        verdict=tags.get(VERDICT),
-        verdict_key=tags.get(VERDICT_KEY),
-        run_key=tags.get(KEY),
-        run_id=current.run_id if current else None,
-        git_commit=tags.get("retune.git_commit"),
-        data_digest=tags.get("retune.data_digest"),
-        previous=previous,
-        newest=known[-1].number if known else None,
-    )
+    return {
+        "model": name,
+        "version": current.number if current else None,
+        "alias": CHAMPION,
+        "metrics": json.loads(tags.get("retune.metrics", "{}")),
+        "verdict": tags.get(VERDICT),
+        "verdict_key": tags.get(VERDICT_KEY),
+        "run_key": tags.get(KEY),
+        "run_id": current.run_id if current else None,
+        "git_commit": tags.get("retune.git_commit"),
+        "data_digest": tags.get("retune.data_digest"),
+        "previous": next((version.number for version in known if PREVIOUS in version.aliases), None),
+        "newest": known[-1].number if known else None,
+    }
 
 
 def delete(client: MlflowClient, version: Version) -> None:

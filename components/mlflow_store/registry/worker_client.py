@@ -175,7 +175,6 @@ class Session:
         self.uri, self.model, self.seconds, self._logged, self._rename_labels = uri, model, seconds, False, rename_labels
 
     def __enter__(self) -> Self:
-        """Start the process."""
         self._folder = make()
         try:
             environment = isolated_environment(self.uri, self._folder)
@@ -186,7 +185,6 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the process and remove its files."""
         self._worker.end()
         remove(self._folder)
 
@@ -200,8 +198,7 @@ class Session:
         self._logged = True
         if self._rename_labels is None:
             return reply
-        renamed = self._rename_labels(reply)
-        return WorkerReply(renamed.predicted, renamed.probabilities, renamed.labels, renamed.measured, reply.code)
+        return WorkerReply(**{**vars(self._rename_labels(reply)), "code": reply.code})
 
     def times(self, rows: Rows, batch_size: int, requests: int) -> list[float]:
         """Return the seconds of each of `requests` calls of the model's `predict` with `batch_size` rows, cycling through `rows`."""

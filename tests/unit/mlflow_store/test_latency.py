@@ -5,7 +5,8 @@ from typing import cast
 import pandas as pd
 import pytest
 
-from components.mlflow_store.registry.latency import _block_rows, _orders, _other_load, measure, package_bytes, size_of
+from components.mlflow_store.registry.latency import _block_rows, _orders, _other_load, measure, package_bytes
+from components.mlflow_store.registry.package import size_of
 from components.mlflow_store.registry.worker_client import Session
 from tests.support.registered import make_registered
 

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.core.errors import BadInput, BadModel, NotFound
-from components.ledger import Ledger, StaleVerdict
+from components.ledger import Ledger, StaleVerdict, chain
 from components.mlflow_store.registry import (
     CHALLENGER,
     CHAMPION,
@@ -23,7 +23,7 @@ from components.mlflow_store.registry import (
 from components.mlflow_store.registry import swap_champion as swap_by
 from components.mlflow_store.registry.aliases import champion_lock
 from components.mlflow_store.registry.promote import rollback_target
-from components.mlflow_store.registry.versions import COMPLETE
+from components.mlflow_store.registry.versions import COMPLETE, PROMOTED
 from tests.support.finished import new_store
 from tests.support.ledger_entries import entry
 from tests.support.promotion import NAME, aliases, create_versions, ledger_of, swap
@@ -45,7 +45,7 @@ def test_ledger_is_written_and_aliases_follow(uri: str, ledger: Ledger) -> None:
 
     first = swap(uri, ledger, 1, None)
     assert (first.changed, first.previous, first.entry, aliases(uri)) == (True, None, ledger.head(NAME), {CHAMPION: 1})
-    assert first.version.promoted
+    assert PROMOTED in first.version.tags
 
     second = swap(uri, ledger, 2, 1)
     assert (second.changed, second.previous, aliases(uri)) == (True, 1, {CHAMPION: 2, PREVIOUS: 1})
@@ -159,8 +159,16 @@ def test_killed_adoption_keeps_the_champion(uri: str, ledger: Ledger, monkeypatc
     for alias, number in ((PREVIOUS, "1"), (CHAMPION, "2")):
         MlflowClient(uri).set_registered_model_alias(NAME, alias, number)
     written: list[object] = []
+
+    def add(*arguments: object, **values: object) -> None:
+        original(*arguments, **values)  # type: ignore[arg-type]
+        written.append(values)
+        if len(written) == 2:
+            interrupt()
+
+    original = chain.add
     with monkeypatch.context() as patched:
-        patched.setattr("components.ledger.book._close_open", lambda *_: interrupt() if written else written.append(_))
+        patched.setattr(chain, "add", add)
         with pytest.raises(KeyboardInterrupt):
             reconcile(uri, ledger_of(uri), NAME)
 

@@ -21,7 +21,7 @@ promoting = importlib.import_module("components.mlflow_store.registry.promote") 
 
 @pytest.fixture(autouse=True)
 def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: None)
+    monkeypatch.setattr(promoting, "verify", lambda *_: None)
     monkeypatch.setattr("components.mlflow_store.registry.environments.checked_package", lambda *_: Path())
 
 

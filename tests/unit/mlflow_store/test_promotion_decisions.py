@@ -33,7 +33,7 @@ def during_check(monkeypatch: pytest.MonkeyPatch) -> DuringCheck:
     """Return a function that runs a callback during the package check."""
 
     def run(callback: Callable[[], object]) -> None:
-        monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: callback())
+        monkeypatch.setattr(promoting, "verify", lambda *_: callback())
 
     return run
 

@@ -224,7 +224,12 @@ def test_rollback_rejects_a_changed_package(uri: str, finished: Path, other: Pat
 
     weights.write_bytes(kept_bytes)
     back = rollback(uri, ledger_of(uri), "tickets", None, "ada@host", "it answers badly")
-    assert (back.entry.action, back.previous, champion(uri, "tickets").number, status(uri, "tickets").previous) == ("rolled back", 2, 1, 2)
+    assert (back.entry.action, back.previous, champion(uri, "tickets").number, status(uri, "tickets")["previous"]) == (
+        "rolled back",
+        2,
+        1,
+        2,
+    )
 
 
 def make_incomplete(uri: str, number: int) -> None:
@@ -268,7 +273,7 @@ def test_unknown_version_is_rejected(shared: str) -> None:
 def test_unregistered_model_has_empty_status(uri: str) -> None:
     assert champion(uri, "tickets") is None
     assert versions(uri, "tickets") == []
-    assert (status(uri, "tickets").version, status(uri, "tickets").newest) == (None, None)
+    assert (status(uri, "tickets")["version"], status(uri, "tickets")["newest"]) == (None, None)
     with pytest.raises(NotFound, match="there are: none"):
         promote(uri, "tickets", 1)
 
@@ -279,8 +284,8 @@ def test_status_shows_champion_metrics_with_intervals(uri: str, finished: Path, 
     set_champion(uri, 1)
 
     result = status(uri, "tickets")
-    assert (result.version, result.newest, result.verdict, result.verdict_key) == (1, 2, "PASS", "k1")
-    assert result.metrics["macro_f1"] == {"value": 0.7, "low": pytest.approx(0.68), "high": pytest.approx(0.72)}
+    assert (result["version"], result["newest"], result["verdict"], result["verdict_key"]) == (1, 2, "PASS", "k1")
+    assert result["metrics"]["macro_f1"] == {"value": 0.7, "low": pytest.approx(0.68), "high": pytest.approx(0.72)}
 
 
 def test_promoting_the_aliased_champion_changes_nothing(uri: str, finished: Path) -> None:
