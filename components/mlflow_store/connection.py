@@ -275,11 +275,9 @@ def log_in_batches(
     client: MlflowClient, run_id: str, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
 ) -> None:
     """Write any number of metrics, params and tags in batches that MLflow accepts."""
-    for name, entities, size in (
-        ("metrics", metrics, METRICS_PER_BATCH),
-        ("params", params, PAIRS_PER_BATCH),
-        ("tags", tags, PAIRS_PER_BATCH),
-    ):
+    kinds: dict[str, Any] = {"metrics": metrics, "params": params, "tags": tags}
+    for name, entities in kinds.items():
+        size = METRICS_PER_BATCH if name == "metrics" else PAIRS_PER_BATCH
         for start in range(0, len(entities), size):
             client.log_batch(run_id, **{name: entities[start : start + size]})
 

@@ -59,16 +59,6 @@ class ChampionFacts:
 
 
 @dataclass(frozen=True)
-class Removed:
-    """A row that preprocessing removed, and the reason."""
-
-    id: str
-    reason: str
-    text: str
-    label: str
-
-
-@dataclass(frozen=True)
 class Run:
     """Facts that are not in the workspace: origin of the candidate, verdict, registered version, and champion, if any.
 
@@ -122,7 +112,7 @@ class PageFacts:
     trials: tuple[Trial, ...]
     history: tuple[Mapping[str, float], ...]
     texts: Mapping[str, str]
-    conflicts: tuple[Removed, ...]
+    conflicts: tuple[Mapping[str, str], ...]
     task: str | None = None
 
 
@@ -146,10 +136,10 @@ def read_facts(workspace: Path, run: Run) -> PageFacts:
     )
 
 
-def read_conflicts(file: Path) -> tuple[Removed, ...]:
-    """Read the rows that preprocessing removed because equal texts had different labels."""
-    rows = (Removed(*(str(row.get(key) or "") for key in ("id", "reason", "text", "label"))) for row in _rows(file))
-    return tuple(row for row in rows if "conflict" in row.reason)
+def read_conflicts(file: Path) -> tuple[Mapping[str, str], ...]:
+    """Read id, reason, text and label of the rows that preprocessing removed because equal texts had different labels."""
+    rows = ({key: str(row.get(key) or "") for key in ("id", "reason", "text", "label")} for row in _rows(file))
+    return tuple(row for row in rows if "conflict" in row["reason"])
 
 
 def _optional(artifact: type[A], folder: Path) -> A | None:

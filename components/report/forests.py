@@ -104,13 +104,6 @@ def score_scale(values: Iterable[float]) -> Scale:
     return Scale(start, min(math.ceil(high * 10 + 0.2) / 10, max(1.0, high)), 4, 97)
 
 
-def own_scale(values: Iterable[float]) -> Scale:
-    """Return a scale for one metric of any unit: the range of its values plus a margin."""
-    low, high = extent(values)
-    space = 0.06 * (high - low) or 0.05
-    return Scale(low - space, high + space, 4, 97)
-
-
 def axis(scale: Scale, sign: bool = False) -> Markup:
     """Return the numbers of a scale, for the last row of a table."""
     parts = []

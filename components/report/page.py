@@ -14,6 +14,7 @@ from components.artifacts.metrics import ClassScore, Estimate, Metrics
 from components.report import charts, error_analysis, forests, panel, wording
 from components.report.facts import ChampionFacts, PageFacts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
+from components.report.svg import spanning
 
 HERE = Path(__file__).parent
 FILTERS = (
@@ -120,7 +121,7 @@ def _scores(metrics: Metrics, champion: ChampionFacts | None) -> dict[str, Any]:
     shared = bool(metrics.classes)  # class metrics are shares, other metrics may have any unit
     blocks = []
     for name, _ in ordered(metrics.headline):
-        own = scale if shared else forests.own_scale(end for s in scored if name in s for end in (s[name].low, s[name].high))
+        own = scale if shared else spanning((end for s in scored if name in s for end in (s[name].low, s[name].high)), 4)
         rows = [
             (model, estimate, model.differences.get(name), forests.estimate_plot(own, estimate, model.shape, model.tone))
             for model in models
@@ -171,10 +172,11 @@ def _changes(facts: PageFacts) -> dict[str, Any]:
     champion = facts.run.champion
     if champion is None:
         return {"changes": None, "settings": (), "known_settings": False, "origins": (), "packages": ()}
-    known, comparable = bool(champion.settings or champion.params), facts.candidate and champion.predictions
+    known = bool(champion.settings or champion.params)
     before, now = champion.lineage, facts.run.lineage
+    old, new = champion.predictions, facts.candidate
     return {
-        "changes": error_analysis.changes(facts.candidate, champion.predictions, facts.texts) if comparable else None,
+        "changes": error_analysis.changes(new, old, facts.texts) if new and old else None,
         "known_settings": known,
         "settings": _differing_settings(facts, champion) if known else (),
         "origins": _origins(now, champion),

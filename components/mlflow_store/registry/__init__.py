@@ -10,7 +10,7 @@ from components.mlflow_store.registry.environments import Environment, copy_vers
 from components.mlflow_store.registry.latency import measure, package_bytes
 from components.mlflow_store.registry.ledger_head import HeadCheck
 from components.mlflow_store.registry.ledger_head import verify as verify_ledger
-from components.mlflow_store.registry.promote import Decision, Expected, Promotion, champion_stack, promote, rollback, swap_champion
+from components.mlflow_store.registry.promote import Decision, Promotion, champion_stack, promote, rollback, swap_champion
 from components.mlflow_store.registry.register import register
 from components.mlflow_store.registry.servability_probe import probe_server, sample_evenly
 from components.mlflow_store.registry.verdicts import attach_verdict, read_verdict, record_decision, reopen

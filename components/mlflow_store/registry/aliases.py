@@ -82,7 +82,21 @@ def _adopt(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
     if ledger.head(name) is not None:
         return []
     champions = list(_champions_by_alias(client, name))
-    entries = ledger.adopt(name, [_adoption(version, alias) for alias, version in champions])
+    changes = [
+        Change(
+            action="adopted",
+            version=version.number,
+            key=version.key,
+            who=ADOPTED_BY,
+            why=f"the version had the alias {alias} before the ledger existed",
+            anchor=version.number,
+            verdict_key=version.verdict_key,
+            outcome=version.verdict.value if version.verdict else None,
+            evidence=version.evidence,
+        )
+        for alias, version in champions
+    ]
+    entries = ledger.adopt(name, changes)
     aliases = {version.number: alias for alias, version in champions}
     return [f"version {entry.version} had the alias {aliases[entry.version]} without a ledger entry; added one" for entry in entries]
 
@@ -96,20 +110,6 @@ def _champions_by_alias(client: MlflowClient, name: str) -> Iterator[tuple[str, 
     if PREVIOUS in aliases and aliases[PREVIOUS] != champion.number and (before := lookup(client, name, aliases[PREVIOUS])) is not None:
         yield PREVIOUS, before
     yield CHAMPION, champion
-
-
-def _adoption(version: Version, alias: str) -> Change:
-    return Change(
-        action="adopted",
-        version=version.number,
-        key=version.key,
-        who=ADOPTED_BY,
-        why=f"the version had the alias {alias} before the ledger existed",
-        anchor=version.number,
-        verdict_key=version.verdict_key,
-        outcome=version.verdict.value if version.verdict else None,
-        evidence=version.evidence,
-    )
 
 
 def _renumber(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:

@@ -17,10 +17,7 @@ from components.mlflow_store.registry.worker_client import Session
 
 log = logging.getLogger(__name__)
 
-PAIRS = 20
-REQUESTS = 10
 FEWEST_REQUESTS = 2
-SECONDS = 20.0
 WARM_UP = 3  # requests; the first ones of a size also allocate memory and choose kernels by shape
 
 
@@ -42,9 +39,9 @@ def measure(
     *,
     sizes: tuple[int, int | None],
     batch_sizes: Sequence[int] = (1, 32),
-    pairs: int = PAIRS,
-    requests: int = REQUESTS,
-    seconds: float = SECONDS,
+    pairs: int = 20,
+    requests: int = 10,
+    seconds: float = 20.0,
     seed: int = 0,
 ) -> Cost:
     """Time both versions over `pairs` pairs of blocks in random order at each batch size, after a warm-up.

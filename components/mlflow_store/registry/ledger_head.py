@@ -43,7 +43,8 @@ def check(client: MlflowClient, ledger: Ledger, name: str) -> HeadCheck:
     """Verify like `verify`, with an existing client."""
     while True:
         # MLflow's tags are read first: others may write meanwhile, and MLflow is never ahead of the ledger.
-        kept, version_heads = _kept(client, name), _version_heads(client, name)
+        kept = _kept(client, name)
+        version_heads = {version.uri: ChainHead.read(version.tags[LEDGER]) for version in search(client, name) if LEDGER in version.tags}
         result = _compare(ledger, name, kept, version_heads)
         if not result.faults or _kept(client, name) == kept:  # otherwise a new chain was started meanwhile
             return result
@@ -113,7 +114,3 @@ def _kept(client: MlflowClient, name: str) -> ChainHead | None:
     model = if_exists(client.get_registered_model, name)
     text = model.tags.get(LEDGER) if model else None
     return None if text is None else ChainHead.read(text)
-
-
-def _version_heads(client: MlflowClient, name: str) -> dict[str, ChainHead]:
-    return {version.uri: ChainHead.read(version.tags[LEDGER]) for version in search(client, name) if LEDGER in version.tags}

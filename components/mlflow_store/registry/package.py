@@ -1,7 +1,6 @@
 """The package of a version: model folder or adapter, the code that runs it, and ten questions with answers. It contains no pickle.
 
 Writes a package into a folder; checks a package before any of its code runs.
-
 """
 
 import json

@@ -5,6 +5,7 @@ Reads the workspace; writes a package into MLflow's artifacts and a version into
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -168,7 +169,8 @@ def upload_package(
         Unavailable: the stored package differs from the one that was sent.
     """
     experiment = ensure_experiment(client, uri, name)
-    logged = client.create_logged_model(experiment, name=_model_name(name), source_run_id=run_id, tags={KEY: key, OWNER: owner()})
+    allowed = re.sub("[/:.%\"']", "_", name)  # MLflow forbids these characters
+    logged = client.create_logged_model(experiment, name=allowed, source_run_id=run_id, tags={KEY: key, OWNER: owner()})
     with temporary() as folder:
         built = folder / "package"
         build(built, {"artifact_path": logged.artifact_location, "run_id": run_id, "model_id": logged.model_id})
@@ -222,10 +224,6 @@ def create_version(
     with default_store(uri):  # MLflow resolves the source in the global store
         created = client.create_model_version(name, source, run_id=run_id, tags=fitting, description=description, model_id=model_id)
     return int(created.version)
-
-
-def _model_name(name: str) -> str:
-    return "".join("_" if letter in "/:.%\"'" else letter for letter in name)  # characters that MLflow forbids in the name
 
 
 def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:

@@ -108,7 +108,8 @@ def _compare(version: Version, expected: ModelOutput, output: ModelOutput) -> fl
         differences = np.array([answer_distance(*pair) for pair in zip(expected.predicted, output.predicted, strict=True)])
         if (worst := float(differences.max(initial=0.0))) > TOLERANCE:
             at = int(differences.argmax())
-            detail = f"{_cut(output.predicted[at])!r}; evaluated: {_cut(expected.predicted[at])!r}"
+            answers = [text if len(text) <= 80 else text[:77] + "…" for text in (output.predicted[at], expected.predicted[at])]
+            detail = f"{answers[0]!r}; evaluated: {answers[1]!r}"
             raise BadModel(f"{version.uri} answers {int((differences > TOLERANCE).sum())} of {len(differences)} rows differently: {detail}")
         return worst
     differences = np.abs(output.probabilities - expected.probabilities).max(axis=1)
@@ -124,10 +125,6 @@ def _compare(version: Version, expected: ModelOutput, output: ModelOutput) -> fl
         if output.predicted[row] != expected.predicted[row]:
             raise BadModel(f"{version.uri} answers row {row} with {output.predicted[row]!r}; evaluated: {expected.predicted[row]!r}")
     return worst
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: Path | None = None) -> Predictions:

@@ -51,20 +51,13 @@ class LiveRun:
         self._last_state = state
         lines, seen = read_lines(self._history), self._seen
         grew = len(lines) > len(seen) > 0 and lines[: len(seen)] == seen
-        if not grew and lines != seen:
-            self._restart()
+        if not grew and lines != seen:  # the history belongs to another training now
+            self.end("KILLED")
+            self.run_id, self._sent = None, 0
         self._seen = lines
         # A file restored from DVC's cache appears complete and never grows: there is no training to follow.
         if self.run_id is None and not grew:
             return
-        self._send()
-
-    def _restart(self) -> None:
-        """Close the live run because the history belongs to another training now."""
-        self.end("KILLED")
-        self.run_id, self._sent = None, 0
-
-    def _send(self) -> None:
         if self._client is None:
             self._client = connect(self._uri)
         if self.run_id is None:

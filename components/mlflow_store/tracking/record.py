@@ -154,24 +154,19 @@ def _fill_parent(
     log_in_batches(client, run_id, params=params_of(flatten(params)), metrics=metrics_of(headline(metrics)))
     client.log_inputs(run_id, _datasets(workspace, lineage))
     with temporary() as staged:
-        _stage_files(staged, workspace, lineage, params)
+        for source, folder in ARTIFACTS.items():
+            path, target = workspace / source, staged / folder
+            if path.is_dir():
+                shutil.copytree(path, target, dirs_exist_ok=True)
+            elif path.exists():
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target)
+        rows.write_rows(workspace, staged / "data")
+        lineage.write(staged)
+        (staged / "params.json").write_text(json.dumps(params, indent=2, default=str) + "\n", encoding="utf-8")
         if lineage.dirty:
             (staged / "uncommitted.diff").write_bytes(uncommitted()[:_DIFF_BYTES])
         upload(client, run_id, staged)
-
-
-def _stage_files(staged: Path, workspace: Path, lineage: Lineage, params: Mapping[str, object]) -> None:
-    """Collect the artifacts of the parent run in one folder."""
-    for source, folder in ARTIFACTS.items():
-        path, target = workspace / source, staged / folder
-        if path.is_dir():
-            shutil.copytree(path, target, dirs_exist_ok=True)
-        elif path.exists():
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
-    rows.write_rows(workspace, staged / "data")
-    lineage.write(staged)
-    (staged / "params.json").write_text(json.dumps(params, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def attach_files(uri: str, run_id: str, files: Mapping[Path, str]) -> None:
@@ -230,7 +225,9 @@ def _add_stages(client: MlflowClient, experiment: str, parent: str, workspace: P
         run_id = run_id or runs.start(client, experiment, stage, "stage", {"retune.stage": stage}, parent)
         log_in_batches(client, run_id, params=params_of(fact.params), metrics=metrics_of(fact.metrics))
         if stage == "train":
-            log_in_batches(client, run_id, metrics=_missing_points(client, run_id, points))
+            keys = {point.key for point in points}
+            stored = {(name, metric.step) for name in keys for metric in client.get_metric_history(run_id, name)}
+            log_in_batches(client, run_id, metrics=[point for point in points if (point.key, point.step) not in stored])
         if stage == "tune":
             for trial in read_trials(workspace / "models/tuned/trials.parquet"):
                 _add_trial(client, experiment, run_id, trial)
@@ -249,12 +246,6 @@ def _adopt(client: MlflowClient, experiment: str, parent: str, live: str | None,
             log_in_batches(client, run_id, tags=tags_of({runs.PARENT: parent, runs.KIND: "stage", "retune.stage": "train"}))
             return run_id
     return None
-
-
-def _missing_points(client: MlflowClient, run_id: str, points: list[Metric]) -> list[Metric]:
-    """Return the points of a history that the run does not contain yet."""
-    stored = {(name, metric.step) for name in {point.key for point in points} for metric in client.get_metric_history(run_id, name)}
-    return [point for point in points if (point.key, point.step) not in stored]
 
 
 def _add_trial(client: MlflowClient, experiment: str, parent: str, trial: Trial) -> None:

@@ -94,7 +94,10 @@ class Files:
     def _schema(self) -> pa.Schema:
         if self._format != "parquet":
             return text_schema(list(self._columns[self.paths[0]]))
-        schemas = [pa.schema([_plain(field) for field in pq.read_schema(path)]) for path in self.paths]
+        schemas = [
+            pa.schema([(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in pq.read_schema(path)])
+            for path in self.paths
+        ]
         try:
             return pa.unify_schemas(schemas)  # an empty column gets its type from the other files
         except pa.ArrowException as error:
@@ -128,9 +131,3 @@ class Files:
 
     def _text_table(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
         return pa.table([pa.array(columns[name], pa.string()) for name in self.schema.names], schema=self.schema)
-
-
-def _plain(field: pa.Field) -> pa.Field:
-    """Return a column without dictionary encoding."""
-    dtype = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return pa.field(field.name, dtype)

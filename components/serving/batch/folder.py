@@ -19,12 +19,12 @@ from components.artifacts.manifest import FilePart
 from components.core.atomic import DISK_FULL, replacing, write_text
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
-from components.serving.batch.records import Done, RowCounts, ScoringManifest, ScoringPlan
+from components.serving.batch.records import Done, RowCounts, Scoring, ScoringManifest, ScoringPlan
 
 REPLACED = "replaced.json"  # name of a manifest or plan while its parts are being removed
 _PARTS, _QUARANTINE = "parts.jsonl", "quarantine.parquet"
 _OUR_FILES = re.compile(r"(((part|quarantine)-\d{5,}|quarantine)\.parquet|parts\.jsonl)(\.partial)?|(manifest|progress)\.json\.partial")
-A = TypeVar("A", ScoringManifest, ScoringPlan)
+A = TypeVar("A", bound=Scoring)
 
 
 class FolderTarget:

@@ -7,7 +7,7 @@ is the number of a row in the input. Quarantined rows are in TABLE_quarantine.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -20,7 +20,6 @@ from components.data import sql
 from components.serving.batch.records import RowCounts, ScoringManifest, ScoringPlan
 from components.serving.batch.rows import NUMBER
 
-S = TypeVar("S", sa.Update, sa.Delete)
 _REPLACED = -1  # `rows_done` while a table is being removed
 
 _METADATA = sa.MetaData()
@@ -44,6 +43,7 @@ class TableTarget:
         self._address = address
         self._key = f"{address.schema}.{address.table}" if address.schema else address.table
         self._lock = locks / f"score-{digest_value([address.url.render_as_string(hide_password=True), self._key])[:16]}.lock"
+        self._own = progress.c.written == self._key
         self._done = RowCounts(0, 0)
 
     def __str__(self) -> str:
@@ -78,12 +78,12 @@ class TableTarget:
         with self._transaction() as connection:
             if self._record(connection) is None:
                 return
-            connection.execute(self._for_table(sa.update(progress)).values(rows_done=_REPLACED, scored=0, manifest=None))
+            connection.execute(sa.update(progress).where(self._own).values(rows_done=_REPLACED, scored=0, manifest=None))
         with self._transaction() as connection:
             for name in self._names():
                 sa.Table(name, sa.MetaData(), schema=self._address.schema).drop(connection, checkfirst=True)
         with self._transaction() as connection:
-            connection.execute(self._for_table(sa.delete(progress)))
+            connection.execute(sa.delete(progress).where(self._own))
 
     def begin(self, plan: ScoringPlan) -> None:
         """Write the plan; the tables are created with the first part."""
@@ -110,7 +110,7 @@ class TableTarget:
                 table.create(connection, checkfirst=True)
         done = RowCounts(self._done.rows + scored.num_rows + bad.num_rows, self._done.scored + scored.num_rows)
         with self._transaction() as connection:
-            before = self._for_table(sa.update(progress)).where(progress.c.rows_done == self._done.rows)
+            before = sa.update(progress).where(self._own).where(progress.c.rows_done == self._done.rows)
             if connection.execute(before.values(rows_done=done.rows, scored=done.scored)).rowcount != 1:
                 raise Unavailable(self._conflict)
             for table, rows in ((target, _rows(scored, target, numbers)), (quarantine, _rows(bad, quarantine))):
@@ -124,7 +124,7 @@ class TableTarget:
     def finish(self, manifest: ScoringManifest) -> ScoringManifest:
         """Store the manifest, and return it."""
         with self._transaction() as connection:
-            connection.execute(self._for_table(sa.update(progress)).values(manifest=manifest.model_dump_json()))
+            connection.execute(sa.update(progress).where(self._own).values(manifest=manifest.model_dump_json()))
         return manifest
 
     @property
@@ -146,15 +146,12 @@ class TableTarget:
     def _record(self, connection: sa.Connection) -> "sa.Row[Any] | None":
         """Return the progress; None if the tables do not exist. Raise BadInput if `retune score` did not write them."""
         if sa.inspect(connection).has_table(progress.name):
-            record = connection.execute(sa.select(progress).where(progress.c.written == self._key)).one_or_none()
+            record = connection.execute(sa.select(progress).where(self._own)).one_or_none()
             if record is not None:
                 return record
         if any(self._has(connection, name) for name in self._names()):
             raise BadInput(f"{self} exists, and `retune score` did not write it; choose another table")
         return None
-
-    def _for_table(self, statement: S) -> S:
-        return statement.where(progress.c.written == self._key)
 
     def _tables(self, scored: pa.Schema, bad: pa.Schema) -> tuple[sa.Table, sa.Table]:
         metadata, number = sa.MetaData(), pa.field(NUMBER, pa.int64())
