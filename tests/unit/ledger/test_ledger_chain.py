@@ -17,7 +17,7 @@ from components.core.errors import BadInput, BadParams, RetuneError
 from components.ledger import Chain, Ledger, Retraining, book
 from components.ledger import chain as chain_of
 from components.ledger.chain import KEY, ChainHead
-from components.ledger.tables import evidence, make_engine, promotions, writing
+from components.ledger.tables import evidence, make_engine, writing
 from components.mlflow_store.registry import Environment, accept_ledger, champion, reconcile, verify_ledger
 from components.mlflow_store.registry.versions import LEDGER
 from components.mlflow_store.registry.worker_client import isolated_environment
@@ -131,8 +131,7 @@ def test_second_link_of_a_row_is_reported(file: Path) -> None:
     engine = make_engine(f"sqlite:///{file}")
     with writing(engine) as connection:  # as someone who knows the code would
         number, last = chain_of._last(connection) or (0, "")
-        row = next(iter(chain_of._rows(connection, promotions)))
-        chain_of._link(connection, number, last, [("promotions", chain_of._key_of(promotions, row), chain_of._content_of(promotions, row))])
+        chain_of._link(connection, number, last, [next(row for row in chain_of._rows(connection) if row[0] == "promotions")])
     message = "promotions tickets 1 has a second entry in the chain, number 10: a row is written once and never changed"
     assert open_at(file).chain().faults == (message, "promotions tickets 1 was changed since it was written")
 
