@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from components.artifacts.profile import Profile
@@ -42,7 +41,7 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
     standing = {
         "ledger": champion,
         "since": shown(head.at) if head else None,
-        "fault": fault(name, current.version, champion, numbers, f"the ledger {path} is missing" if missing else None),
+        "fault": fault(name, current["version"], champion, numbers, f"the ledger {path} is missing" if missing else None),
         "waiting": [
             {"run": request.run, "version": request.version, "until": shown(request.expires_at), "reason": request.reason}
             for request in waiting
@@ -54,7 +53,7 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
     listed = [
         {"version": v.number, "aliases": list(v.aliases), "verdict": v.tags.get("retune.verdict"), "run_key": v.key} for v in versions
     ]
-    return {**asdict(current), "versions": listed, "standing": standing}
+    return {**current, "versions": listed, "standing": standing}
 
 
 def fault(name: str, alias: int | None, ledger: int | None, registered: Collection[int], missing: str | None = None) -> str | None:

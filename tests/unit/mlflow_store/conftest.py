@@ -15,6 +15,6 @@ promoting = importlib.import_module("components.mlflow_store.registry.promote") 
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """An environment with three versions of separate runs, without packages."""
     environment = new_environment("local", tmp_path / "var")
-    monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: None)
+    monkeypatch.setattr(promoting, "verify", lambda *_: None)
     create_versions(environment.mlflow, 1, 2, 3)
     return environment
