@@ -120,7 +120,7 @@ def add_task(project: Path) -> None:
 ADDITIONS: list[Callable[[Path], None]] = [add_gate, add_method, add_source, add_step, add_task]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_add_a_step_works_as_it_is_written(project: Path, tickets: pd.DataFrame) -> None:
     add_step(project)
     validated = project / "data/validated"
@@ -146,7 +146,7 @@ def test_add_a_gate_works_as_it_is_written(project: Path) -> None:
     python(project, *LINT_IMPORTS)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_add_a_method_works_as_it_is_written(project: Path) -> None:
     add_method(project)
     settings = "from components.training.trainer import TrainParams as T; print(T(method='bitfit', bitfit_norms=True).method_settings())"

@@ -1,12 +1,10 @@
 """A search that is killed within a trial and resumed by the same command."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,10 +12,10 @@ import yaml
 
 from components.artifacts.tuning_result import BestTrial
 from tests.support.learn import make_learn
+from tests.support.project import ROOT, environment
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[2]
 PARAMS = {
     "task": "text_classification",
     "train": {"learning_rate": "tuned", "batch_size": 8, "threads": 1, "precision": "float32"},
@@ -42,8 +40,8 @@ def workspace(tmp_path, tiny_base, tickets):
 
 def start(workspace, base, out, var):
     command = [sys.executable, "-m", "components", "tune", "learn", str(base), out]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "RETUNE_VAR": var}
-    return subprocess.Popen(command, cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    variables = environment(ROOT, forks=True, RETUNE_VAR=var)
+    return subprocess.Popen(command, cwd=workspace, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def entries(folder):

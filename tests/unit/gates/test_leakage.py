@@ -1,6 +1,5 @@
 import dataclasses
 import re
-import time
 
 import numpy as np
 import pandas as pd
@@ -291,16 +290,14 @@ def test_invalid_setting_is_refused(raw, message):
         leakage.Params.parse(raw, "gates.leakage")
 
 
-@pytest.mark.slow
-def test_ten_thousand_rows_take_seconds():
+@pytest.mark.exhaustive
+def test_no_leak_is_found_in_ten_thousand_rows():
     generator = np.random.default_rng(0)
     common = 1 / np.arange(1, 3001)
     long = [" ".join(row) for row in generator.choice(WORDS, (50_000, 20), p=common / common.sum())]
     candidate = answered(np.arange(10_000) % 5 != 0)
     rows = pd.DataFrame({"id": candidate.ids, "group": candidate.groups, "text": long[:10_000], "label": candidate.expected})
     train = pd.DataFrame({"id": np.arange(40_000).astype(str), "text": long[10_000:], "label": np.array(LABELS)[np.arange(40_000) % 3]})
-    start = time.process_time()
     result = decided("leakage", against(candidate, None, rows=rows, train=train))
 
     assert result.outcome is Outcome.PASS
-    assert time.process_time() - start < 20  # 4 to 5 on an idle core; neighbours on the same core count

@@ -14,6 +14,7 @@ from tests.support.encoders import FAMILIES, make_encoder
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.labelled import CONTRASTIVE_FORMATS, contrastive_rows
 from tests.support.learn import make_learn
+from tests.support.tiers import rest_exhaustive
 
 VARIANTS = {
     "full": {},
@@ -107,7 +108,7 @@ def test_what_needs_labels_is_refused_with_the_reason(base, learn, field):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES[1:])
+@pytest.mark.parametrize("family", rest_exhaustive(FAMILIES, "roberta"))
 @pytest.mark.parametrize("variant", ["full", "lora"])
 def test_every_family_learns_and_is_loaded_again(family, variant, tickets, tmp_path):
     task = tasks.load("contrastive")

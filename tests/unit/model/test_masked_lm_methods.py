@@ -12,6 +12,7 @@ from components.training.trainer.fit import fit
 from tests.support.encoders import FAMILIES, make_encoder
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn
+from tests.support.tiers import rest_exhaustive
 
 task = tasks.load("masked_lm")
 
@@ -84,7 +85,7 @@ def test_frozen_and_tied_weights_stay(base, learn):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", rest_exhaustive(FAMILIES, "roberta"))
 @pytest.mark.parametrize("variant", ["full", "lora"])
 def test_every_family_learns_and_is_loaded_again(family, variant, tickets, tmp_path):
     base = make_encoder(tmp_path / "base", family, tickets["text"].tolist())

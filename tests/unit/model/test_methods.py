@@ -17,6 +17,7 @@ from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn, spec_of
+from tests.support.tiers import rest_exhaustive
 
 task = tasks.load("text_classification")
 
@@ -72,7 +73,7 @@ def test_unknown_method_gets_a_suggestion():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", rest_exhaustive(VARIANTS, "full", "lora"))
 def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, variant):
     expected, resumed = cut_and_resumed(task, tiny_base, learn, QUICK.model_copy(update=VARIANTS[variant]), tmp_path)
 

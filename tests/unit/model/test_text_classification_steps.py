@@ -20,6 +20,7 @@ from components.model import tasks
 from components.training.train import train
 from components.training.trainer import TrainSection
 from tests.support.labelled import KINDS, METRIC, paired, relabelled
+from tests.support.tiers import rest_exhaustive
 
 BAD = {
     "multi": ('["billing"', "label is not a valid JSON list"),
@@ -31,7 +32,7 @@ TRAIN = {"epochs": 1, "threads": 1, "precision": "float32", "learning_rate": 1e-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", [False, True], ids=["text", "pair"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", rest_exhaustive(KINDS, "single", "multi"))
 def test_raw_rows_become_a_trained_model(tiny_base, tickets, tmp_path, monkeypatch, kind, pair):
     monkeypatch.chdir(tmp_path)
     options = OpenSection(**KINDS[kind], pair=pair)
