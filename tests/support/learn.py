@@ -1,6 +1,5 @@
 """A `learn` folder built from the tickets, for tests of tuning and training that need no preprocessing."""
 
-import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,6 @@ import pyarrow as pa
 from components.artifacts.rows import write_rows
 from components.artifacts.training import ModelSpec
 from components.model import tasks
-
-import components.training.trainer.fit  # noqa: F401  isort: skip
-
-gc.freeze()  # each training collects garbage twice; without torch's million objects it is fast
 
 
 def spec_of(*labels: str, max_length: int = 16) -> ModelSpec:
