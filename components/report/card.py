@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from components.artifacts.metrics import ClassScore, Estimate
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
+from components.core.errors import listed
 from components.report import forests, panel, wording
 from components.report.facts import PageFacts
 from components.report.page import account, environment, ordered, shared_style, worst_classes
@@ -230,8 +231,7 @@ def _origin(facts: PageFacts) -> list[tuple[str, Any]]:
 
 
 def _join(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return "; ".join(wording.cut(name, 160) for name in names[:8]) + more
+    return listed([wording.cut(name, 160) for name in names], 8, "; ")
 
 
 def _slug(name: str) -> str:

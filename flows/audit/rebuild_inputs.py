@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.documents import read_yaml
-from components.core.errors import BadModel, NotFound
+from components.core.errors import BadModel, NotFound, listed
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.package import PIPELINE_CODE
@@ -107,8 +107,7 @@ def write_code(root: Path, recipe: Recipe) -> list[str]:
         different.append("dvc.yaml")
     if not different:
         return []
-    more = f" and {len(different) - 5} more" if len(different) > 5 else ""
-    files = f"{', '.join(different[:5])}{more}"
+    files = listed(different, 5)
     if not complete:
         raise BadModel(f"commit {recipe.commit[:12]} does not contain the code of {recipe.version.uri}: {files} differs")
     shutil.rmtree(root / "components", ignore_errors=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from components.core.errors import listed
 from flows.cli.inspect import show_table
 from flows.cli.options import INSPECT, AsJson, app, out, print_json
 from flows.cli.promotion import EnvironmentName, Name
@@ -90,8 +91,7 @@ def _show_data(data: "Data", limit: int | None) -> None:
         out.print(f"  its rows cannot be compared: {data.lost}", markup=False)
     for change in ("added", "removed", "reworded", "relabelled"):
         if ids := getattr(data, change):
-            more = f" and {len(ids) - limit} more" if limit is not None and len(ids) > limit else ""
-            out.print(f"  {len(ids)} {change}: {', '.join(ids[:limit])}{more}", markup=False)
+            out.print(f"  {len(ids)} {change}: {listed(ids, len(ids) if limit is None else limit)}", markup=False)
 
 
 @app.command(rich_help_panel=INSPECT)

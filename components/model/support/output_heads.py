@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import BadModel
+from components.core.errors import BadModel, listed
 from components.model.support import pretrained
-from components.model.support.weight_check import listed, stored
+from components.model.support.weight_check import stored
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _log_rows(labels: Sequence[str], base_labels: Sequence[str], rows: Mapping[i
         reason = reason or f"none of the base's labels ({listed(base_labels, _SHOWN)}) occurs in the data"
         log.info("head: all %d rows are drawn at random: %s", len(labels), reason)
         return
-    notes = [f"{len(rows)} of {len(labels)} rows copied from the base by label: {listed((labels[i] for i in sorted(rows)), _SHOWN)}"]
+    notes = [f"{len(rows)} of {len(labels)} rows copied from the base by label: {listed([labels[i] for i in sorted(rows)], _SHOWN)}"]
     notes += [f"drawn at random: {listed(drawn, _SHOWN)}"] if drawn else []
     unused = [name for row, name in enumerate(base_labels) if row not in rows.values()]
     notes += [f"unused labels of the base: {listed(unused, _SHOWN)}"] if unused else []

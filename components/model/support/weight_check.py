@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import BadModel
+from components.core.errors import BadModel, listed
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def refuse_incomplete(model: Any, loading_info: Mapping[str, Any], folder: Path,
     misshapen = [f"{name} ({shapes[name][0]} instead of {shapes[name][1]})" for name in sorted(shapes) if name not in drawn]
     extra = _extra_layers(model, loading_info["unexpected_keys"])
     faults = [
-        f"{fault} {len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {listed(names)}"
+        f"{fault} {len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {listed(names, _SHOWN)}"
         for fault, names in (("lacks", missing), ("has a wrong shape for", misshapen), ("has, in layers beyond config.json,", extra))
         if names
     ]
@@ -41,7 +41,7 @@ def refuse_incomplete(model: Any, loading_info: Mapping[str, Any], folder: Path,
             "Missing weights would be drawn at random. Fetch the folder again, or correct its config.json"
         )
     if modules := sorted({name.rpartition(".")[0] or name for name in drawn}):
-        log.info("the model in %s lacks %s: drawn at random", folder, listed(modules))
+        log.info("the model in %s lacks %s: drawn at random", folder, listed(modules, _SHOWN))
 
 
 def refuse_not_finite(folder: Path) -> None:
@@ -56,7 +56,7 @@ def refuse_not_finite(folder: Path) -> None:
         if bad:
             where = path.relative_to(folder)
             raise BadModel(
-                f"{where} has NaN or infinite values in {len(bad)} of {len(names)} tensors: {listed(bad)}; fetch the folder again"
+                f"{where} has NaN or infinite values in {len(bad)} of {len(names)} tensors: {listed(bad, _SHOWN)}; fetch the folder again"
             )
 
 
@@ -69,12 +69,6 @@ def stored(folder: Path, names: Iterable[str]) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             tensors |= {name: file.get_tensor(name) for name in requested.intersection(file.keys())}
     return tensors
-
-
-def listed(names: Iterable[str], most: int = _SHOWN) -> str:
-    """Return the first `most` of `names`, and the number of the rest."""
-    listed_names = list(names)
-    return ", ".join(listed_names[:most]) + (f" and {len(listed_names) - most} more" if len(listed_names) > most else "")
 
 
 def _finite(torch: Any, tensor: Any) -> bool:
