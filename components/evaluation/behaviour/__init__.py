@@ -5,7 +5,7 @@
 
 from components.evaluation.behaviour.cases import make_cases
 from components.evaluation.behaviour.perturbations import PADDING, PERTURBATIONS
-from components.evaluation.behaviour.run_cases import TextModel, evaluate_cases
+from components.evaluation.behaviour.run_cases import evaluate_cases
 from components.evaluation.behaviour.user_cases import UserCases, read_cases
 
-__all__ = ["PADDING", "PERTURBATIONS", "TextModel", "UserCases", "evaluate_cases", "make_cases", "read_cases"]
+__all__ = ["PADDING", "PERTURBATIONS", "UserCases", "evaluate_cases", "make_cases", "read_cases"]

@@ -4,36 +4,18 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from components.artifacts.behaviour import Behaviour, Case, CaseReply, CaseResult
+from components.artifacts.predictions import ModelOutput
 from components.core.errors import BadParams
 from components.core.section import nearest
 
 log = logging.getLogger(__name__)
 
 
-class TextAnswers(Protocol):
-    """Answers to n texts: labels (n,) and probabilities (n, k) in the order of `labels`."""
-
-    @property
-    def predicted(self) -> list[str]:
-        """The label of each text."""
-
-    @property
-    def probabilities(self) -> npt.NDArray[np.float64]:
-        """The probability of each label for each text."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels, in the order of the columns."""
-
-
 class TextModel(Protocol):
     """A version that answers texts, such as a model session of the registry."""
 
-    def answer(self, texts: Sequence[str]) -> TextAnswers:
+    def answer(self, texts: Sequence[str]) -> ModelOutput:
         """Answer `texts`."""
 
 
@@ -69,7 +51,7 @@ def evaluate_cases(cases: Sequence[Case], candidate: TextModel, champion: TextMo
 class _Answers:
     """A version's answers by text."""
 
-    def __init__(self, texts: Sequence[str], answers: TextAnswers) -> None:
+    def __init__(self, texts: Sequence[str], answers: ModelOutput) -> None:
         self.labels = answers.labels
         self._index = {text: index for index, text in enumerate(texts)}
         self._predicted, self._probabilities = answers.predicted, answers.probabilities

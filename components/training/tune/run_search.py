@@ -5,6 +5,7 @@ import logging
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from components.artifacts.manifest import OTHERS, base_folder
@@ -14,7 +15,7 @@ from components.core.hashing import digest_code, digest_folder, digest_value
 from components.core.output_dir import fresh
 from components.model import tasks
 from components.training.trainer import TrainSection, hardware
-from components.training.trainer.data import Encoded, PreparedSplits
+from components.training.trainer.data import PreparedSplits
 from components.training.tune import tuning_artifacts
 from components.training.tune.objective import Search
 from components.training.tune.settings import Dimension, TuneParams
@@ -64,26 +65,19 @@ def _equal(first: PreparedSplits, second: PreparedSplits) -> bool:
 
 def _trial_splits(task: tasks.Task, learn: Path, base: str, share: float) -> PreparedSplits:
     data = PreparedSplits.read(learn, base)
-    return PreparedSplits(data.spec, data.train.take(_sampled(task, learn, data.train, share)), data.validation)
-
-
-def _sampled(task: tasks.Task, learn: Path, train: Encoded, share: float) -> list[int]:
-    """Return the indices of a stable sample of the encoded training rows, which may differ in number from the raw rows."""
     rows = read_rows(learn / "train.parquet")
-    if len(rows) != len(train):
-        rows = pd.DataFrame({"id": [str(index) for index in range(len(train))]})
-    return sample(rows if task.classes else rows[["id"]], share)
+    if len(rows) != len(data.train):  # a task may encode a row as several
+        rows = pd.DataFrame({"id": [str(index) for index in range(len(data.train))]})
+    sampled = sample(rows if task.classes else rows[["id"]], share)
+    return PreparedSplits(data.spec, data.train.take(sampled), data.validation)
 
 
 def sample(rows: pd.DataFrame, share: float) -> list[int]:
     """Return the indices of a stable sample of `rows`: per label, if any, the ids with the smallest hashes, at least one."""
-    order = [hashlib.sha256(name.encode()).hexdigest() for name in rows["id"]]
-    labels = rows["label"].tolist() if "label" in rows else [""] * len(rows)
-    strata: dict[str, list[int]] = {}
-    for index, label in enumerate(labels):
-        strata.setdefault(label, []).append(index)
-    chosen = [sorted(indices, key=order.__getitem__)[: math.ceil(share * len(indices))] for indices in strata.values()]
-    return sorted(index for indices in chosen for index in indices)
+    hashes = pd.Series([hashlib.sha256(name.encode()).hexdigest() for name in rows["id"]])
+    labels = rows["label"].to_numpy() if "label" in rows else np.zeros(len(rows))
+    strata = [stratum.sort_values(kind="stable") for _, stratum in hashes.groupby(labels, dropna=False)]
+    return sorted(int(index) for stratum in strata for index in stratum.index[: math.ceil(share * len(stratum))])
 
 
 def _identity(

@@ -6,9 +6,8 @@ Only one process at a time uses a study, so the leftovers of a killed process ca
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -25,27 +24,6 @@ log = logging.getLogger(__name__)
 _LOCK_TIMEOUT = 10.0  # seconds
 
 
-class Studies(Protocol):
-    """Access to studies by name."""
-
-    def hold(self, name: str) -> AbstractContextManager[BaseStorage]:
-        """Lock a study for the block and yield its repaired storage.
-
-        Raises:
-            Unavailable: another process holds the lock.
-            BadInput: the tables belong to another release of Optuna.
-        """
-
-    def others(self, name: str) -> Iterator[optuna.Study]:
-        """Yield the other studies, sorted by name; unreadable ones are skipped."""
-
-
-def open_studies() -> Studies:
-    """Return the shared database if one is set, else the journals in `var/optuna`."""
-    database = shared_database()
-    return Tables(database) if database else Journals(state_folder("optuna"))
-
-
 class Journals:
     """One file per study: twelve times as fast as SQLite, and repaired by cutting off a torn last line."""
 
@@ -55,7 +33,11 @@ class Journals:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[BaseStorage]:
-        """Lock the journal; Optuna's own lock, which a killed process leaves behind, is removed."""
+        """Lock the journal and yield its repaired storage; Optuna's own lock, which a killed process leaves behind, is removed.
+
+        Raises:
+            Unavailable: another process holds the lock.
+        """
         path = self._path(name)
         busy = f"another process is searching in {path}; wait for it or stop it, then run again"
         with lock(self._folder / f"{name}.held", _LOCK_TIMEOUT, busy=busy):
@@ -65,7 +47,7 @@ class Journals:
             yield JournalStorage(JournalFileBackend(str(path)))
 
     def others(self, name: str) -> Iterator[optuna.Study]:
-        """Yield the studies of the other journals."""
+        """Yield the studies of the other journals, sorted by name; unreadable ones are skipped."""
         for journal in sorted(self._folder.glob("*.log")):
             if journal == self._path(name):
                 continue
@@ -86,12 +68,17 @@ class Tables:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[BaseStorage]:
-        """Lock the study with a lock that the database releases when this process ends."""
+        """Lock the study, with a lock that the database releases when this process ends, and yield its storage.
+
+        Raises:
+            Unavailable: another process holds the lock.
+            BadInput: the tables belong to another release of Optuna.
+        """
         with database_lock(self._database, f"study {name}", _LOCK_TIMEOUT), self._opened() as storage:
             yield storage
 
     def others(self, name: str) -> Iterator[optuna.Study]:
-        """Yield the other studies of the database."""
+        """Yield the other studies of the database, sorted by name."""
         with self._opened() as storage:
             for other_name in sorted(optuna.get_all_study_names(storage)):
                 if other_name != name:
@@ -110,6 +97,15 @@ class Tables:
             yield storage
         finally:
             storage.remove_session()
+
+
+Studies = Journals | Tables
+
+
+def open_studies() -> Studies:
+    """Return the shared database if one is set, else the journals in `var/optuna`."""
+    database = shared_database()
+    return Tables(database) if database else Journals(state_folder("optuna"))
 
 
 def repair(path: Path) -> None:

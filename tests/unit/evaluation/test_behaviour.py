@@ -1,6 +1,5 @@
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.artifacts.behaviour import Behaviour, Case
+from components.artifacts.predictions import ModelOutput
 from components.core.errors import BadParams
 from components.core.text import normalise
 from components.evaluation.behaviour import PADDING, PERTURBATIONS, UserCases, evaluate_cases, make_cases, read_cases
@@ -28,24 +28,18 @@ ROWS = pd.DataFrame(
 )
 
 
-@dataclass(frozen=True)
-class Counted:
-    predicted: list[str]
-    probabilities: np.ndarray
-    labels: tuple[str, ...]
-
-
 class Reader:
     """Answers by the share of letters that are an `e`, and counts its calls."""
 
     def __init__(self, labels: tuple[str, ...] = LABELS) -> None:
         self.labels, self.calls = labels, 0
 
-    def answer(self, texts: Sequence[str]) -> Counted:
+    def answer(self, texts: Sequence[str]) -> ModelOutput:
         self.calls += 1
         share = np.array([text.count("e") / max(len(text), 1) for text in texts])
         others = np.outer(1 - share, np.ones(len(self.labels) - 1) / (len(self.labels) - 1))
-        return Counted([self.labels[0] if one > 0.2 else self.labels[1] for one in share], np.column_stack([share, others]), self.labels)
+        predicted = [self.labels[0] if one > 0.2 else self.labels[1] for one in share]
+        return ModelOutput(predicted, np.column_stack([share, others]), self.labels)
 
 
 def test_gate_settings_match_the_perturbations() -> None:
