@@ -155,17 +155,10 @@ def warn_once(message: str) -> None:
     log.warning("%s", message)
 
 
-def suggest(name: str, known: list[str]) -> str | None:
-    """Return the known name closest to `name`, or None if none is close."""
-    if len(name) > _LONG:
-        return None
-    return next(iter(get_close_matches(name, [text for text in known if len(text) <= _LONG], n=1, cutoff=0.6)), None)
-
-
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or an empty text."""
-    close = suggest(name, known)
-    return "" if close is None else f"; did you mean {close!r}?"
+    close = get_close_matches(name, [text for text in known if len(text) <= _LONG], n=1) if len(name) <= _LONG else []
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -5,7 +5,7 @@ Reads a table into a Parquet file in the order of its primary key. Messages neve
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -238,26 +238,25 @@ def arrow_type(type_: sa.types.TypeEngine[Any]) -> pa.DataType:
     return next((arrow for sql, arrow in types if isinstance(type_, sql)), pa.string())
 
 
+_SQL_TYPES: dict[Callable[[pa.DataType], bool], type[sa.types.TypeEngine[Any]]] = {
+    pa.types.is_boolean: sa.Boolean,
+    pa.types.is_integer: sa.BigInteger,
+    pa.types.is_floating: sa.Double,
+    pa.types.is_date: sa.Date,
+    pa.types.is_time: sa.Time,
+    **dict.fromkeys((pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary), sa.LargeBinary),
+}
+
+
 def sql_type(type_: pa.DataType) -> sa.types.TypeEngine[Any]:
     """Return the database type of a column; types without an equivalent become text, lists and objects JSON."""
-    types = pa.types
-    if types.is_boolean(type_):
-        return sa.Boolean()
-    if types.is_integer(type_) and type_ != pa.uint64():  # no database integer holds the upper half of uint64
-        return sa.BigInteger()
-    if types.is_decimal(type_):
+    if pa.types.is_decimal(type_):
         return sa.Numeric(type_.precision, type_.scale)
-    if types.is_floating(type_):
-        return sa.Double()
-    if types.is_timestamp(type_):
+    if pa.types.is_timestamp(type_):
         return sa.DateTime(timezone=type_.tz is not None)
-    if types.is_date(type_):
-        return sa.Date()
-    if types.is_time(type_):
-        return sa.Time()
-    if types.is_binary(type_) or types.is_large_binary(type_) or types.is_fixed_size_binary(type_):
-        return sa.LargeBinary()
-    return sa.Text()
+    if type_ == pa.uint64():  # no database integer holds its upper half
+        return sa.Text()
+    return next((sql() for matches, sql in _SQL_TYPES.items() if matches(type_)), sa.Text())
 
 
 def as_value(cell: Any, type_: sa.types.TypeEngine[Any]) -> Any:

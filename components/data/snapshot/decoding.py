@@ -2,7 +2,6 @@
 
 import codecs
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from components.data.snapshot.read_errors import Faults
@@ -44,22 +43,13 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
-@dataclass(frozen=True)
-class DecodingFault:
-    """A position in a file that cannot be decoded: `line` counts from 1, `byte` from 0."""
-
-    line: int
-    byte: int
-    message: str
-
-
 def codec_with_bom(encoding: str) -> str:
     """Return the codec that accepts a byte-order mark too."""
     return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
-def first_decoding_fault(path: Path, encoding: str) -> DecodingFault | None:
-    """Return the first position that cannot be decoded or contains a NUL; None if the whole file is text."""
+def first_decoding_fault(path: Path, encoding: str) -> tuple[int, str] | None:
+    """Return the first line, from 1, that cannot be decoded or contains a NUL, and the fault; None if the whole file is text."""
     decoder = codecs.getincrementaldecoder(codec_with_bom(encoding))()
     line, offset = 1, 0
     with path.open("rb") as file:
@@ -72,8 +62,8 @@ def first_decoding_fault(path: Path, encoding: str) -> DecodingFault | None:
             if "\0" in text:
                 before = text[: text.index("\0")]
                 byte = offset + max(block.find(b"\0"), 0)
-                message = "a NUL byte: the file is damaged or has another encoding (utf-16?)"
-                return DecodingFault(line + before.count("\n"), byte, message)
+                message = f"byte {byte}: a NUL byte: the file is damaged or has another encoding (utf-16?)"
+                return line + before.count("\n"), message
             if not block:
                 return None
             line += text.count("\n")
@@ -124,9 +114,9 @@ def _format_fault(head: bytes) -> str | None:
     return None
 
 
-def _undecodable(error: UnicodeDecodeError, line: int, start: int, encoding: str) -> DecodingFault:
+def _undecodable(error: UnicodeDecodeError, line: int, start: int, encoding: str) -> tuple[int, str]:
     before = error.object[: error.start].decode(encoding, errors="replace")
     bom = next((name for mark, name in _MARKS.items() if start == 0 and error.object.startswith(mark)), None)
     fix = f"it starts with the byte-order mark of {bom}: set snapshot.encoding: {bom}" if bom else "set snapshot.encoding, e.g. cp1252"
     byte = error.object[error.start : error.start + 1].hex()
-    return DecodingFault(line + before.count("\n"), start + error.start, f"0x{byte} is not {encoding} ({error.reason}); {fix}")
+    return line + before.count("\n"), f"byte {start + error.start}: 0x{byte} is not {encoding} ({error.reason}); {fix}"

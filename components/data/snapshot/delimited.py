@@ -43,9 +43,8 @@ class _Record(NamedTuple):
 def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
     """Return the header, after checking that the whole file can be decoded."""
     check_file_format(path, faults)
-    fault = first_decoding_fault(path, snapshot.encoding)
-    if fault is not None:
-        faults.refuse(f"{_row_at(path, fault.line, snapshot)}, byte {fault.byte}: {fault.message}")
+    if fault := first_decoding_fault(path, snapshot.encoding):
+        faults.refuse(f"{_row_at(path, fault[0], snapshot)}, {fault[1]}")
     _refuse_other_delimiter(path, snapshot, faults)
     header = next((record.cells for record in _records(path, snapshot, faults)), [])
     counts = Counter(header)
@@ -100,18 +99,19 @@ class _QuoteCheck:
             return
         self._rows += 1
         self._lines += len(record.lines)
-        if len(record.lines) == 1:
-            self._all_complete = self._all_complete and self._complete(record)
+        lines, count = len(record.lines), self._complete_lines(record)
+        complete = count == lines
+        self._all_complete = self._all_complete and complete
+        if lines == 1:
             self.count_quoted(record)
             return
-        complete = self._complete(record)
-        self._all_complete = self._all_complete and complete
-        suspicious = complete or self._delimiter == "\t" or self._mostly_complete(record)
-        if suspicious and any((self._delimiter in cell or self._width == 1) and _has_line_end(cell) for cell in record.cells):
+        # Most lines are complete rows: worth a warning, although one row may be malformed.
+        suspicious = complete or self._delimiter == "\t" or count >= max(_MANY, 0.75 * lines)
+        if suspicious and any((self._delimiter in cell or self._width == 1) and ("\n" in cell or "\r" in cell) for cell in record.cells):
             self._first = self._first or record
             self._joined += 1
             self._likely = self._likely or complete
-            self._certain = self._certain or (complete and len(record.lines) >= _MANY)
+            self._certain = self._certain or (complete and lines >= _MANY)
 
     def count_quoted(self, record: _Record) -> None:
         """Count a row whose quotes delimit cells."""
@@ -121,9 +121,8 @@ class _QuoteCheck:
 
     def hint(self, record: _Record) -> str:
         """Return a hint for a row with the wrong number of cells if quotes may be the cause."""
-        if self._quoting != "none" and any('"' in line for line in record.lines) and (len(record.lines) > 1 or self._complete(record)):
-            return f"; {_HINT}"
-        return ""
+        quoted = self._quoting != "none" and any('"' in line for line in record.lines)
+        return f"; {_HINT}" if quoted and (len(record.lines) > 1 or self._complete_lines(record)) else ""
 
     def report(self, faults: Faults) -> None:
         """Refuse the file or log a warning if joined rows were detected."""
@@ -142,18 +141,9 @@ class _QuoteCheck:
         else:
             log.warning("%s: %s; %s", faults.name, message, fix)
 
-    def _complete(self, record: _Record) -> bool:
-        """Return whether each line has as many cells as a row, counting quotes as text."""
-        return all(line.count(self._delimiter) == self._width - 1 for line in record.lines)
-
-    def _mostly_complete(self, record: _Record) -> bool:
-        """Return whether most lines are complete rows: worth a warning, although one row may be malformed."""
-        complete = sum(line.count(self._delimiter) == self._width - 1 for line in record.lines)
-        return complete >= max(_MANY, 0.75 * len(record.lines))
-
-
-def _has_line_end(cell: str) -> bool:
-    return "\n" in cell or "\r" in cell
+    def _complete_lines(self, record: _Record) -> int:
+        """Return how many lines have as many cells as a row, counting quotes as text."""
+        return sum(line.count(self._delimiter) == self._width - 1 for line in record.lines)
 
 
 def _recorded(file: IO[str], taken: list[str]) -> Iterator[str]:

@@ -17,9 +17,8 @@ _TYPE_NAMES = {str: "text", bool: "boolean", int: "integer", float: "number", li
 def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
     """Parse every line and return all keys in the order of first appearance."""
     check_file_format(path, faults)
-    fault = first_decoding_fault(path, snapshot.encoding)
-    if fault is not None:
-        faults.refuse(f"row {fault.line}, byte {fault.byte}: {fault.message}")
+    if fault := first_decoding_fault(path, snapshot.encoding):
+        faults.refuse(f"row {fault[0]}, {fault[1]}")
     _refuse_array(path, snapshot, faults)
     columns: dict[str, set[type]] = {}
     for row in read_objects(path, snapshot, faults):
