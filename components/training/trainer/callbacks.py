@@ -15,6 +15,7 @@ from components.core.errors import RetuneError
 from components.model.methods.freeze import freeze
 from components.model.support.layers import depths, head_depth
 from components.training.trainer import checkpoints
+from components.training.trainer.optimizers import WarmPlateau
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class TimeLimit(TrainerCallback):
         return "epochs" if state.global_step >= state.max_steps else "patience"
 
 
-class History(TrainerCallback):
-    """Appends a JSON line for each log and each evaluation and flushes it, so that a long training can be followed."""
+class Records(TrainerCallback):
+    """Appends a JSON line to the history for each log and each evaluation, and makes each checkpoint valid."""
 
     def __init__(self, path: Path, clock: TimeLimit) -> None:
         self._path, self._clock = path, clock
@@ -66,6 +67,13 @@ class History(TrainerCallback):
             point = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), "seconds": round(self._clock.seconds(), 2)}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(point | metrics) + "\n")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Add the history so far to the checkpoint of this step, and write its manifest last."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if self._path.exists():
+            shutil.copyfile(self._path, folder / checkpoints.HISTORY)
+        checkpoints.seal(folder, state.global_step, self._clock.seconds(), self._clock.ending(state, control))
 
 
 class NaNGuard(TrainerCallback):
@@ -108,30 +116,20 @@ class Progress(TrainerCallback):
             log.info("step %d/%d, epoch %.2f, validation: %s", state.global_step, state.max_steps, state.epoch or 0.0, listed)
 
 
-class CheckpointSealer(TrainerCallback):
-    """Makes a checkpoint valid: adds the history so far and writes the manifest last."""
-
-    def __init__(self, clock: TimeLimit, history: Path | None) -> None:
-        self._clock, self._history = clock, history
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Seal the checkpoint of this step."""
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if self._history is not None and self._history.exists():
-            shutil.copyfile(self._history, folder / checkpoints.HISTORY)
-        checkpoints.seal(folder, state.global_step, self._clock.seconds(), self._clock.ending(state, control))
-
-
 class EvalObserver(TrainerCallback):
-    """Passes each evaluation's metric to a callback, which may raise to stop the training, and keeps the best value."""
+    """Passes each evaluation's metric to the plateau schedule and to a callback, which may raise to stop the training; keeps the best."""
 
     def __init__(self, metric: str, watch: Watch | None) -> None:
         self._metric, self._watch = f"eval_{metric}", watch
         self.count, self.best_value, self.best_step = 0, -math.inf, 0
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, lr_scheduler: Any = None, **_: Any
+    ) -> None:
         """Count the evaluation and report it."""
         value = float(metrics[self._metric])
+        if isinstance(lr_scheduler, WarmPlateau):
+            lr_scheduler.record(value)
         self.count += 1
         if value > self.best_value:
             self.best_value, self.best_step = value, state.global_step

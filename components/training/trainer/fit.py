@@ -20,10 +20,9 @@ from components.model import methods
 from components.model.methods import lora
 from components.model.tasks import Task
 from components.training.trainer import checkpoints, hardware
-from components.training.trainer.callbacks import CheckpointSealer, EvalObserver, History, NaNGuard, Progress, TimeLimit, Watch
+from components.training.trainer.callbacks import EvalObserver, NaNGuard, Progress, Records, TimeLimit, Watch
 from components.training.trainer.contrastive_warmup import ContrastiveStart
 from components.training.trainer.data import PreparedSplits
-from components.training.trainer.optimizers import Plateau
 from components.training.trainer.settings import TrainParams, check_fields, check_metric
 from components.training.trainer.trainer import FineTuner
 
@@ -272,13 +271,10 @@ def _callbacks(
     callbacks: list[TrainerCallback] = [NaNGuard(), clock, observer]
     if start is not None:
         callbacks.append(start)  # after the clock, whose stop signal it reads
-    if settings.schedule == "plateau":
-        callbacks.append(Plateau(settings.metric))
     if keep:
-        callbacks.append(History(keep.history, clock))
+        callbacks.append(Records(keep.history, clock))
         if settings.patience:
             callbacks.append(EarlyStoppingCallback(settings.patience))
-        callbacks.append(CheckpointSealer(clock, keep.history))
         if not sys.stderr.isatty():
             callbacks.append(Progress())
     return callbacks

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.optimization import Adafactor
 
 from components.model.support.layers import depths, head_depth
@@ -79,16 +78,3 @@ class WarmPlateau(LRScheduler):
             for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
                 group["lr"] = rate
             self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-
-class Plateau(TrainerCallback):
-    """Passes each evaluation's metric to the schedule."""
-
-    def __init__(self, metric: str) -> None:
-        self._metric = f"eval_{metric}"
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, lr_scheduler: Any = None, **_: Any
-    ) -> None:
-        """Record the evaluation in the WarmPlateau."""
-        lr_scheduler.record(float(metrics[self._metric]))
