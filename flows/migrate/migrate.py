@@ -9,7 +9,6 @@ from components.core.errors import BadInput, NotFound
 from components.ledger import chain
 from components.ledger.tables import check_file, make_engine, make_tables
 from components.mlflow_store.connection import foreign_database_error, revision_of
-from components.training.tune import copy_studies
 from flows.audit.retention import workspaces
 from flows.migrate import cache, files, registry, tables
 from flows.orchestrator.services import read_state
@@ -107,9 +106,19 @@ def report(databases: registry.Databases, artifacts: list[files.ArtifactFile], s
         artifacts=len(artifacts),
         bytes=sum(artifact.path.stat().st_size for artifact in artifacts),
         ledger=copy_ledger(var / "ledger.db", database, sent),
-        studies=copy_studies.copy_studies(var / "optuna", database, sent),
+        studies=copy_studies(var / "optuna", database, sent),
         objects=cache.push(project) if sent else cache.count(project),
     )
+
+
+def copy_studies(folder: Path, url: str, really: bool) -> int:
+    """Copy the studies of the search, and return their number."""
+    studies = len(list(folder.glob("*.log")))
+    if really and studies:
+        from components.training.tune import storage  # slow: it imports Optuna
+
+        storage.copy_studies(folder, url)
+    return studies
 
 
 def copy_ledger(file: Path, url: str, really: bool) -> int:

@@ -5,6 +5,7 @@ Only one process at a time uses a study, so the leftovers of a killed process ca
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.pool import NullPool
 
 from components.core.atomic import write_bytes
-from components.core.errors import BadInput
+from components.core.errors import BadInput, RetuneError
 from components.core.locks import database_lock, lock, shared_database
+from components.core.temporary import temporary
 from components.training.trainer.state_dir import state_folder
 
 log = logging.getLogger(__name__)
@@ -137,3 +139,39 @@ def _is_entry(line: bytes) -> bool:
         return line.endswith(b"\n") and isinstance(json.loads(line), dict)
     except ValueError:
         return False
+
+
+def copy_studies(folder: Path, database: str) -> None:
+    """Copy each study of the journals in `folder` into the database unless it already has it; the journals are not changed.
+
+    An incomplete copy of a killed migration is replaced; a study that has more trials in the database is kept.
+
+    Raises:
+        RetuneError: a study cannot be read, or its copy differs.
+        Unavailable: a search uses one of the studies, or the database does not answer.
+    """
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with temporary() as aside:
+            for journal in sorted(folder.glob("*.log")):
+                shutil.copy(journal, aside)
+                with Journals(aside).hold(journal.stem) as source, Tables(database).hold(journal.stem) as target:
+                    _copy(journal.stem, source, target)
+    except (KeyError, ValueError) as error:
+        raise RetuneError(f"a study in {folder} cannot be copied: {error}") from None
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _copy(name: str, source: BaseStorage, target: BaseStorage) -> None:
+    expected = optuna.load_study(study_name=name, storage=source).trials
+    if name in optuna.get_all_study_names(target):
+        if len(optuna.load_study(study_name=name, storage=target).trials) >= len(expected):
+            return
+        optuna.delete_study(study_name=name, storage=target)
+    optuna.copy_study(from_study_name=name, from_storage=source, to_storage=target)
+    copied = optuna.load_study(study_name=name, storage=target).trials
+    versions = [[(trial.number, trial.state, trial.params, trial.values) for trial in trials] for trials in (expected, copied)]
+    if versions[0] != versions[1]:
+        raise RetuneError(f"the copy of study {name} in the database differs from its journal; run again to replace it")

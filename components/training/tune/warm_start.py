@@ -54,9 +54,15 @@ def warm_start(study: optuna.Study, studies: Studies, target: StudyContext) -> i
             settings = {**source.user_attrs[_FIXED], **trial.user_attrs.get("settings", trial.params)}
             digest = source.user_attrs[_BASES].get(settings["base"])
             settings["base"] = next((name for name, own_digest in target.bases.items() if own_digest == digest), None)
-            if (params := _fitting(settings, target)) is not None and params not in known:
-                known.append(params)
-                study.add_trial(_copied(trial, params, source.study_name, target))
+            params = _fitting(settings, target)
+            if params is None or params in known:
+                continue
+            try:
+                copied = _copied(trial, params, source.study_name, target)
+            except ValueError:  # a value is outside its range, or not on its grid
+                continue
+            study.add_trial(copied)
+            known.append(params)
     study.set_user_attr(_DONE, True)
     if carried := len(known) - before:
         log.info("%d trials of earlier searches are in this space and are carried over", carried)
@@ -64,26 +70,16 @@ def warm_start(study: optuna.Study, studies: Studies, target: StudyContext) -> i
 
 
 def _fitting(settings: Mapping[str, Value], target: StudyContext) -> dict[str, Value] | None:
-    """Return the values of the dimensions that are searched with these `settings`; None if they are outside the space."""
+    """Return the values of the dimensions that are searched with these `settings`; None if a fixed or idle field differs."""
     if any(settings.get(name, value) != value for name, value in target.fixed.items() if name not in target.space):
         return None
     active = {name: dimension for name, dimension in target.space.items() if dimension.active(settings)}
-    if any(name not in settings or not _in_range(dimension, settings[name]) for name, dimension in active.items()):
+    if not active.keys() <= settings.keys():
         return None
     idle = {name for name in target.space if name not in active}
     if any(settings.get(name, target.fixed.get(name)) != target.fixed.get(name) for name in idle):
         return None
     return {name: settings[name] for name in active}
-
-
-def _in_range(dimension: Dimension, value: Value) -> bool:
-    """Return whether a value is in the range and on its grid, if it has one."""
-    if not dimension.contains(value) or dimension.type == "categorical":
-        return dimension.contains(value)
-    if not isinstance(value, int | float) or (dimension.type == "int" and value != int(value)):
-        return False
-    steps = (value - (dimension.low or 0.0)) / dimension.step if dimension.step else 0.0
-    return abs(steps - round(steps)) < 1e-9
 
 
 def _copied(trial: FrozenTrial, params: Mapping[str, Value], study: str, target: StudyContext) -> FrozenTrial:
