@@ -116,7 +116,7 @@ def _system_error(error: Exception) -> tuple[str, int] | None:
         message, code = _SYSTEM[error.errno]
         paths = " and ".join(os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes))
         return (f"{paths}: {message}" if paths else message), code
-    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_working_folder():
+    if isinstance(error, FileNotFoundError) and error.filename is None and _working_folder() is None:
         return "the working folder no longer exists; change to another one", BadInput.exit_code
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # pathlib, up to Python 3.12
         return f"{str(error).removeprefix('Symlink loop from ')}: {_SYSTEM[errno.ELOOP][0]}", BadInput.exit_code
@@ -145,12 +145,11 @@ def _refuse_undecodable() -> None:
         raise BadInput(f"the environment variable {wrong[0]} is not UTF-8: {os.environ[wrong[0]]!r}")
 
 
-def _has_working_folder() -> bool:
-    try:
-        os.getcwd()
-    except OSError:
-        return False
-    return True
+def _working_folder() -> Path | None:
+    """Return the working folder; None if it was deleted."""
+    with contextlib.suppress(OSError):
+        return Path.cwd()
+    return None
 
 
 def _is_text(value: str) -> bool:
@@ -166,11 +165,9 @@ def _reader_closed() -> bool:
 
 def _log_folder() -> Path | None:
     """Return the log folder of the outermost project, since workspaces and checkouts are inside it."""
-    try:
-        here = Path.cwd()
-    except OSError:  # the working folder was deleted
-        return None
-    projects = [folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir()]
+    here = _working_folder()
+    folders = (here, *here.parents) if here else ()
+    projects = [folder for folder in folders if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir()]
     return projects[-1] / "var/log" if projects else None
 
 

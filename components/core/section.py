@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from reprlib import Repr
 from typing import Any, ClassVar, Self, get_args, get_origin
@@ -30,14 +30,6 @@ _EXPECTED = {  # by pydantic error type
 _NO_SCHEMAS = ("default", "metadata", "serialization")  # parts of a schema that are values
 
 
-def _a_number(value: object) -> object:
-    return _literal(value, "a number")
-
-
-def _an_integer(value: object) -> object:
-    return _literal(value, "an integer")
-
-
 def _literal(value: object, expected: str) -> object:
     if isinstance(value, bool):
         raise ValueError(f"expected {expected}, not a boolean")
@@ -54,6 +46,9 @@ def _number_hint(text: str | bytes) -> str:
     return "leave the quotes out"
 
 
+_LITERAL = {"int": partial(_literal, expected="an integer"), "float": partial(_literal, expected="a number")}
+
+
 def _take_literally(part: Any) -> None:
     """Make a schema strict at every depth: booleans and texts are no numbers, and only true and false are booleans."""
     if isinstance(part, list | tuple):
@@ -65,7 +60,7 @@ def _take_literally(part: Any) -> None:
         elif part.get("type") in ("int", "float"):
             inner = dict(part)
             part.clear()
-            part.update(core_schema.no_info_before_validator_function(_an_integer if inner["type"] == "int" else _a_number, inner))
+            part.update(core_schema.no_info_before_validator_function(_LITERAL[inner["type"]], inner))
         elif not _is_ours(part.get("function")):  # else a nested section, which is already strict
             for name, item in part.items():
                 if name not in _NO_SCHEMAS:
@@ -73,7 +68,7 @@ def _take_literally(part: Any) -> None:
 
 
 def _is_ours(function: Any) -> bool:
-    return isinstance(function, dict) and function.get("function") in (_a_number, _an_integer)
+    return isinstance(function, dict) and function.get("function") in _LITERAL.values()
 
 
 class Section(BaseModel):

@@ -1,7 +1,7 @@
 """Count the labelled rows of a snapshot that an earlier snapshot does not contain."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from components.artifacts.manifest import SnapshotManifest
-from components.artifacts.rows import MARKS, PSEUDO, canonical, read_parts
+from components.artifacts.rows import MARKS, canonical, pseudo_labelled, read_parts
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -42,17 +42,9 @@ def _hashes(folder: Path, columns: Sequence[str]) -> Hashes:
 
 
 def _of_batch(batch: pa.RecordBatch, columns: Sequence[str]) -> Hashes:
-    rows = zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
-    return np.frombuffer(b"".join(_digest(row) for row, labelled in zip(rows, _labelled(batch), strict=True) if labelled), np.uint64)
-
-
-def _digest(row: Sequence[str | None]) -> bytes:
-    return hashlib.blake2b(canonical(row), digest_size=_BYTES).digest()
-
-
-def _labelled(batch: pa.RecordBatch) -> Iterator[bool]:
-    """Yield for each row whether it has a label that is not a pseudo-label."""
-    names = batch.schema.names
-    labels = batch.column(_LABEL).to_pylist() if _LABEL in names else ["labelled"] * len(batch)
-    pseudo = batch.column(PSEUDO).to_pylist() if PSEUDO in names else [None] * len(batch)
-    return (bool((label or "").strip()) and not (mark or "").strip() for label, mark in zip(labels, pseudo, strict=True))
+    frame = batch.to_pandas()
+    labelled = ~pseudo_labelled(frame)
+    if _LABEL in frame:
+        labelled &= frame[_LABEL].fillna("").str.strip().ne("")
+    rows = zip(*(batch.filter(pa.array(labelled)).column(name).to_pylist() for name in columns), strict=True)
+    return np.frombuffer(b"".join(hashlib.blake2b(canonical(row), digest_size=_BYTES).digest() for row in rows), np.uint64)
