@@ -1,10 +1,11 @@
 """`reports/verdict.json`: the decision of the gates and its evidence."""
 
 import json
+import operator
 from enum import StrEnum
 from typing import Any
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from components.artifacts.base import Artifact, Record
 from components.artifacts.table import ReportTable
@@ -80,18 +81,12 @@ class GateResult(Record):
     n: int | None = None
     method: str | None = None
     change: str | None = None
-    may_pass: bool = False
-    asked: bool = True
+    # Defaults of newer fields are not written, so that stored verdicts keep their digest; below, too.
+    may_pass: bool = Field(default=False, exclude_if=operator.not_)
+    asked: bool = Field(default=True, exclude_if=operator.truth)
     hypotheses: tuple[Hypothesis, ...] = ()
     notes: tuple[str, ...] = ()
     tables: tuple[ReportTable, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _omit_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit default values of newer fields, so that stored verdicts keep their digest."""
-        written: dict[str, Any] = write(self)
-        defaults = {"may_pass": False, "asked": True}
-        return {name: value for name, value in written.items() if name not in defaults or value is not defaults[name]}
 
     @classmethod
     def not_asked(cls, gate: str, why: str, **rest: Any) -> "GateResult":
@@ -127,13 +122,7 @@ class Verdict(Artifact):
     look: int | None = None
     off: tuple[str, ...] = ()
     tested: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _omit_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit an empty `left_out`, so that stored verdicts keep their digest."""
-        written: dict[str, Any] = write(self)
-        return written if self.left_out else {name: value for name, value in written.items() if name != "left_out"}
+    left_out: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
 
     @property
     def may_pass(self) -> bool:

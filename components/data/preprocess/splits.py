@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache
 from itertools import permutations
 
 import pandas as pd
@@ -34,8 +34,8 @@ def split_of(seed: int, key: str, test_share: float, validation_share: float) ->
 
 def assign_splits(groups: Iterable[str], seed: int, test_share: float, validation_share: float) -> list[str]:
     """Return the split of each group in `groups`."""
-    split = cache(partial(split_of, seed, test_share=test_share, validation_share=validation_share))
-    return [split(group) for group in groups]
+    split = cache(split_of)
+    return [split(seed, group, test_share, validation_share) for group in groups]
 
 
 def has_given_splits(rows: pd.DataFrame) -> bool:
