@@ -9,6 +9,7 @@ import json
 import logging
 import platform
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,17 @@ def rebuild(model: RegisteredModel, number: int, keep: Path | None = None) -> Re
             notes.append(f"the search {reason}: its chosen settings are taken from DVC's cache")
         stages = [stage for stage in recipe.stages if stage != TUNE or not reason]
         run_stages(root, stages)
-        comparison = _compare_with(model, recipe, root, stages)
+        comparison = compare_files(recipe.lock, model.project, root, stages)
+        differences = (*model_differences(model, recipe.version, root), *comparison.differences)
         return Rebuilt(
             model=model.name,
             version=number,
-            bit_equal=not comparison.differences,
+            bit_equal=not differences,
             weights_before=recipe.version.tags["retune.weights"],
             weights_after=digest_folder(root / "models/trained/model"),
             commit=recipe.commit,
             stages={stage: comparison.summaries.get(stage, "taken from the cache") for stage in recipe.stages},
-            differences=comparison.differences,
+            differences=differences,
             notes=(*notes, *comparison.notes, *environment_notes(model, recipe, root)),
             seconds=round(time.monotonic() - started, 1),
             folder=str(keep.resolve()) if keep else None,
@@ -130,17 +132,21 @@ class RebuildComparison:
     notes: tuple[str, ...]
 
 
-def _compare_with(model: RegisteredModel, recipe: Recipe, root: Path, stages: list[str]) -> RebuildComparison:
-    version, differences = recipe.version, list[str]()
+def model_differences(model: RegisteredModel, version: registry.Version, root: Path) -> list[str]:
+    """Describe how weights, metrics and predictions differ; nothing about predictions if the original ones are missing."""
+    differences = []
     weights = digest_folder(root / "models/trained/model")
     if weights != version.tags["retune.weights"]:
         differences.append(f"weights: were {version.tags['retune.weights'][:12]}, are {weights[:12]}")
     metrics = Metrics.read(root / "reports/evaluation")
     now = {name: {"value": metric.value, "low": metric.low, "high": metric.high} for name, metric in metrics.headline.items()}
     differences += compare.metric_differences(json.loads(version.tags.get("retune.metrics", "{}")), now)
-    differences += prediction_differences(model, version, root)
-    files = compare_files(recipe.lock, model.project, root, stages)
-    return RebuildComparison(files.summaries, (*differences, *files.differences), files.notes)
+    file = "evaluation/predictions/candidate.parquet"
+    with suppress(NotFound):
+        before = Predictions.read(artifact_access.artifact(model.uri, version, file))
+        difference = compare.prediction_difference(before, Predictions.read(root / "reports" / file))
+        differences += [difference] if difference else []
+    return differences
 
 
 def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list[str]) -> RebuildComparison:
@@ -161,14 +167,3 @@ def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list
             if output.equal is None
         ),
     )
-
-
-def prediction_differences(model: RegisteredModel, version: registry.Version, root: Path) -> list[str]:
-    """Describe how the predictions on the test rows differ; nothing if the original ones are missing."""
-    file = "evaluation/predictions/candidate.parquet"
-    try:
-        before = Predictions.read(artifact_access.artifact(model.uri, version, file))
-    except NotFound:
-        return []
-    difference = compare.prediction_difference(before, Predictions.read(root / "reports" / file))
-    return [difference] if difference else []
