@@ -208,7 +208,7 @@ def register(workspace: Workspace, run: tracking.RecordedRun) -> registry.Versio
     return registry.register(workspace.root, store(workspace), run_id=run.run_id, key=run.key, lineage=lineage)
 
 
-def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: JudgeResult) -> Result:
+def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: JudgeResult) -> Result:
     """Apply the verdict: promote after PASS, request approval if undecided or required by the settings, else keep the champion.
 
     A verdict promotes only once. A version that a person rolled back or rejected on the same evidence is not promoted automatically.
@@ -267,9 +267,7 @@ def _promote(workspace: Workspace, version: registry.Version, judged: JudgeResul
         verified=judged.fresh and served,  # this package has answered in this run
         evidence=verdict.evidence,
     )
-    if done.changed:
-        events.publish_promotion(done.entry)
-    return done.changed
+    return events.publish_promotion(done).changed
 
 
 def _request_approval(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, verdict: Verdict) -> Request | None:

@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-from components.mlflow_store.registry import Version
-from components.mlflow_store.tracking import RecordedRun
 from components.steps import STAGES
 from flows.orchestrator.prefect_adapter import flow, task
 from flows.pipeline import actions, publish_report
 from flows.pipeline import judge as judging
 from flows.pipeline.actions import Result
-from flows.pipeline.judge import JudgeResult
 from flows.project.stores import store
 from flows.project.workspace import Workspace, open_workspace
 
@@ -21,6 +18,7 @@ reproduce = task(actions.reproduce)
 record = task(actions.record)
 register = task(actions.register)
 judge = task(judging.judge)
+settle = task(actions.settle)
 publish = task(publish_report.publish)
 
 
@@ -44,9 +42,3 @@ def run_pipeline(workspace: Workspace) -> Result:
     result = settle(workspace, run, version, judged)
     publish(workspace, run, stages, judged, result)
     return result
-
-
-@task
-def settle(workspace: Workspace, run: RecordedRun, version: Version, judged: JudgeResult) -> Result:
-    """Apply the verdict: promote, wait for approval, or keep the champion."""
-    return actions.apply_verdict(workspace, run, version, judged)

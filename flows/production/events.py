@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 
 from components.core.errors import NotFound
-from components.ledger import Entry, Request
+from components.ledger import Request
+from components.mlflow_store.registry import Promotion
 from flows.orchestrator.prefect_api import post
 from flows.orchestrator.server import running
 from flows.project.workspace import find_project
@@ -26,10 +27,13 @@ log = logging.getLogger(__name__)
 PROMOTION = ("model", "version", "previous", "outcome", "evidence", "forced", "who", "why", "origin")  # fields of an entry
 
 
-def publish_promotion(entry: Entry) -> None:
-    """Publish a new champion: promoted, rolled back or adopted."""
-    payload = {name: getattr(entry, name) for name in PROMOTION}
-    emit(f"retune.{entry.action.replace(' ', '-')}", entry.model, payload, entry.at)
+def publish_promotion(promotion: Promotion) -> Promotion:
+    """Publish a new champion (promoted, rolled back or adopted) if the promotion changed something, and return the promotion."""
+    if promotion.changed:
+        entry = promotion.entry
+        payload = {name: getattr(entry, name) for name in PROMOTION}
+        emit(f"retune.{entry.action.replace(' ', '-')}", entry.model, payload, entry.at)
+    return promotion
 
 
 def publish_rejection(request: Request) -> None:

@@ -67,7 +67,7 @@ def promote(env: Environment, name: str, number: int, *, who: str, why: str | No
     """
     why, version = checked_reason(why, force=force), find(env, name, number)
     verdict = None if force else passed(env, version)
-    return publish_event(
+    return events.publish_promotion(
         registry.promote(
             env.mlflow,
             env.ledger,
@@ -80,13 +80,6 @@ def promote(env: Environment, name: str, number: int, *, who: str, why: str | No
             evidence=verdict.evidence if verdict else None,
         )
     )
-
-
-def publish_event(promotion: Promotion) -> Promotion:
-    """Publish the event of a promotion, if it changed something, and return the promotion."""
-    if promotion.changed:
-        events.publish_promotion(promotion.entry)
-    return promotion
 
 
 def promote_from(
@@ -113,7 +106,7 @@ def promote_from(
     if verdict is not None:
         check_copied(source, target, copied, verdict)
         expected = reference_number(copied) if judged_here(copied) else expected
-    return publish_event(
+    return events.publish_promotion(
         registry.promote(
             target.mlflow,
             target.ledger,
@@ -139,7 +132,7 @@ def rollback(env: Environment, name: str, to: int | None, *, who: str, why: str)
     """
     why = reason(why)
     check_known(env, name)
-    return publish_event(registry.rollback(env.mlflow, env.ledger, name, to, who, why))
+    return events.publish_promotion(registry.rollback(env.mlflow, env.ledger, name, to, who, why))
 
 
 def approve(env: Environment, run: str, *, who: str, why: str) -> Promotion:
@@ -155,7 +148,7 @@ def approve(env: Environment, run: str, *, who: str, why: str) -> Promotion:
     request = ledger.open_request(run)
     version = find(env, request.model, request.version)
     check_evidence(env, version, request)
-    promotion = publish_event(
+    promotion = events.publish_promotion(
         registry.promote(
             env.mlflow,
             env.ledger,

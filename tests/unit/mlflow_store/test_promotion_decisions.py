@@ -191,9 +191,7 @@ def workspace(environment: Environment, tmp_path: Path) -> Workspace:
 
 
 def settle(workspace: Workspace, version: Version, verdict: Verdict) -> actions.Result:
-    return actions.apply_verdict(
-        workspace, RecordedRun(version.run_id, version.key, created=False), version, JudgeResult(verdict, fresh=True)
-    )
+    return actions.settle(workspace, RecordedRun(version.run_id, version.key, created=False), version, JudgeResult(verdict, fresh=True))
 
 
 def test_run_does_not_promote_a_rejected_version(environment: Environment, workspace: Workspace) -> None:
