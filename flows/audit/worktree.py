@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -17,6 +17,7 @@ from components.core.errors import BadInput, NotFound, RetuneError
 from flows.dvc_adapter.cache import cached_folder
 from flows.dvc_adapter.config import inherit, share_remote
 from flows.dvc_adapter.repro import dvc
+from flows.project.checkout import remove
 from flows.project.git import NO_GIT, git, has_commit, prefix
 from flows.settings import read_settings
 
@@ -57,7 +58,7 @@ def worktree(project: Path, commit: str, keep: Path | None = None) -> Iterator[P
             git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
             yield home / FOLDER / prefix(project)
     finally:
-        _remove(project, home)
+        remove(project, home, FOLDER)
 
 
 def remove_abandoned(project: Path) -> None:
@@ -67,7 +68,7 @@ def remove_abandoned(project: Path) -> None:
         home = root.parent
         if line.startswith("worktree ") and root.name == FOLDER and home.name.startswith(PREFIX) and _is_free(home / OWNED):
             log.info("removing %s, left by a killed rebuild", home)
-            _remove(project, home)
+            remove(project, home, FOLDER)
 
 
 def _is_free(owned: Path) -> bool:
@@ -79,12 +80,6 @@ def _is_free(owned: Path) -> bool:
     except OSError:  # it is locked, or belongs to another account
         return False
     return True
-
-
-def _remove(project: Path, home: Path) -> None:
-    with suppress(RetuneError):  # git may not list it yet
-        git(project, "worktree", "remove", "--force", str(home / FOLDER))
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def prepare_worktree(root: Path, project: Path) -> None:

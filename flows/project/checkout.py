@@ -74,10 +74,10 @@ def checkouts(project: Path) -> list[Path]:
     return sorted(root for home in (project / RUNS).glob("*") if (root := root_of(home)).is_dir())
 
 
-def remove(project: Path, home: Path) -> None:
-    """Remove a checkout and its git worktree."""
+def remove(project: Path, home: Path, folder: str = FOLDER) -> None:
+    """Remove the folder `home` with the git worktree `folder` in it."""
     with suppress(RetuneError):  # git may not have registered it yet
-        git(project, "worktree", "remove", "--force", str(home / FOLDER))
+        git(project, "worktree", "remove", "--force", str(home / folder))
     shutil.rmtree(home, ignore_errors=True)
     try:
         git(project, "worktree", "prune")
@@ -87,8 +87,8 @@ def remove(project: Path, home: Path) -> None:
 
 def home_of(project: Path, root: Path) -> Path:
     """Return the folder that contains a checkout and its owner file."""
-    runs = project / RUNS
-    return runs / root.relative_to(runs).parts[0]
+    runs = (project / RUNS).resolve()  # var/ may be a link to another disk
+    return runs / root.resolve().relative_to(runs).parts[0]
 
 
 def remove_abandoned(project: Path) -> None:
@@ -168,8 +168,8 @@ def project_of() -> Path:
 
 def is_checkout(project: Path) -> bool:
     """Return whether the working folder is a checkout of `project`."""
-    cwd, runs = Path.cwd().resolve(), (project / RUNS).resolve()  # var/ may be a link to another disk
-    return runs in cwd.parents and cwd == root_of(runs / cwd.relative_to(runs).parts[0])
+    root = Path.cwd().resolve()
+    return (project / RUNS).resolve() in root.parents and root == root_of(home_of(project, root))
 
 
 def main() -> None:

@@ -17,8 +17,7 @@ from pydantic import Field
 from components.core.process import quiet_environment
 from flows.orchestrator import orphaned_runs, prefect_adapter
 from flows.production import promotion
-from flows.project.checkout import project_of, remove
-from flows.project.run_locks import RUNS
+from flows.project.checkout import home_of, is_checkout, project_of, remove
 from flows.schedule import scheduled_retrain
 from flows.schedule.last_run_inputs import SKIPPED
 from flows.settings import read_settings
@@ -33,8 +32,10 @@ Model = Annotated[str, Field(description="a model of this project, by its regist
 @flow(name="retrain", persist_result=False)
 def retrain(model: Model = "") -> State:
     """Retrain a model if code, settings or data have changed: the whole pipeline, from snapshot to verdict and promotion."""
-    remove_checkout_at_exit()
-    orphaned_runs.close(os.environ["PREFECT_API_URL"], managed=not read_settings(project_of()).prefect_api_url)
+    project = project_of()
+    if is_checkout(project):
+        atexit.register(remove, project, home_of(project, Path.cwd()))
+    orphaned_runs.close(os.environ["PREFECT_API_URL"], managed=not read_settings(project).prefect_api_url)
     with prefect_adapter.joined():
         result = scheduled_retrain.retrain(model)
     return Completed(name=result.outcome.title() if result.outcome == SKIPPED else None, message=f"{result.outcome}: {result.reason}")
@@ -63,11 +64,3 @@ def prune(
     with prefect_adapter.joined():
         plan = run(None, keep, really=delete)
     return "; ".join(f"{count} × {category}, {size} bytes" for category, (count, size) in plan.totals().items()) or "nothing to delete"
-
-
-def remove_checkout_at_exit() -> None:
-    """Remove the checkout of this process when the process exits."""
-    for home in Path.cwd().parents:
-        if home.parent.parts[-2:] == Path(RUNS).parts:
-            atexit.register(remove, home.parents[2], home)
-            return
