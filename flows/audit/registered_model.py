@@ -102,17 +102,6 @@ class RegisteredModel:
             ) from None
         return hashes
 
-    def hash_of(self, version: registry.Version, path: str) -> str:
-        """Return DVC's md5 of one tracked path of a version.
-
-        Raises:
-            NotFound: the version has none.
-        """
-        hashes = self.hashes(version)
-        if path not in hashes:
-            raise NotFound(f"{version.uri} was built without {path}; it has {', '.join(hashes)}")
-        return hashes[path]
-
 
 def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -> RegisteredModel:
     """Return the registered model `name` of an environment, for the project that contains `start` (default: working folder).

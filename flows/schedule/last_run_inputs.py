@@ -14,6 +14,7 @@ from components.model.base_resolver import REGISTERED
 from flows.audit.registered_model import open_model
 from flows.audit.worktree import fetch_inputs
 from flows.dvc_adapter import lock, repro
+from flows.orchestrator.prefect_adapter import task
 from flows.pipeline.actions import repair_input
 from flows.project.git import git
 from flows.project.params import read_params
@@ -45,7 +46,8 @@ def basis(workspace: Workspace) -> str:
     return digest_value([code, others, [digest_file(file) if file.is_file() else "missing" for file in files]])
 
 
-def restore_last_inputs(workspace: Workspace) -> None:
+@task
+def fetch_new_data(workspace: Workspace) -> None:
     """Restore data and base model of the last registered version, so that unchanged inputs are detected; rebuild what is unavailable.
 
     Inputs that a failed run added to DVC still count as new.
@@ -81,7 +83,7 @@ def hash_of_last_version(workspace: Workspace, path: str, current: str | None) -
     with suppress(NotFound):  # all versions were deleted
         model = open_model(read_params(workspace.params).name, start=workspace.project)
         for version in model.versions:
-            with suppress(NotFound):  # registered by other means
+            with suppress(NotFound, KeyError):  # registered by other means, or built without the folder
                 if version.number == last.version or (version.number > last.version and version.verdict):
-                    hashes.append(model.hash_of(version, path))
+                    hashes.append(model.hashes(version)[path])
     return current if current in hashes else next(iter(hashes), None)

@@ -6,7 +6,6 @@ Called by flows/schedule/prefect_flows.py in a Prefect worker, and by `retune re
 import logging
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from components.artifacts.manifest import SnapshotManifest
@@ -24,21 +23,13 @@ from flows.project.checkout import enter_checkout, project_of
 from flows.project.params import read_params
 from flows.project.run_locks import RUNS, folder_lock, run_lock
 from flows.project.workspace import Workspace, sync_workspace
-from flows.schedule.last_run_inputs import FAILED, SKIPPED, basis, last_made, restore_last_inputs
+from flows.schedule.last_run_inputs import FAILED, SKIPPED, basis, fetch_new_data, last_made
 from flows.schedule.notify import notify
 from flows.schedule.run_outcome import announce, record_failure, record_outcome
 
 log = logging.getLogger(__name__)
 
 BEGUN, MADE = "begun", "made"  # contents of the mark file
-
-
-@dataclass(frozen=True)
-class ChangeCheck:
-    """Whether to run the pipeline, and why."""
-
-    changed: bool
-    reason: str
 
 
 def retrain(model: str) -> Retraining:
@@ -94,10 +85,10 @@ def run_if_changed(workspace: Workspace) -> Retraining:
         except Unavailable as error:
             log.warning("the results of the last run could not be pushed to DVC's remote: %s", error)
     fetch_new_data(workspace)
-    change = ChangeCheck(True, "the last run was interrupted") if state == BEGUN else check_for_changes(workspace)
-    if not change.changed:
-        return record_outcome(workspace, SKIPPED, change.reason)
-    log.info("%s", change.reason)
+    changed, reason = (True, "the last run was interrupted") if state == BEGUN else check_for_changes(workspace)
+    if not changed:
+        return record_outcome(workspace, SKIPPED, reason)
+    log.info("%s", reason)
     mark(workspace).write_text(BEGUN, encoding="utf-8")
     result = run_pipeline(workspace)
     retraining, fault = record_outcome(workspace, str(result.outcome), result.reason, result.version), None
@@ -117,40 +108,34 @@ class PushFailed(Unavailable):
 
 
 @task
-def fetch_new_data(workspace: Workspace) -> None:
-    """Restore data and base model of the last run into the checkout, from DVC's cache or its remote."""
-    restore_last_inputs(workspace)
-
-
-@task
-def check_for_changes(workspace: Workspace) -> ChangeCheck:
-    """Compare data, code, settings and base model with those of the last run."""
+def check_for_changes(workspace: Workspace) -> tuple[bool, str]:
+    """Compare data, code, settings and base model with those of the last run; return whether to run the pipeline, and why."""
     last = last_made(workspace)
     if last is None:
-        return ChangeCheck(True, "the first run of this schedule")
+        return True, "the first run of this schedule"
     actions.pin_base(workspace)
     if last.basis != basis(workspace):
-        return ChangeCheck(True, f"code, settings or base model changed since the run of {last.at:%Y-%m-%d %H:%MZ}")
+        return True, f"code, settings or base model changed since the run of {last.at:%Y-%m-%d %H:%MZ}"
     return check_data(workspace)
 
 
-def check_data(workspace: Workspace) -> ChangeCheck:
+def check_data(workspace: Workspace) -> tuple[bool, str]:
     """Compare the source with the last snapshot, and count new labels; takes a temporary snapshot."""
     params, temporary = read_params(workspace.params), workspace.root / "data/news"
     try:
         before = SnapshotManifest.read(workspace.raw)
     except NotFound:
-        return ChangeCheck(True, "the snapshot of the last run is missing")
+        return True, "the snapshot of the last run is missing"
     try:
         now = take_snapshot(workspace.origin, temporary, snapshot=params.snapshot, required=params.made_task.columns)
         if now.digest == before.digest:
-            return ChangeCheck(False, f"no new data: the {before.rows:,} rows equal the snapshot of {before.taken_at}")
+            return False, f"no new data: the {before.rows:,} rows equal the snapshot of {before.taken_at}"
         count, minimum = new_labels(workspace.raw, temporary), params.retrain.min_new_labels
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if count < minimum:
-        return ChangeCheck(False, f"{count:,} new labels since {before.taken_at}, fewer than retrain.min_new_labels {minimum:,}")
-    return ChangeCheck(True, f"{count:,} new labels since {before.taken_at}")
+        return False, f"{count:,} new labels since {before.taken_at}, fewer than retrain.min_new_labels {minimum:,}"
+    return True, f"{count:,} new labels since {before.taken_at}"
 
 
 def mark(workspace: Workspace) -> Path:
