@@ -232,18 +232,11 @@ def champions(workspace: Workspace) -> str:
 
 def prefect(workspace: Workspace) -> str:
     """Check that a configured or running Prefect server answers; a run starts one otherwise."""
-    from flows.orchestrator.server import running
+    from flows.orchestrator.server import reach, running
 
     configured = read_settings(workspace.project).prefect_api_url
     if configured:
-        import httpx
-
-        from flows.orchestrator.prefect_api import auth
-
-        try:
-            httpx.get(f"{configured}/version", timeout=5, auth=auth(configured)).raise_for_status()
-        except httpx.HTTPError as error:
-            raise RetuneError(f"RETUNE_PREFECT_API_URL={configured} does not answer ({error}); unset it to use the local server") from None
+        reach(configured)
         refuse_orphans(configured, managed=False)
         return f"{configured} answers"
     url = running(workspace.var / "prefect")

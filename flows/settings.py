@@ -3,7 +3,6 @@
 Without them all state is embedded: SQLite and folders below `var/`. Settings that name shared services switch to those.
 """
 
-import logging
 import os
 from io import StringIO
 from pathlib import Path
@@ -21,7 +20,7 @@ from components.core.documents import parse_json
 from components.core.errors import BadParams
 from components.core.locks import DATABASE
 from components.core.output_dir import close_to_others
-from components.core.section import Section, nearest
+from components.core.section import Section, nearest, warn_once
 from components.ledger.chain import KEY
 from components.model.base_resolver import BASE, PROJECT
 from components.training.trainer.state_dir import STATE
@@ -30,9 +29,6 @@ SECRETS = Path("/run/secrets")  # compose and Kubernetes mount secrets here, in 
 PREFIX = "RETUNE_"
 SQL = "RETUNE_SQL_"  # + NAME: the URL of a database that is used as a data source, sql://NAME
 NOTHING = SecretStr("")
-_WARNED: set[Path] = set()  # files that this process has warned about
-
-log = logging.getLogger(__name__)
 
 
 class EnvironmentSettings(Section):
@@ -194,9 +190,8 @@ def warn_of_readers(file: Path) -> None:
         mode = file.stat().st_mode & 0o777
     except OSError:
         return
-    if mode & 0o004 and file not in _WARNED:
-        _WARNED.add(file)
-        log.warning("%s is readable by every account of this host (mode %o) and may contain passwords: `chmod 600 %s`", file, mode, file)
+    if mode & 0o004:
+        warn_once(f"{file} is readable by every account of this host (mode {mode:o}) and may contain passwords: `chmod 600 {file}`")
 
 
 def databases(project: Path) -> dict[str, str]:

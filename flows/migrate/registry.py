@@ -9,7 +9,8 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 
 from components.core.errors import BadInput, RetuneError
-from components.mlflow_store.connection import connect, translated_errors
+from components.mlflow_store.connection import all_pages, connect, translated_errors
+from components.mlflow_store.registry.versions import records
 from flows.migrate import tables
 from flows.migrate.tables import Content
 
@@ -148,15 +149,10 @@ def shown(uri: str, roots: ArtifactRoots) -> set[tuple[object, ...]]:
     client, everything = connect(uri), 3  # MLflow's ViewType.ALL
     entries: set[tuple[object, ...]] = set()
     experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=everything)]
-    token = None
-    while True:
-        page = client.search_runs(experiments, run_view_type=everything, max_results=1000, page_token=token)
-        for run in page:
-            entries.add(("run", run.info.run_id, run.info.status, roots.on_server(run.info.artifact_uri), len(run.data.metrics)))
-        if not (token := page.token):
-            break
-    for model in client.search_registered_models(max_results=1000):
+    for run in all_pages(client.search_runs, experiments, run_view_type=everything):
+        entries.add(("run", run.info.run_id, run.info.status, roots.on_server(run.info.artifact_uri), len(run.data.metrics)))
+    for model in all_pages(client.search_registered_models):
         entries |= {("alias", model.name, alias, int(number)) for alias, number in model.aliases.items()}
-        for version in client.search_model_versions(f"name = '{model.name}'", max_results=1000):
+        for version in records(client, model.name):
             entries.add(("version", model.name, int(version.version), version.run_id, tuple(sorted(version.tags.items()))))
     return entries
