@@ -36,13 +36,13 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class AnswerChange:
-    """A row that exactly one of two models answers correctly."""
+    """A row that exactly one of two models answers correctly; `after` is the answer of the newer one."""
 
     id: str
     text: str | None
     expected: str
-    champion: str
-    candidate: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def changes(candidate: Predictions, champion: Predictions, texts: Mapping[str, s
         )
         if identity in before
     ]
-    fixed = tuple(row for row in rows if row.candidate == row.expected != row.champion)
-    broken = tuple(row for row in rows if row.champion == row.expected != row.candidate)
-    both_right = sum(row.candidate == row.expected == row.champion for row in rows)
+    fixed = tuple(row for row in rows if row.after == row.expected != row.before)
+    broken = tuple(row for row in rows if row.before == row.expected != row.after)
+    both_right = sum(row.after == row.expected == row.before for row in rows)
     return Changes(both_right, len(rows) - both_right - len(fixed) - len(broken), fixed, broken)
 
 

@@ -14,31 +14,23 @@ from pydantic import BaseModel
 
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Estimate
-from components.artifacts.predictions import Predictions, relabelled
+from components.artifacts.predictions import Predictions
 from components.core.documents import flatten
 from components.core.errors import BadModel, NotFound, RetuneError
 from components.core.similarity import similar_pairs
-from components.core.text import label_reader
 from components.evaluation.metric_set import metric_set
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.model import tasks
+from components.report.error_analysis import AnswerChange, changes
 from components.stats.metric_sets import MetricSet
 from flows.audit.registered_model import RegisteredModel
 from flows.pipeline.historical_data import TEST, cached_rows, inherited, rows_learned_by
+from flows.pipeline.model_sessions import ModelSessions
+from flows.project.workspace import Workspace
 
 MIN_CLASS_UNITS = 10  # default if a run does not record it
 NEAR = 0.8  # default similarity of a near duplicate
-
-
-class Answer(BaseModel, frozen=True):
-    """A row on which exactly one of the two versions is right, with both predictions."""
-
-    id: str
-    text: str | None
-    expected: str
-    before: str
-    after: str
 
 
 class Scores(BaseModel, frozen=True):
@@ -53,8 +45,8 @@ class Scores(BaseModel, frozen=True):
     before: dict[str, Estimate]
     after: dict[str, Estimate]
     differences: dict[str, Estimate]
-    fixed: tuple[Answer, ...]
-    broken: tuple[Answer, ...]
+    fixed: tuple[AnswerChange, ...]
+    broken: tuple[AnswerChange, ...]
     both_right: int
     both_wrong: int
     labels_only_before: tuple[str, ...]
@@ -126,13 +118,11 @@ def compare_answers(model: RegisteredModel, old: registry.Version, new: registry
         )
     digest = new.tags.get("retune.test_digest", "")
     candidate = Predictions.read(artifact_access.artifact(model.uri, new, "evaluation/predictions/candidate.parquet"))
-    cache = model.project / "var/predictions" / model.name / f"{old.key[:32]}-{digest[:32]}.parquet"
-    scored = registry.score_version(model.uri, model.name, old.number, rows, cache)
     task = tasks.load(str(params.get("task", "text_classification")), params.get("task_options"))
     units = params.get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
-    label = label_reader(params.get("validate", {}).get("label_map", {}))
-    if task.label_column:
-        scored, candidate = (relabelled(side, label, lambda answer: task.rename_labels(answer, label)) for side in (scored, candidate))
+    workspace = Workspace(model.project, model.project, model.project / "params.yaml")
+    with ModelSessions(workspace, model.uri, task, params.get("validate", {}).get("label_map")) as sessions:
+        scored, candidate = sessions.predictions(old, rows, digest), sessions.renamed(candidate)
     old_answers, answers = (side.take(np.isin(side.ids, rows["id"][fresh].tolist())) for side in (scored, candidate))
     metrics = metric_set(task, answers, int(units))
     scores = measure(old_answers, answers, dict(zip(rows["id"], rows["text"], strict=True)), metrics, digest)
@@ -147,18 +137,17 @@ def training_texts(model: RegisteredModel, version: registry.Version) -> list[st
 
 def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], metrics: MetricSet, test_digest: str) -> Scores:
     """Score two models' predictions on the same rows; pure."""
-    pairs = list(zip(new.ids.tolist(), new.expected.tolist(), old.predicted.tolist(), new.predicted.tolist(), strict=True))
-    rows = [Answer(id=row, text=texts.get(row), expected=right, before=was, after=now) for row, right, was, now in pairs]
+    answers = changes(new, old, texts)
     return Scores(
-        rows=len(rows),
+        rows=answers.rows,
         test_digest=test_digest,
         before={metric: metrics.score(metric, old) for metric in metrics.shown},
         after={metric: metrics.score(metric, new) for metric in metrics.shown},
         differences={metric: metrics.difference(metric, new, old) for metric in metrics.metrics},
-        fixed=tuple(row for row in rows if row.after == row.expected != row.before),
-        broken=tuple(row for row in rows if row.before == row.expected != row.after),
-        both_right=sum(row.before == row.expected == row.after for row in rows),
-        both_wrong=sum(row.expected not in (row.before, row.after) for row in rows),
+        fixed=answers.fixed,
+        broken=answers.broken,
+        both_right=answers.both_right,
+        both_wrong=answers.both_wrong,
         labels_only_before=tuple(sorted(set(old.labels) - set(new.labels))),
         labels_only_after=tuple(sorted(set(new.labels) - set(old.labels))),
     )

@@ -12,7 +12,8 @@ from flows.cli.promotion import EnvironmentName, Name
 
 if TYPE_CHECKING:
     from components.artifacts.metrics import Estimate
-    from flows.audit.diff import Answer, Data, Diff, Scores
+    from components.report.error_analysis import AnswerChange
+    from flows.audit.diff import Data, Diff, Scores
     from flows.audit.lineage import Sightings, Trail
 
 SHOWN = 10  # rows per list
@@ -71,7 +72,7 @@ def _show_scores(comparison: "Diff", scores: "Scores", limit: int | None) -> Non
     _show_answers("broke", scores.broken, limit)
 
 
-def _show_answers(title: str, answers: "tuple[Answer, ...]", limit: int | None) -> None:
+def _show_answers(title: str, answers: "tuple[AnswerChange, ...]", limit: int | None) -> None:
     if not answers:
         return
     out.print(title)

@@ -73,7 +73,7 @@ class ModelSessions(contextlib.ExitStack):
         """
         if version.uri not in self._sessions:
             self.inspect(version)
-            self._sessions[version.uri] = self.enter_context(registry.Session(self._uri, version.uri, rename_labels=self._renamed))
+            self._sessions[version.uri] = self.enter_context(registry.Session(self._uri, version.uri, rename_labels=self.renamed))
         return self._sessions[version.uri]
 
     def predictions(self, version: registry.Version, rows: pd.DataFrame, digest: str) -> Predictions:
@@ -88,11 +88,12 @@ class ModelSessions(contextlib.ExitStack):
             predictions = self.predict(version, rows)
             registry.write_cache(cache, predictions)
         else:
-            predictions = self._renamed(predictions)  # cached by an earlier release, or with another label_map
+            predictions = self.renamed(predictions)  # cached by an earlier release, or with another label_map
         self.remember(version, rows, predictions)
         return predictions
 
-    def _renamed(self, predictions: Output) -> Output:
+    def renamed(self, predictions: Output) -> Output:
+        """Return answers with today's names of the labels."""
         if not self._task.label_column:
             return predictions
         return relabelled(predictions, self.label, lambda answer: self._task.rename_labels(answer, self.label))

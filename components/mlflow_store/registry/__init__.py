@@ -21,7 +21,6 @@ from components.mlflow_store.registry.verify import (
     predict,
     read_cache,
     resolve,
-    score_version,
     spec_of,
     verify,
     write_cache,

@@ -1,6 +1,6 @@
-"""Check a version's package, then verify it, score it on rows, or answer rows with it.
+"""Check a version's package, then verify it or answer rows with it; read and write cached predictions.
 
-Reads the registry and the packages; writes a cache of predictions if a path is given.
+Reads the registry and the packages.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.register import fetch
 from components.mlflow_store.registry.versions import ADAPTER, CHAMPION, PACKAGE, WEIGHTS, Version, aliases_of, find
-from components.mlflow_store.registry.worker_client import WorkerReply, answer_rows, predictions_of
+from components.mlflow_store.registry.worker_client import WorkerReply, answer_rows
 from components.model.base_resolver import find_base
 
 log = logging.getLogger(__name__)
@@ -125,26 +125,6 @@ def _compare(version: Version, expected: ModelOutput, output: ModelOutput) -> fl
         if output.predicted[row] != expected.predicted[row]:
             raise BadModel(f"{version.uri} answers row {row} with {output.predicted[row]!r}; evaluated: {expected.predicted[row]!r}")
     return worst
-
-
-def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: Path | None = None) -> Predictions:
-    """Score a version on rows (id, group, text, label) with its own code; `cache` is the file that stores the result.
-
-    The name of `cache` must contain the version's key and the digest of the rows: a number may mean another model in another registry.
-
-    Raises:
-        NotFound: the version does not exist.
-        BadModel: the package differs from the registered one, or does not answer.
-    """
-    if cache is not None and (cached := read_cache(cache, rows)) is not None:
-        log.info("%s/%d was already scored: %s", name, number, cache)
-        return cached
-    version = registered_version(uri, name, number)
-    checked_package(uri, version)
-    scored = predictions_of(answer_rows(uri, version.uri, rows), rows)
-    if cache is not None:
-        write_cache(cache, scored)
-    return scored
 
 
 def write_cache(cache: Path, scored: Predictions) -> None:

@@ -10,6 +10,7 @@ import yaml
 from mlflow import MlflowClient
 
 from components.artifacts.predictions import Predictions
+from components.artifacts.training import ModelSpec
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.errors import BadModel, NotFound, RetuneError
 from components.mlflow_store.connection import connect
@@ -23,7 +24,6 @@ from components.mlflow_store.registry import (
     read_verdict,
     register,
     rollback,
-    score_version,
     status,
     verify,
     versions,
@@ -33,6 +33,9 @@ from components.mlflow_store.registry.package import CODE, check_files, fingerpr
 from components.mlflow_store.registry.verify import read_cache
 from components.mlflow_store.registry.versions import CHALLENGER, CHAMPION, COMPLETE, KEY, VERDICT
 from components.mlflow_store.tracking import record
+from components.model import tasks
+from flows.pipeline.model_sessions import ModelSessions
+from flows.project.workspace import Workspace
 from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
 from tests.support.promotion import ledger_of
 from tests.support.registered import register_workspace
@@ -376,16 +379,21 @@ def test_packaged_code_is_used_instead_of_todays(uri: str, finished: Path, tmp_p
 def test_scores_of_a_version_are_cached(uri: str, finished: Path, tickets: pd.DataFrame, tmp_path: Path) -> None:
     register_workspace(finished, uri)
     rows = tickets.iloc[:60].sample(frac=1, random_state=1)
-    cache = tmp_path / "predictions/tickets/1-eeee.parquet"
+    (version,) = versions(uri, "tickets")
+    task = tasks.of(ModelSpec.read(finished / "models/trained/model"))
+    workspace = Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
 
-    scored = score_version(uri, "tickets", 1, rows, cache)
+    with ModelSessions(workspace, uri, task) as sessions:
+        scored = sessions.predictions(version, rows, "eeee")
 
     evaluated = Predictions.read(finished / "reports/evaluation/predictions/candidate.parquet")
     assert scored.ids.tolist() == evaluated.ids.tolist()
     assert scored.predicted.tolist() == evaluated.predicted.tolist()
     np.testing.assert_allclose(scored.probabilities, evaluated.probabilities, atol=1e-6)  # float32 rounding between batch shapes
+    (cache,) = (tmp_path / "var/predictions/tickets").glob("*-eeee.parquet")
     written = cache.stat().st_mtime_ns
-    again = score_version(uri, "tickets", 1, rows, cache)
+    with ModelSessions(workspace, uri, task) as sessions:
+        again = sessions.predictions(version, rows, "eeee")
     assert cache.stat().st_mtime_ns == written
     assert again.predicted.tolist() == scored.predicted.tolist()
     cache.write_bytes(b"torn")
