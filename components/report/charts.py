@@ -157,28 +157,14 @@ def reliability(bins: Sequence[CalibrationBin]) -> Markup:
         about = f"{count(bin_.rows)} rows: probability {bin_.confidence:.3f}, correct {bin_.accuracy:.3f}"
         parts += [_box(x - 1.2, floor - tall, 2.4, tall, "faint", about), gap]
         parts.append(mark("circle", f"{x:.5g}%", plane.y(bin_.accuracy), "candidate" if bin_.rows >= FEW else "candidate hollow", about))
-    grid = _reliability_axes(plane, floor, most)
-    return drawing(plane.height, "Reliability: share of correct answers against their probability", grid, *parts)
-
-
-def _reliability_axes(plane: Plane, floor: float, most: int) -> Markup:
     left = f"{plane.x.start - 1.4:.5g}%"
-    parts = [
-        text("0%", 11, "share correct", "name", "start"),
-        text("97%", plane.height - 4, "probability of the answer", "name", "end"),
-    ]
-    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts += [
-            line(f"{plane.x.start:.5g}%", plane.y(value), "98%", plane.y(value), "grid"),
-            text(left, plane.y(value) + 4, number(value), "label", "end"),
-        ]
-        parts.append(text(plane.x.percent(value), floor + 18, number(value)))
-    parts += [
+    axes = [
+        plane.axes("probability of the answer", "share correct", floor),
         line(f"{plane.x.start:.5g}%", floor, "98%", floor, "grid"),
         text(left, floor - 32, count(most), "label", "end"),
         text(left, floor - 16, "rows", "label", "end"),
     ]
-    return Markup("").join(parts)
+    return drawing(plane.height, "Reliability: share of correct answers against their probability", *axes, *parts)
 
 
 def _box(x: float, y: float, width: float, height: float, tone: str, title: str | None = None) -> Markup:

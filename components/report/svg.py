@@ -128,21 +128,20 @@ class Plane:
     x: Scale
     y: Scale
     height: float
-    foot: float = 40.0
 
     @classmethod
-    def over(cls, xs: Scale, ys: Scale, height: float, gutter: float = 10.0, head: float = 24.0, foot: float = 40.0) -> "Plane":
+    def over(cls, xs: Scale, ys: Scale, height: float, gutter: float = 10.0, foot: float = 40.0) -> "Plane":
         """Return a plane with space for tick labels on the left, a title on top and an axis below."""
-        return cls(Scale(xs.low, xs.high, gutter, 97.0, xs.log), Scale(ys.low, ys.high, height - foot, head, ys.log), height, foot)
+        return cls(Scale(xs.low, xs.high, gutter, 97.0, xs.log), Scale(ys.low, ys.high, height - foot, 24.0, ys.log), height)
 
     def at(self, x: float, y: float) -> Point:
         """Return a position as (percentage, pixels)."""
         return self.x(x), self.y(y)
 
-    def axes(self, below: str, above: str) -> Markup:
-        """Return the grid with its numbers and the names of both axes."""
+    def axes(self, below: str, above: str, bottom: float | None = None) -> Markup:
+        """Return the grid with its numbers and the names of both axes; `bottom` is the height of the horizontal one, if not that of `y`."""
         left = f"{self.x.start - 1.4:.5g}%"
-        bottom = self.height - self.foot
+        bottom = self.y.start if bottom is None else bottom
         parts = [text("0%", 11, above, "name", "start")]
         for value in self.y.ticks():
             parts += [
