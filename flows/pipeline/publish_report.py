@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,12 +52,12 @@ def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence
         judged.verdict,
         str(result.version),
         describe_reference(workspace, result.model, judged.verdict),
+        seconds={stage.name: stage.seconds for stage in stages if stage.result is repro.StageResult.RAN},
         made_at=datetime.now(UTC),
+        params=read_yaml(workspace.params),  # as recorded with the run
     )
-    seconds = {stage.name: stage.seconds for stage in stages if stage.result is repro.StageResult.RAN}
-    params = read_yaml(workspace.params)  # as recorded with the run
     report.write_card(workspace.root, workspace.reports, facts)
-    report.write_report(workspace.root, result.page, replace(facts, seconds=seconds, params=params))  # last: it links to the card
+    report.write_report(workspace.root, result.page, facts)  # last: it links to the card
 
 
 def describe_reference(workspace: Workspace, name: str, verdict: Verdict) -> report.ChampionFacts | None:
