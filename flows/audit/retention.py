@@ -153,22 +153,13 @@ def hashes_of_git(project: Path) -> Iterator[str]:
     """
     if not has_repository(project):
         return
-    blobs = sorted({*_committed(project), *_staged(project)})
-    if blobs:
-        yield from _HASH.findall(_git(project, ["cat-file", "--batch"], "\n".join(blobs) + "\n"))
-
-
-def _committed(project: Path) -> Iterator[str]:
     # These are git's defaults; user settings must not hide a first commit, a merge or another folder.
     log = ["-c", "log.showRoot=true", "log", "--all", "--reflog", "--full-history", "--diff-merges=separate", "--no-relative"]
-    for line in _git(project, [*log, "--no-renames", "--raw", "--no-abbrev", "--format=", "--", *_POINTERS]).splitlines():
-        if line.startswith(":") and line.split()[3].strip("0"):
-            yield line.split()[3]
-
-
-def _staged(project: Path) -> Iterator[str]:
-    for line in _git(project, ["ls-files", "--stage", "--", *_POINTERS]).splitlines():
-        yield line.split()[1]
+    committed = _git(project, [*log, "--no-renames", "--raw", "--no-abbrev", "--format=", "--", *_POINTERS]).splitlines()
+    staged = _git(project, ["ls-files", "--stage", "--", *_POINTERS]).splitlines()
+    blobs = {line.split()[3] for line in committed if line.startswith(":")} | {line.split()[1] for line in staged}
+    if existing := sorted(blob for blob in blobs if blob.strip("0")):  # a deleted file has the id 000…
+        yield from _HASH.findall(_git(project, ["cat-file", "--batch"], "\n".join(existing) + "\n"))
 
 
 def with_members(cache: Path, digests: Iterable[str]) -> set[str]:
