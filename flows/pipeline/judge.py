@@ -112,7 +112,5 @@ def count_prior_use(
 
 def _renumbered(verdict: Verdict, references: ReferenceModels) -> Verdict:
     """Return the verdict with the current version numbers: the same model may have another number in another registry."""
-    numbers = {
-        name: str(entry.version) if entry else None for name, entry in (("champion", references.champion), ("anchor", references.anchor))
-    }
-    return verdict.model_copy(update=numbers)
+    entries = {"champion": references.champion, "anchor": references.anchor}
+    return verdict.model_copy(update={name: str(entry.version) if entry else None for name, entry in entries.items()})
