@@ -21,13 +21,12 @@ from components.core.locks import lock
 from components.core.output_dir import make_private
 from components.core.process import end_group, owner, quiet_environment
 from components.model.base_resolver import PROJECT
-from flows.audit.registered_model import open_project
 from flows.orchestrator import orphaned_runs
 from flows.orchestrator.prefect_api import POOL, client_settings
 from flows.orchestrator.processes import RestartedProcess, cancel_on_signals, end_supervisor, log_tail, running, spawn
 from flows.orchestrator.server import prefect_server
 from flows.orchestrator.services import STATE, State, read_state
-from flows.project.workspace import Workspace
+from flows.project.workspace import Workspace, open_project
 from flows.settings import Settings, read_settings
 from infra.ui import approvals, login, mlflow
 

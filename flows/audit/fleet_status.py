@@ -10,13 +10,12 @@ from components.core.errors import NotFound
 from components.ledger import Ledger
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Environment
-from flows.audit.registered_model import open_project
 from flows.orchestrator.prefect_api import post
 from flows.orchestrator.server import running
 from flows.orchestrator.services import health, read_state
 from flows.project.models import ModelFolder, find_models
 from flows.project.stores import champion_of
-from flows.project.workspace import Workspace
+from flows.project.workspace import Workspace, open_project
 from flows.settings import Settings, read_settings
 
 SECONDS = 5.0

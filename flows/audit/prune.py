@@ -18,9 +18,10 @@ from components.mlflow_store.connection import store_lock
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.ledger_head import join_faults
 from flows.audit import retention
-from flows.audit.registered_model import RegisteredModel, open_model, open_models, open_project
+from flows.audit.registered_model import RegisteredModel, open_model, open_models
 from flows.dvc_adapter.config import cache_folder
 from flows.project.run_locks import folder_lock
+from flows.project.workspace import open_project
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.versions import LEDGER, PROMOTED
 from flows.production.promotion import environment as find_environment
 from flows.project.stores import LOCAL, champion_of
-from flows.project.workspace import Workspace, find_project
-from flows.settings import load_into_environment
+from flows.project.workspace import open_project
 
 
 @dataclass(frozen=True)
@@ -123,17 +122,10 @@ def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -
 
 def open_models(start: Path | None = None) -> list[RegisteredModel]:
     """Return every model in the project's registry."""
-    project = open_project(start).project
-    stores = champion_of(open_project(start))
+    project = open_project(start)
+    stores, root = champion_of(project), project.project
     names = artifact_access.models(stores.mlflow)
-    return [RegisteredModel(name, project, stores.mlflow, stores.ledger, tuple(registry.versions(stores.mlflow, name))) for name in names]
-
-
-def open_project(start: Path | None = None) -> Workspace:
-    """Return the project's main workspace, even without params.yaml: the registry outlives the settings."""
-    project = find_project((start or Path.cwd()).resolve())
-    load_into_environment(project)
-    return Workspace(project, project, project / "params.yaml")
+    return [RegisteredModel(name, root, stores.mlflow, stores.ledger, tuple(registry.versions(stores.mlflow, name))) for name in names]
 
 
 def shown(moment: datetime) -> str:

@@ -23,7 +23,7 @@ from flows.cli.options import (
     show,
 )
 from flows.project.models import open_model
-from flows.project.workspace import Workspace, open_workspace
+from flows.project.workspace import Workspace, open_project, open_workspace
 
 ALIASES = ("champion", "challenger", "previous")
 
@@ -147,7 +147,6 @@ def serve(
     """
     from components.mlflow_store import registry
     from components.serving.http.start import become_server, listen
-    from flows.audit.registered_model import open_project
     from flows.project.stores import store
 
     uri = store(open_project())

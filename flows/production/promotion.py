@@ -28,20 +28,20 @@ from flows.production.promotion_checks import (
     reason,
 )
 from flows.project.stores import LOCAL, local
-from flows.project.workspace import Workspace, find_project
-from flows.settings import load_into_environment, read_settings
+from flows.project.workspace import find_project, open_project
+from flows.settings import read_settings
 
 log = logging.getLogger(__name__)
 
 
 def environment(name: str = LOCAL, start: Path | None = None) -> Environment:
     """Return an environment of the project at or above `start`; raise NotFound without a project, BadParams for an unknown name."""
-    project = find_project((start or Path.cwd()).resolve())
-    settings = load_into_environment(project)
+    project = open_project(start)
     if name == LOCAL:
-        return local(Workspace(project, project, project / "params.yaml"))
-    if (chosen := settings.environments.get(name)) is None:
-        raise BadParams(f"RETUNE_ENVIRONMENTS has no environment {name!r}{nearest(name, [LOCAL, *settings.environments])}")
+        return local(project)
+    environments = read_settings(project.project).environments
+    if (chosen := environments.get(name)) is None:
+        raise BadParams(f"RETUNE_ENVIRONMENTS has no environment {name!r}{nearest(name, [LOCAL, *environments])}")
     return Environment(name, chosen.mlflow, chosen.ledger)
 
 

@@ -99,14 +99,20 @@ def open_workspace(params: Path | None = None, start: Path | None = None) -> Wor
         NotFound: there is no project.
         BadParams: the parameter file does not exist.
     """
-    project = find_project((start or Path.cwd()).resolve())
-    load_into_environment(project)
-    chosen = project / "params.yaml" if params is None else params.resolve()
+    project = (main := open_project(start)).project
+    chosen = main.params if params is None else params.resolve()
     if not chosen.is_file():
         raise BadParams(f"{chosen} is missing; `retune init DATA` writes a params.yaml")
-    own = chosen == project / "params.yaml"
-    root = project if own else project / "var/workspaces" / f"{chosen.parent.name}-{digest_value(str(chosen))[:8]}"
-    return Workspace(project, root, chosen)
+    if chosen == main.params:
+        return main
+    return Workspace(project, project / "var/workspaces" / f"{chosen.parent.name}-{digest_value(str(chosen))[:8]}", chosen)
+
+
+def open_project(start: Path | None = None) -> Workspace:
+    """Return the project's main workspace, even without params.yaml: the registry outlives the settings."""
+    project = find_project((start or Path.cwd()).resolve())
+    load_into_environment(project)
+    return Workspace(project, project, project / "params.yaml")
 
 
 def find_project(start: Path) -> Path:
