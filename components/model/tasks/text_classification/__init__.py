@@ -129,6 +129,10 @@ class Task(tasks.Task):
         if options.head_dropout is not None:
             self.unsupported_settings = {**self.unsupported_settings, "dropout": _HEAD_DROPPED}
 
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Apply `rename` to the label of a cell; a number is returned unchanged."""
+        return rename(cell) if self.label_column else cell
+
     def label_of(self, cell: str) -> str:
         """Return the label of a cell in answer format; raise ValueError with the reason if it is invalid."""
         return canonical_label(cell)
