@@ -38,8 +38,8 @@ test-exhaustive: setup  ## slow tests: every fault in every gate, every model fa
 test-stack: setup  ## the shared stack: PostgreSQL, S3, both servers, two workers; scheduled runs, migration, restore
 	@python -m pytest -q -m stack
 
-test-fast: setup  ## tests that take seconds
-	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not slow and not exhaustive and not stack"
+test-fast: setup  ## tests of less than half a second each
+	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not exhaustive and not stack"
 
 check: setup  ## linters, types, import rules, wiring
 	@ruff check .

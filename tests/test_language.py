@@ -50,6 +50,7 @@ def files() -> list[str]:
     return [name for name in listed if name.endswith(kept) and not name.startswith(HISTORY)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phrase", BANNED)
 def test_phrase_is_not_used(phrase: str) -> None:
     pattern = re.compile(phrase, re.IGNORECASE)

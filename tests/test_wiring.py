@@ -143,6 +143,7 @@ def used_names(tree: ast.Module) -> set[str]:
     return names | {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
+@pytest.mark.slow
 def test_tests_import_helpers_only_from_support() -> None:
     imports = {
         module: sorted(name for name in imported_modules(parse(module)) if name in TESTS and name not in SUPPORT) for module in TESTS
@@ -152,6 +153,7 @@ def test_tests_import_helpers_only_from_support() -> None:
     assert {module: names for module, names in imports.items() if names} == {}, "move the shared part to tests/support"
 
 
+@pytest.mark.slow
 def test_every_module_of_support_is_used() -> None:
     text = {module: TESTS[module].read_text(encoding="utf-8") for module in TESTS}
     imports = {module: imported_modules(parse(module)) for module in TESTS}
@@ -162,6 +164,7 @@ def test_every_module_of_support_is_used() -> None:
     assert {name for name in SUPPORT - started - by_name if not any(name in names for names in imports.values())} == set()
 
 
+@pytest.mark.slow
 def test_every_helper_of_support_is_used() -> None:
     names = {module: used_names(parse(module)) for module in TESTS}
     unused = []

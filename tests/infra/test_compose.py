@@ -179,6 +179,7 @@ def test_cuda_file_changes_existing_workers() -> None:
     assert all(service["image"].endswith("-cuda") and service["build"]["args"]["VARIANT"] == "cuda" for service in gpu.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if service["image"].startswith("retune:")])
 def test_command_exists_in_the_image(name: str) -> None:
     assert fault(SERVICES[name]["command"]) is None

@@ -72,6 +72,7 @@ def test_servers_and_workers_have_probes(overlay: str) -> None:
             assert container[probe]["httpGet"]["port"] in ports
 
 
+@pytest.mark.slow
 @each_overlay
 def test_commands_exist_in_the_image(overlay: str) -> None:
     for name, container in containers(overlay).items():

@@ -197,6 +197,7 @@ def test_corrupt_listing_prevents_pruning(tmp_path: Path) -> None:
             with_members(tmp_path, [f"{A}.dir"])
 
 
+@pytest.mark.slow
 def test_folder_listing_is_deleted_after_its_files(tmp_path: Path) -> None:
     cache = tmp_path / ".dvc/cache"
     for digest, content in ((f"{A}.dir", json.dumps([{"md5": B, "relpath": "x"}])), (B, "x")):

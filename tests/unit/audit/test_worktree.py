@@ -117,6 +117,7 @@ def test_worktree_is_removed_on_hangup_unless_nohup(project: Path) -> None:
     assert git(project, "worktree", "list").count("\n") == 0
 
 
+@pytest.mark.slow
 def test_next_rebuild_removes_only_abandoned_worktrees(project: Path, tmp_path: Path) -> None:
     with ExitStack() as running:
         children = [running.enter_context(working(project)) for _ in range(3)]

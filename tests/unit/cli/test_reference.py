@@ -30,6 +30,7 @@ def test_every_command_and_setting_is_on_its_page() -> None:
     assert all(f"| `{name}` |" in PAGES["settings.md"] for name in TrainParams.model_fields)
 
 
+@pytest.mark.slow
 def test_command_line_imports_lazily() -> None:
     code = "import sys, flows.cli; print([name for name in ('torch', 'mlflow', 'prefect', 'flows.cli.reference') if name in sys.modules])"
 

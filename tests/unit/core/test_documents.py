@@ -103,6 +103,7 @@ def test_alias_bomb_is_rejected(text: str) -> None:
     assert time.process_time() - start < 2
 
 
+@pytest.mark.slow
 def test_long_list_without_aliases_is_read() -> None:
     assert len(parse_yaml("\n".join(f"- [label {number}, x]" for number in range(15_000)), "some.yaml")) == 15_000
 

@@ -166,6 +166,7 @@ def test_closed_pipe_is_no_error() -> None:
         assert writer.wait(30) == exits.PIPE_CLOSED
 
 
+@pytest.mark.slow
 def test_message_is_short_and_printable() -> None:
     long = str(RetuneError("\n".join(["columns: " + "x" * 100_000 + "; set snapshot.delimiter"] * 3_000)))
 

@@ -95,6 +95,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @few
 @given(content=mutated(PARAMS))
 def test_random_settings_are_read_or_rejected(project: Path, content: bytes) -> None:

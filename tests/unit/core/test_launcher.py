@@ -30,6 +30,7 @@ def test_unknown_step_suggests_the_closest(tmp_path: Path) -> None:
     assert "error: 'trian' is not a step; did you mean 'train'?" in done.stderr
 
 
+@pytest.mark.slow
 def test_missing_params_file_is_reported(tmp_path: Path) -> None:
     done = launch(tmp_path, "validate", "data/raw", "data/validated")
 
@@ -39,6 +40,7 @@ def test_missing_params_file_is_reported(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_wrong_number_of_folders_is_reported(tmp_path: Path) -> None:
     done = launch(tmp_path, "validate", "data/raw")
 

@@ -24,6 +24,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.slow
 def test_databases_are_private(tmp_path: Path) -> None:
     var = tmp_path / "var"
     tracking.prepare_store(var)

@@ -24,6 +24,7 @@ def drawn(generator: np.random.Generator, texts: int) -> list[str]:
     return [text() for _ in range(texts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.31, 0.5, 0.7, 0.8, 0.95, 1.0])
 def test_search_agrees_with_brute_force(threshold):
     generator = np.random.default_rng(3)
@@ -60,6 +61,7 @@ def test_texts_without_words_match_if_equal():
     assert closest(["!!!", "", "?"], ["?", ""], 0.8) == {1: (1, 1.0), 2: (0, 1.0)}
 
 
+@pytest.mark.slow
 def test_every_text_of_many_near_copies_has_a_match():
     template = "order number {} was shipped to the customer on monday and will arrive on friday thank you"
     texts, others = ([template.format(number) for number in numbers] for numbers in (range(300), range(1000, 4000)))

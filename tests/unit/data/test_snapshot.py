@@ -496,6 +496,7 @@ except Unavailable as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", ["random", "same"], ids=["in the parts", "in the buckets"])
 def test_full_disk_keeps_the_snapshot(tmp_path: Path, texts: str) -> None:
     write_csv(tmp_path / "rows.csv")

@@ -67,6 +67,7 @@ def test_source_implements_the_protocol_and_documents_errors(source: str) -> Non
     assert inspect.getdoc(module).startswith(f"{source}://" if source != sources.NO_SCHEME else "Local files")
 
 
+@pytest.mark.slow
 def test_finding_a_source_imports_no_driver():
     code = (
         "import sys; from components.data.snapshot import SnapshotParams, sources;"
@@ -96,6 +97,7 @@ def test_same_rows_give_the_same_snapshot_from_any_source(source: str, tmp_path:
     assert not list(tmp_path.glob(".raw*"))
 
 
+@pytest.mark.slow
 @every_source
 def test_description_names_size_or_columns(source: str, away: Path) -> None:
     case, empty = create_source(source, away, COLUMNS, ROWS), missing_source(source, away)
@@ -125,6 +127,7 @@ def test_bad_source_is_refused_and_keeps_the_snapshot(source: str, tmp_path: Pat
     assert not (away / "none.db").exists()
 
 
+@pytest.mark.slow
 @every_source
 def test_ctrl_c_leaves_no_files(source: str, tmp_path: Path, away: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = create_source(source, away, COLUMNS, ROWS)

@@ -146,6 +146,7 @@ def snapshot_process(root: Path, hub: Hub) -> Iterator[Callable[[str], str]]:
         yield take_in_process
 
 
+@pytest.mark.slow
 def test_branch_is_resolved_again_and_only_data_is_downloaded(tmp_path: Path) -> None:
     with serving(Hub({COMMIT: FILES}, {"main": COMMIT})) as hub, snapshot_process(tmp_path, hub) as take_in_process:
         assert take_in_process("hub://acme/tickets@main") == f"3 of hub://acme/tickets@{COMMIT}"

@@ -49,6 +49,7 @@ def texts(root: Path) -> list[str]:
     return sorted(read_snapshot(root / "raw")["text"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -71,6 +72,7 @@ def test_prefix_is_a_folder_and_glob_matches_objects(tmp_path: Path, bucket: str
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
+@pytest.mark.slow
 def test_all_pages_of_objects_are_read(tmp_path: Path) -> None:
     bucket = new_bucket({})
     for number in range(1_001):
@@ -95,6 +97,7 @@ def test_prefix_without_data_or_with_two_formats_is_refused(tmp_path: Path, buck
         take(tmp_path, f"s3://{bucket}/{pattern}")
 
 
+@pytest.mark.slow
 def test_bad_object_is_named_and_keeps_the_snapshot(tmp_path: Path, bucket: str) -> None:
     first = take(tmp_path, f"s3://{bucket}/labels")
     bad = new_bucket({"x/a.csv": csv("a"), "x/b.csv": b"text,label\nonly one cell\n", "y/a.csv": csv("a"), "y/b.csv": b"text,other\na,b\n"})
@@ -111,6 +114,7 @@ def test_bad_object_is_named_and_keeps_the_snapshot(tmp_path: Path, bucket: str)
 # An object that changes while it is read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["written", "removed"])
 def test_objects_that_change_twice_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     bucket = new_bucket({"a.csv": csv("a"), "b.csv": csv("b"), "c.csv": csv("c")})
@@ -146,6 +150,7 @@ def test_objects_that_change_once_are_read_again(tmp_path: Path, monkeypatch: py
     assert take(tmp_path, f"s3://{bucket}").rows == 2
 
 
+@pytest.mark.slow
 def test_class_names_come_from_the_card_in_the_bucket(tmp_path: Path) -> None:
     card = "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names: {'0': no, '1': 'yes'}\n---\n"
     bucket = new_bucket({"set/README.md": card.encode(), "set/data/a.csv": b"text,label\na,1\nb,0\n", "README.md": b"---\n[\n---\n"})
@@ -187,6 +192,7 @@ def test_forbidden_error_names_the_permissions_and_no_secret(tmp_path: Path, buc
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.slow
 def test_missing_credentials_are_reported(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment().items():
         monkeypatch.setenv(name, value)

@@ -54,6 +54,7 @@ def rows(root: Path) -> set[tuple[str | None, ...]]:
     return {tuple(None if cell != cell else cell for cell in row) for row in read_snapshot(root / "raw").itertuples(index=False)}
 
 
+@pytest.mark.slow
 def test_nulls_empty_texts_percents_and_colons_are_kept(tmp_path: Path, address: str) -> None:
     manifest = take(tmp_path, address, "SELECT id, text, label, '50% of :these' AS note FROM tickets WHERE label LIKE '%';")
 

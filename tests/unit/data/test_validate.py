@@ -177,6 +177,7 @@ def test_data_column_reason_is_not_overwritten(tmp_path: Path) -> None:
     assert row["reason"].startswith("text is empty")
 
 
+@pytest.mark.slow
 def test_very_long_text_is_quarantined(tmp_path: Path) -> None:
     check(tmp_path, eight_rows(), **LENIENT)
     report = check(tmp_path, eight_rows(text=["a" * 100_000, " " * 100_000, "word " * 20_000]), **LENIENT)
@@ -220,6 +221,7 @@ def test_equal_texts_are_rejected(tmp_path: Path, tickets: pd.DataFrame) -> None
     assert "found 99.6%" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [

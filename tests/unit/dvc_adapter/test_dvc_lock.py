@@ -100,6 +100,7 @@ def test_damaged_pointer_is_named(tmp_path: Path, content: str) -> None:
         lock_hashes(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -116,6 +117,7 @@ def test_error_names_the_damaged_file(tmp_path: Path, name: str, content: str, m
         dvc(["status"], tmp_path, what="dvc status")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", '{"read": '])
 def test_incomplete_rwlock_is_removed(tmp_path: Path, content: str) -> None:
     (tmp_path / ".dvc/tmp").mkdir(parents=True)

@@ -169,6 +169,7 @@ def test_invalid_setting_is_refused(raw, message):
         calibration.Params.parse(raw, "gates.calibration")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [200, 500])
 def test_equal_model_is_rejected_in_at_most_5_percent(n):
     """Both models add noise of the same size to the true logits, so neither is better."""

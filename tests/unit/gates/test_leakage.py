@@ -228,6 +228,7 @@ def test_probe_rejects_in_at_most_5_percent_without_a_leak():
     assert run_probe(0.0, 3).p > 0.05
 
 
+@pytest.mark.slow
 def test_probe_moments_equal_those_of_permutations():
     generator = np.random.default_rng(5)
     predicted, actual = generator.integers(0, 4, 60), generator.integers(0, 4, 60)

@@ -58,6 +58,7 @@ def split(kept: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return kept[~test].reset_index(drop=True), kept[test].sort_values("id", ignore_index=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**16),

@@ -35,6 +35,7 @@ def test_gate_tests_detect_every_fault(module):
     assert report["mutants"] >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", available())
 def test_every_gate_has_mutants_and_tests(name):
     faults = [mutant.fault for mutant in mutants.mutants((FOLDER / f"{name}.py").read_text(encoding="utf-8"))]

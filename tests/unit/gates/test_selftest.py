@@ -40,6 +40,7 @@ def run(reference: Predictions, params: GatesParams, min_class_units: int = 10) 
     return {sentence.split(": ")[0]: sentence for sentence in selftest(evidence, params)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 @pytest.mark.parametrize("classes", [2, 6, 22])
 @pytest.mark.parametrize(("rows", "groups"), [(20, None), (60, 25), (200, None), (200, 70), (2000, None), (2000, 600)])
@@ -162,6 +163,7 @@ def always(outcome: Outcome, name: str, correct):
     return decide
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", list(Outcome))
 @pytest.mark.parametrize("name", ["baseline", "champion", "best_champion", "floor", "test_budget"])
 @pytest.mark.parametrize("rows", SIZES)

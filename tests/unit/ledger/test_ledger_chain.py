@@ -96,6 +96,7 @@ def test_book_inserts_rows_only_through_the_chain() -> None:
     assert ".insert()" not in inspect.getsource(book)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "fault"),
     [
@@ -208,6 +209,7 @@ def promote_two(uri: str) -> Path:
     return Path(ledger_of(uri).removeprefix("sqlite:///"))
 
 
+@pytest.mark.slow
 def test_mlflow_stores_the_head_on_model_and_champions(uri: str) -> None:
     promote_two(uri)
     client, head = MlflowClient(uri), Ledger(ledger_of(uri)).chain_head()
@@ -216,6 +218,7 @@ def test_mlflow_stores_the_head_on_model_and_champions(uri: str) -> None:
     assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
 
 
+@pytest.mark.slow
 def test_truncated_ledger_is_reported(uri: str) -> None:
     file = promote_two(uri)
     assert tamper(file, "DELETE FROM promotions WHERE sequence = 2", "DELETE FROM chain WHERE number = 3").faults == ()
@@ -223,6 +226,7 @@ def test_truncated_ledger_is_reported(uri: str) -> None:
     assert "the last entries were deleted, or an older copy was restored" in refusal(uri)
 
 
+@pytest.mark.slow
 def test_older_copy_is_reported(uri: str, tmp_path: Path) -> None:
     create_versions(uri, 1, 2)
     file = Path(ledger_of(uri).removeprefix("sqlite:///"))
@@ -237,6 +241,7 @@ def test_older_copy_is_reported(uri: str, tmp_path: Path) -> None:
     assert "the ledger was rewritten from there on" in refusal(uri)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recreate", [False, True], ids=["deleted", "recreated"])
 def test_deleted_ledger_is_reported(uri: str, recreate: bool) -> None:
     file = promote_two(uri)
@@ -247,6 +252,7 @@ def test_deleted_ledger_is_reported(uri: str, recreate: bool) -> None:
     assert message in refusal(uri)
 
 
+@pytest.mark.slow
 def test_rewritten_ledger_is_reported(uri: str) -> None:
     file = promote_two(uri)
     tamper(file, "UPDATE promotions SET who = 'eve'", "DELETE FROM chain")
@@ -266,6 +272,7 @@ def refusal(uri: str) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_tampered_ledger_blocks_promotion(uri: str) -> None:
     file = promote_two(uri)
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
@@ -274,6 +281,7 @@ def test_tampered_ledger_blocks_promotion(uri: str) -> None:
     assert len(Ledger(ledger_of(uri)).entries(NAME)) == 2
 
 
+@pytest.mark.slow
 def test_tampered_ledger_can_be_accepted(uri: str) -> None:
     file = promote_two(uri)
     tamper(file, "UPDATE promotions SET why = 'so' WHERE sequence = 1", "DROP TRIGGER IF EXISTS chain_no_update", triggers=False)
@@ -286,6 +294,7 @@ def test_tampered_ledger_can_be_accepted(uri: str) -> None:
     assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
 
 
+@pytest.mark.slow
 def test_lost_ledger_needs_acceptance(uri: str) -> None:
     file = promote_two(uri)
     file.unlink()
@@ -298,6 +307,7 @@ def test_lost_ledger_needs_acceptance(uri: str) -> None:
     assert champion(uri, NAME).number == 2
 
 
+@pytest.mark.slow
 def test_interrupted_head_is_stored_by_the_next_call(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     promote_two(uri)
     with monkeypatch.context() as patched:
@@ -308,6 +318,7 @@ def test_interrupted_head_is_stored_by_the_next_call(uri: str, monkeypatch: pyte
     assert verify_ledger(uri, ledger_of(uri), NAME).kept == Ledger(ledger_of(uri)).chain_head()
 
 
+@pytest.mark.slow
 def test_signed_head_needs_its_key(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, SECRET)
     promote_two(uri)
@@ -322,6 +333,7 @@ def test_signed_head_needs_its_key(uri: str, monkeypatch: pytest.MonkeyPatch) ->
     assert "is signed by the key" in verify_ledger(uri, ledger_of(uri), NAME).faults[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("forge", "fault"),
     [
@@ -343,12 +355,14 @@ def test_forged_head_is_reported(uri: str, monkeypatch: pytest.MonkeyPatch, forg
     assert fault in refusal(uri)
 
 
+@pytest.mark.slow
 def test_deleted_head_is_detected_by_the_champion_tag(uri: str) -> None:
     promote_two(uri)
     MlflowClient(uri).delete_registered_model_tag(NAME, LEDGER)
     assert "models:/tickets/1 has the tag retune.ledger, but the registered model has none: it was deleted there" in refusal(uri)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["no json", "[]", '{"begun": null, "number": 1, "hash": null}', '{"begun": "a", "number": "1", "hash": "a"}']
 )
@@ -358,6 +372,7 @@ def test_invalid_head_is_reported(uri: str, text: str) -> None:
     assert "the registered model tickets in MLflow names entry 0" in refusal(uri)
 
 
+@pytest.mark.slow
 def test_concurrent_promotion_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     promote_two(uri)
     read, meanwhile = Ledger.chain, [1]
@@ -373,6 +388,7 @@ def test_concurrent_promotion_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPa
     assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
 
 
+@pytest.mark.slow
 def test_concurrent_new_chain_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     promote_two(uri)
     read, meanwhile = Ledger.chain, ["the copy is right"]
@@ -386,6 +402,7 @@ def test_concurrent_new_chain_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPa
     assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
 
 
+@pytest.mark.slow
 def test_tampered_ledger_blocks_rejection(uri: str) -> None:
     file = promote_two(uri)
     request = Ledger(ledger_of(uri)).request_approval(replace(approval_request("a1"), model=NAME))
@@ -395,6 +412,7 @@ def test_tampered_ledger_blocks_rejection(uri: str) -> None:
     assert Ledger(ledger_of(uri)).open_request(request.run) == request
 
 
+@pytest.mark.slow
 def test_head_without_a_key_is_not_signed(uri: str) -> None:
     promote_two(uri)
     assert verify_ledger(uri, ledger_of(uri), NAME).signature == "not signed"
@@ -414,6 +432,7 @@ def test_short_key_is_rejected(uri: str, monkeypatch: pytest.MonkeyPatch) -> Non
         swap(uri, Ledger(ledger_of(uri)), 1)
 
 
+@pytest.mark.slow
 def test_verify_reports_chain_and_head(uri: str, tmp_path: Path) -> None:
     file = promote_two(uri)
     model = RegisteredModel(NAME, tmp_path, uri, ledger_of(uri), ())
@@ -430,6 +449,7 @@ def test_verify_reports_chain_and_head(uri: str, tmp_path: Path) -> None:
     assert verify(model).faults == ("promotions tickets 1 was changed since it was written",)
 
 
+@pytest.mark.slow
 def test_history_verify_exits_with_1_on_a_fault(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import flows.cli
     from flows.cli.options import app
@@ -446,6 +466,7 @@ def test_history_verify_exits_with_1_on_a_fault(uri: str, tmp_path: Path, monkey
     assert "warning: the ledger was changed, first: promotions tickets 1 was changed" in plain.stderr
 
 
+@pytest.mark.slow
 def test_doctor_checks_the_chain(uri: str, tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").touch()
     for name in ("components", "flows"):

@@ -100,6 +100,7 @@ def promoted(renewed: float, shared_rows: bool, rng: np.random.Generator, rows: 
     return done
 
 
+@pytest.mark.slow
 def test_rolling_test_set_keeps_the_error_level() -> None:
     """Equally good candidates get 5 uses per set of rows at 1 % each; counting by digest would allow all 30."""
     rng = np.random.default_rng(1)

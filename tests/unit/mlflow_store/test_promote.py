@@ -39,6 +39,7 @@ def ledger(uri: str) -> Ledger:
     return Ledger(ledger_of(uri))
 
 
+@pytest.mark.slow
 def test_ledger_is_written_and_aliases_follow(uri: str, ledger: Ledger) -> None:
     create_versions(uri, 1, 2)
     MlflowClient(uri).set_registered_model_alias(NAME, CHALLENGER, "1")
@@ -55,6 +56,7 @@ def test_ledger_is_written_and_aliases_follow(uri: str, ledger: Ledger) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_verdict_about_another_champion_is_rejected(uri: str, ledger: Ledger) -> None:
     create_versions(uri, 1, 2, 3)
     swap(uri, ledger, 1)
@@ -67,6 +69,7 @@ def test_verdict_about_another_champion_is_rejected(uri: str, ledger: Ledger) ->
     assert (len(ledger.entries(NAME)), aliases(uri)) == (2, {CHAMPION: 2, PREVIOUS: 1})
 
 
+@pytest.mark.slow
 def test_promoting_the_champion_changes_nothing(uri: str, ledger: Ledger) -> None:
     create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
@@ -76,6 +79,7 @@ def test_promoting_the_champion_changes_nothing(uri: str, ledger: Ledger) -> Non
     assert len(ledger.entries(NAME)) == 1
 
 
+@pytest.mark.slow
 def test_promotion_killed_before_aliases_is_repaired(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
@@ -121,6 +125,7 @@ def test_champions_older_than_the_ledger_are_adopted(uri: str, ledger: Ledger) -
     assert aliases(uri) == {CHAMPION: 3, PREVIOUS: 2}
 
 
+@pytest.mark.slow
 def test_deleted_champion_is_reported_and_replaceable(uri: str, ledger: Ledger) -> None:
     create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
@@ -137,6 +142,7 @@ def test_deleted_champion_is_reported_and_replaceable(uri: str, ledger: Ledger) 
     assert (head.previous, head.anchor, aliases(uri)) == (1, 2, {CHAMPION: 2})
 
 
+@pytest.mark.slow
 def test_reregistered_champion_gets_its_new_number(uri: str, ledger: Ledger) -> None:
     create_versions(uri, 1, 2)
     swap(uri, ledger, 1)
@@ -201,6 +207,7 @@ def test_replaced_or_incomplete_version_is_not_promoted(uri: str, ledger: Ledger
     assert ledger.head(NAME) is None
 
 
+@pytest.mark.slow
 def test_number_in_another_registry_is_another_model(uri: str, ledger: Ledger, tmp_path: Path) -> None:
     create_versions(uri, 1)
     swap(uri, ledger, 1)
@@ -217,6 +224,7 @@ def test_unregistered_model_needs_no_correction(uri: str) -> None:
     assert reconcile(uri, ledger_of(uri), NAME) == []
 
 
+@pytest.mark.slow
 def test_rollback_skips_champions_that_were_rolled_back(uri: str, ledger: Ledger) -> None:
     create_versions(uri, 1, 2, 3)
     for number in (1, 2, 3):

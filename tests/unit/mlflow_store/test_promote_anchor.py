@@ -67,6 +67,7 @@ def test_anchor_counts_again_after_its_return() -> None:
     assert new_anchor(entries, 3, "rolled back", None) == 2
 
 
+@pytest.mark.slow
 def test_forced_promotion_keeps_the_anchor(tmp_path: Path) -> None:
     uri = new_store(tmp_path / "var")
     ledger, versions = Ledger(ledger_of(uri)), create_versions(uri, 1, 2, 3)

@@ -11,6 +11,7 @@ from flows.production import promotion
 from tests.support.promotion import NAME, aliases, find, judge, judge_and_request
 
 
+@pytest.mark.slow
 def test_rejection_survives_reregistered_champion(environment: Environment) -> None:
     promotion.promote(environment, NAME, 1, who="ada", why="so", force=True)
     rejected = judge_and_request(environment, 3, Outcome.PASS)

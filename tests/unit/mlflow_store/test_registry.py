@@ -88,6 +88,7 @@ PASSED = Verdict(
 )
 
 
+@pytest.mark.slow
 def test_same_model_and_data_give_one_version(uri: str, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     first = register_workspace(finished, uri)
@@ -99,6 +100,7 @@ def test_same_model_and_data_give_one_version(uri: str, finished: Path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"var"}  # MLflow's global store was not used
 
 
+@pytest.mark.slow
 def test_another_model_gives_another_version(uri: str, finished: Path, other: Path) -> None:
     assert [register_workspace(workspace, uri).number for workspace in (finished, other)] == [1, 2]
 
@@ -144,6 +146,7 @@ def test_adapter_and_sentencepiece_requirements_are_pinned(tmp_path: Path) -> No
     assert names(pieces) - names(plain) == {"sacremoses", "sentencepiece"}
 
 
+@pytest.mark.slow
 def test_new_verdict_replaces_the_old_one_which_stays_readable(uri: str, finished: Path) -> None:
     judged(register_workspace(finished, uri), uri)
     again = judged(register_workspace(finished, uri), uri, outcome=Outcome.FAIL, key="k2", champion="4", reason="slower than it may be")
@@ -181,6 +184,7 @@ def test_nan_does_not_change_the_evidence(uri: str, finished: Path) -> None:
     assert version.evidence == PASSED.model_copy(update={"gates": (gate,)}).evidence == read_verdict(uri, version).evidence
 
 
+@pytest.mark.slow
 def test_new_version_is_challenger_until_it_fails(uri: str, finished: Path, other: Path) -> None:
     first = register_workspace(finished, uri)
     assert versions(uri, "tickets")[0].aliases == (CHALLENGER,)
@@ -280,6 +284,7 @@ def test_unregistered_model_has_empty_status(uri: str) -> None:
         promote(uri, "tickets", 1)
 
 
+@pytest.mark.slow
 def test_status_shows_champion_metrics_with_intervals(uri: str, finished: Path, other: Path) -> None:
     judged(register_workspace(finished, uri), uri)
     register_workspace(other, uri)
@@ -290,6 +295,7 @@ def test_status_shows_champion_metrics_with_intervals(uri: str, finished: Path, 
     assert result["metrics"]["macro_f1"] == {"value": 0.7, "low": pytest.approx(0.68), "high": pytest.approx(0.72)}
 
 
+@pytest.mark.slow
 def test_promoting_the_aliased_champion_changes_nothing(uri: str, finished: Path) -> None:
     register_workspace(finished, uri)
     set_champion(uri, 1)

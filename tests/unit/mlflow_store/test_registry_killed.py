@@ -67,6 +67,7 @@ def packages(uri: str) -> list[Path]:
     return sorted((Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts/tickets/models").glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITES)
 def test_killed_registration_is_repaired(uri: str, finished: Path, write: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = new_run(uri)
@@ -100,6 +101,7 @@ def recording(name: str, calls: list[str]) -> object:
     return call
 
 
+@pytest.mark.slow
 def test_run_of_early_release_gets_its_version_tag(uri: str, finished: Path) -> None:
     run_id = new_run(uri)
     registered(finished, uri, run_id)

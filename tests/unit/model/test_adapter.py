@@ -131,6 +131,7 @@ def test_base_and_adapter_merge_to_the_exact_model(case: str, tiny_base: Path, t
         assert (adapted / "adapter/adapter_model.safetensors").stat().st_size < 0.5 * (adapted / "model/model.safetensors").stat().st_size
 
 
+@pytest.mark.slow
 def test_adapter_folder_has_the_files_of_the_model(out: Path) -> None:
     files = [{path.name for path in (out / name).iterdir()} for name in ("model", "adapter")]
 
@@ -144,6 +145,7 @@ def test_adapter_folder_has_the_files_of_the_model(out: Path) -> None:
 CLASSIFIER = ["classifier.bias", "classifier.weight"]
 
 
+@pytest.mark.slow
 def test_adapter_does_not_depend_on_the_folder(out: Path, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
     elsewhere = shutil.copytree(tiny_base, workspace / "elsewhere/base")
     again = trained(workspace / "again", elsewhere, tickets, calibration="temperature") / "adapter"
@@ -174,6 +176,7 @@ def test_peft_alone_can_read_the_adapter(out: Path, tiny_base: Path, workspace: 
     assert all(torch.equal(weights, merged.state_dict()[name]) for name, weights in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_resumed_training_writes_the_same_adapter(
     out: Path, tiny_base: Path, tickets: pd.DataFrame, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

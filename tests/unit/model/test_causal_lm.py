@@ -187,6 +187,7 @@ def test_every_method_learns_and_resumes_exactly(family, packing, method, bases,
         assert torch.equal(whole.model.eval()(input_ids=ids).logits, loaded(input_ids=ids).logits)
 
 
+@pytest.mark.slow
 def test_same_seed_gives_same_weights(bases, tmp_path):
     learn = learn_of(tmp_path, bases["llama"], "text")
     first, second = (weights(fit(TASKS["text"], bases["llama"], learn, PLAIN.model_copy(update={"epochs": 1})).model) for _ in range(2))

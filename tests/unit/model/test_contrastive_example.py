@@ -29,6 +29,7 @@ def make(folder: Path, example: str) -> dict[str, list[dict[str, str]]]:
     return rows
 
 
+@pytest.mark.slow
 def test_every_synonym_has_its_code_title(tmp_path: Path) -> None:
     rows = make(tmp_path, "synonyms")["synonyms.csv"]
 
@@ -42,6 +43,7 @@ def test_every_synonym_has_its_code_title(tmp_path: Path) -> None:
     assert all(row["id"].startswith(row["group"]) for row in rows)
 
 
+@pytest.mark.slow
 def test_pretraining_texts_exclude_test_texts(tmp_path: Path) -> None:
     files = make(tmp_path, "domain_pretraining")
     splits = {

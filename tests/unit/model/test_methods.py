@@ -96,6 +96,7 @@ def test_every_method_learns(tiny_base, learn, tmp_path, variant):
     assert best > 0.5  # of three classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["freeze", "lora"])
 def test_finished_training_returns_its_weights(tiny_base, learn, tmp_path, method):
     keep = keep_in(tmp_path / "out")
@@ -107,6 +108,7 @@ def test_finished_training_returns_its_weights(tiny_base, learn, tmp_path, metho
     assert same(weights(first.model), weights(again.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_saved_model_is_plain_and_equal(tiny_base, learn, tmp_path, variant):
     trained = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1} | VARIANTS[variant])).model
@@ -145,6 +147,7 @@ def moved(tiny_base, learn, **changes):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frozen_layers", "frozen"), [(0, {0}), (1, {0, 1}), (2, {0, 1, 2}), (-1, {0, 1, 2})])
 def test_freezing_trains_only_the_layers_above(tiny_base, learn, model, frozen_layers, frozen):
     depth = depths(model)
@@ -153,6 +156,7 @@ def test_freezing_trains_only_the_layers_above(tiny_base, learn, model, frozen_l
     assert moved(tiny_base, learn, method="freeze", frozen_layers=frozen_layers) == {name for name, at in depth.items() if at not in frozen}
 
 
+@pytest.mark.slow
 def test_lora_changes_its_targets_and_the_head(tiny_base, learn, model):
     head = {name for name, at in depths(model).items() if at == 3}
     queries = {f"bert.encoder.layer.{layer}.attention.self.{name}.weight" for layer in (0, 1) for name in ("query", "value")}

@@ -433,6 +433,7 @@ def test_squad_has_one_row_per_question():
     assert {row["group"] for row in squad.rows(SQUAD, "title")} == {"Ada"}
 
 
+@pytest.mark.slow
 def test_converter_runs_as_a_command(tmp_path):
     (tmp_path / "squad.json").write_text(json.dumps(SQUAD), encoding="utf-8")
     command = [sys.executable, "-W", "error", "-m", squad.__name__, str(tmp_path / "squad.json"), str(tmp_path / "out.jsonl")]
@@ -458,6 +459,7 @@ def test_unknown_setting_is_rejected():
         tasks.load("question_answering", {"max_answer_tokens": 0})
 
 
+@pytest.mark.slow
 def test_loading_the_task_does_not_import_torch():
     code = (
         "import sys; from components.model import tasks; tasks.load('question_answering');"

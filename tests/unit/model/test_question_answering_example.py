@@ -31,6 +31,7 @@ def articles(module):
     return module.build(module.edition())
 
 
+@pytest.mark.slow
 def test_every_question_is_valid(module, articles):
     rows = pd.DataFrame(squad.rows({"data": articles}, "title"))
     rows = rows.assign(answers=[json.dumps(cell) for cell in rows["answers"]])

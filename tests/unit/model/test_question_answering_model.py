@@ -148,6 +148,7 @@ def test_characters_without_tokens_keep_the_answer(tiny_base):
     assert piece.locate(Span("\u200b", 0)) is None
 
 
+@pytest.mark.slow
 def test_long_question_is_truncated(tiny_base, model_folder):
     question = " ".join(FILLER * 20)
     context = " ".join(FILLER * 4)

@@ -154,6 +154,7 @@ def test_same_seed_gives_same_weights(bases, learns):
     assert same(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_answers_do_not_depend_on_batching(trained, rows, beams):
     sources = rows.head(24)[["source"]]

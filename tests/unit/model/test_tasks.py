@@ -43,6 +43,7 @@ def test_path_is_not_a_task():
         tasks.load("../errors")
 
 
+@pytest.mark.slow
 def test_loading_tasks_does_not_import_torch():
     code = (
         "import sys; from components.model import tasks; [tasks.load(n).columns for n in tasks.available()];"

@@ -143,6 +143,7 @@ def test_regression_scale_is_fitted_on_training_rows():
 labels = st.lists(st.sampled_from("abc"), unique=True).map(lambda names: json.dumps(sorted(names)))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(labels, labels), min_size=1, max_size=12))
 def test_multi_label_metrics_equal_scikit_learn(pairs):
@@ -219,6 +220,7 @@ def test_leaving_a_row_out_is_a_subtraction(task, tickets):
         np.testing.assert_allclose(without, alone, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 def test_best_threshold_is_optimal():
     rng = np.random.default_rng(0)
     probabilities, expected = rng.random((200, 4)).round(2), rng.random((200, 4)) < 0.2

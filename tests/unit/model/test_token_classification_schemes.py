@@ -278,6 +278,7 @@ def test_conll_files_become_rows():
         list(conll.sentences(["a b c O\n", "a\n"], tag=3))
 
 
+@pytest.mark.slow
 def test_command_writes_valid_rows(tmp_path):
     (tmp_path / "train.txt").write_text(CONLL_2003, encoding="utf-8")
     command = [sys.executable, "-m", "components.model.tasks.token_classification.conll", str(tmp_path / "train.txt"), "--iob1"]
@@ -289,6 +290,7 @@ def test_command_writes_valid_rows(tmp_path):
     assert parsed["label"].tolist() == ["B-ORG O O", "B-MISC B-MISC", "B-PER"]
 
 
+@pytest.mark.slow
 def test_loading_the_task_does_not_import_torch():
     heavy = {"torch", "transformers", "sklearn", "seqeval"}
     code = f"import sys, components.model.tasks as t; t.load('token_classification'); sys.exit(bool({heavy} & set(sys.modules)))"

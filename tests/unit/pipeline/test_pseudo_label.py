@@ -255,6 +255,7 @@ def mixed(tickets: pd.DataFrame, seed: int) -> pd.DataFrame:
     return pd.concat([tickets, found], ignore_index=True).sample(frac=1, random_state=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_pseudo_labelled_rows_are_in_train_only(tickets, seed):
     params = PARAMS.model_copy(update={"split_seed": seed})

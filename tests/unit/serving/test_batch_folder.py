@@ -123,6 +123,7 @@ def test_replacing_keeps_other_files(tmp_path: Path) -> None:
     assert set(content(tmp_path / "out")) == {"notes.txt", "replaced.json"}
 
 
+@pytest.mark.slow
 def test_folder_is_locked_and_removed_if_empty(tmp_path: Path) -> None:
     imports = "import sys; from pathlib import Path; from components.serving.batch.folder import FolderTarget"
     code = f"{imports}\nwith FolderTarget(Path(sys.argv[1])).locked(): pass"

@@ -222,6 +222,7 @@ def drawn_sets(draw):
     return test_set, np.array(draw(texts)), np.array(draw(texts))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(drawn_sets(), st.sampled_from([0.9, 0.95]))
 def test_estimates_are_within_their_intervals(drawn, confidence):

@@ -88,6 +88,7 @@ def truth_of(recall, precision, spread):
     return MEASURES["f1"].of(documents(np.random.default_rng(99), 1_000_000, recall, precision, spread))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [60, 300])
 def test_intervals_of_entity_f1_keep_their_level(count):
     generator, truth = np.random.default_rng(4), truth_of(0.7, 0.8, 0.2)

@@ -49,6 +49,7 @@ def test_one_sided_mid_ps_of_both_directions_sum_to_one():
     assert mcnemar(0, 5) == pytest.approx(2**-6)  # the minimum is 2^-(D + 1)
 
 
+@pytest.mark.slow
 def test_holm_equals_statsmodels():
     p = [0.01, 0.04, 0.03, 0.005, 0.5, 0.04]
 

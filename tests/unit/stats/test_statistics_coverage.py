@@ -14,6 +14,7 @@ from components.stats.units import Units
 Z90 = float(stats.norm.ppf(0.95))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [200, 1000])
 @pytest.mark.parametrize(("accuracy", "disagreement"), [(0.75, 0.15), (0.90, 0.03)])
 def test_tango_error_at_the_margin_is_5_percent(rows, accuracy, disagreement):

@@ -79,6 +79,7 @@ def gradient(trainer, rows, size):
     return float(loss), gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_accumulated_passes_equal_one_pass(made, tmp_path, variant):
     name, options, changes = VARIANTS[variant]
@@ -100,6 +101,7 @@ def test_accumulated_passes_equal_one_pass(made, tmp_path, variant):
         assert actual_loss == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_in_batch_negatives_with_accumulation_warn(made, tmp_path, accumulation, caplog):
     case = made("contrastive")

@@ -88,6 +88,7 @@ def after_a_step(tiny_base, learn, **changes):
     return weights(fit(task, tiny_base, learn, QUICK.model_copy(update=STEP | changes), evaluations=1).model)
 
 
+@pytest.mark.slow
 def test_gradient_is_clipped_to_the_norm(tiny_base, learn):
     plain = {"optimizer": "sgd", "momentum": 0.0}
     start = after_a_step(tiny_base, learn, **plain, learning_rate=1e-12)
@@ -100,6 +101,7 @@ def test_gradient_is_clipped_to_the_norm(tiny_base, learn):
     assert torch.allclose(steps[1], steps[0] * (steps[1].norm() / steps[0].norm()), atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
 def test_weight_decay_skips_biases_and_norms(tiny_base, learn, optimizer):
     start = task.build_model(tiny_base, learn.spec).state_dict()
@@ -137,6 +139,7 @@ def falling(step, warmup, shape):
     return 1e-2 * (step / warmup if step < warmup else shape((36 - step) / (36 - warmup)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "warmup", "shape"),
     [

@@ -173,6 +173,7 @@ def test_settings_file_does_not_depend_on_the_budget(tmp_path):
     assert TunedSettings.read(tmp_path / "long").settings == short.settings == BestTrial.read(tmp_path / "short").settings
 
 
+@pytest.mark.slow
 def test_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
     with caplog.at_level(logging.WARNING):
         best = run(learn, tiny_base, workspace / "out", train=TRAIN | {"learning_rate": 1e-3}, trials=1)
@@ -280,6 +281,7 @@ def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, m
     assert table(workspace / "out")["note"][1] == "the loss is nan"
 
 
+@pytest.mark.slow
 def test_time_budget_ends_the_search(learn, tiny_base, workspace):
     best = run(learn, tiny_base, workspace / "out", trials=50, max_minutes=0.002)
 
@@ -345,6 +347,7 @@ def test_stale_lock_does_not_block(learn, tiny_base, workspace):
     assert run(learn, tiny_base, workspace / "out", trials=2).seconds < 25
 
 
+@pytest.mark.slow
 def test_search_reads_no_test_split(learn, tiny_base, workspace):
     shutil.copytree(learn, workspace / "bare" / "learn")  # no sibling `test` at all
     run(workspace / "bare" / "learn", tiny_base, workspace / "one", trials=1)
@@ -378,6 +381,7 @@ def test_unknown_metric_gets_a_suggestion(learn, tiny_base, workspace):
         run(learn, tiny_base, workspace / "out", metric="acuracy")
 
 
+@pytest.mark.slow
 def test_metrics_are_checked_against_the_task_without_torch():
     code = """
 import sys
@@ -401,6 +405,7 @@ sys.exit("torch" in sys.modules)
     assert second.startswith("params.yaml: tune.metric 'f1' is not measured by the task")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

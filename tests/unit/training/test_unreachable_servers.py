@@ -111,6 +111,7 @@ def test_dead_prefect_server_is_reported_in_one_line() -> None:
         reach(f"{DEAD}/api")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "exception", "message"), [(401, RetuneError, "rejects the request with 401"), (404, Unavailable, "expected to end in /api")]
 )
