@@ -164,7 +164,7 @@ class Task(Protocol):
 
         The contrastive warm-up pulls vectors with equal `labels` together. It is called only if `contrastive_start` is supported.
         """
-        raise BadParams(f"params.yaml: train.contrastive_start is set, and {type(self).__module__} offers no vectors of texts for it")
+        raise BadParams("params.yaml: train.contrastive_start is set, but the task provides no vectors of texts; set it to 0")
 
     def condense(self, logits: Any, labels: Any) -> Any:
         """Reduce the model output to the values that `validate` needs, one row per batch row; all are kept in memory."""
