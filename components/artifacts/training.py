@@ -65,7 +65,7 @@ def read_lines(history: Path) -> list[str]:
         text = history.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
-    return text[: text.rfind("\n") + 1].splitlines()
+    return [line for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
 
 
 def history_entries(lines: Iterable[str]) -> list[dict[str, float]]:
@@ -76,8 +76,8 @@ def history_entries(lines: Iterable[str]) -> list[dict[str, float]]:
             values = json.loads(line)
         except ValueError:
             continue
-        if isinstance(values, dict) and "step" in values:
-            entries.append(
-                {name: float(value) for name, value in values.items() if isinstance(value, int | float) and math.isfinite(value)}
-            )
+        if isinstance(values, dict):
+            numbers = {name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+            entry = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+            entries += [entry] if "step" in entry else []
     return entries

@@ -81,7 +81,7 @@ class GateResult(Record):
     n: int | None = None
     method: str | None = None
     change: str | None = None
-    # Defaults of newer fields are not written, so that stored verdicts keep their digest; below, too.
+    # Defaults of newer fields are not written, so that stored verdicts keep their digest (also in `Verdict`).
     may_pass: bool = Field(default=False, exclude_if=operator.not_)
     asked: bool = Field(default=True, exclude_if=operator.truth)
     hypotheses: tuple[Hypothesis, ...] = ()

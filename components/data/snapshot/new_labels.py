@@ -46,5 +46,6 @@ def _of_batch(batch: pa.RecordBatch, columns: Sequence[str]) -> Hashes:
     labelled = ~pseudo_labelled(frame)
     if _LABEL in frame:
         labelled &= frame[_LABEL].fillna("").str.strip().ne("")
-    rows = zip(*(batch.filter(pa.array(labelled)).column(name).to_pylist() for name in columns), strict=True)
+    kept = batch.filter(pa.array(labelled))
+    rows = zip(*(kept.column(name).to_pylist() for name in columns), strict=True)
     return np.frombuffer(b"".join(hashlib.blake2b(canonical(row), digest_size=_BYTES).digest() for row in rows), np.uint64)

@@ -61,6 +61,8 @@ def text_bytes(path: Path, limit: int) -> int:
     """
     with _open(path) as file:
         total = int(file.metadata.num_rows) * (_ROW + _CELL * len(file.schema_arrow))
+        if total > limit:
+            return total
         with suppress(pa.ArrowException, OSError):  # `read_rows` reports the faulty rows
             for batch in file.iter_batches(batch_size=batch_size(file.metadata)):
                 total += sum(map(_length, batch.columns))

@@ -44,7 +44,7 @@ class Faults:
             self.refuse(f"reading stopped after {MOST} faults")
 
     def refuse(self, fault: str) -> NoReturn:
-        """Raise BadSource with `fault`, which makes the file unreadable, after those before."""
+        """Raise BadSource with the recorded faults and `fault`, which makes the file unreadable."""
         lines = [*self._faults, shorten(fault, _FAULT_LENGTH)]
         raise BadSource("\n".join(f"{self.name}: {line}" for line in lines))
 

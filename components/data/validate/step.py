@@ -159,13 +159,13 @@ def _check_classes(kept: pd.DataFrame, settings: ValidateParams) -> list[Check]:
 
 def _check_quarantine(bad: int, rows: int, reasons: dict[str, int], settings: ValidateParams) -> Check:
     passed = bad <= settings.max_quarantined_share * rows
-    listed = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+    by_reason = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
     return Check(
         name="quarantined_share",
         scope="suite",
         passed=passed,
         expected=f"at most {settings.max_quarantined_share:.1%} of the rows in quarantine (validate.max_quarantined_share)",
-        observed=f"{bad} of {rows}" + (f" ({listed})" if listed else ""),
+        observed=f"{bad} of {rows}" + (f" ({by_reason})" if by_reason else ""),
         failures=int(not passed),
     )
 

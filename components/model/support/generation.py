@@ -20,16 +20,14 @@ from components.model.support.metrics import Floats, Metric, mean, ratio
 
 _BLEU = ("bleu_written", "bleu_expected", *(f"bleu_{count}_{n}" for count in ("hits", "grams") for n in range(1, 5)))
 _CHRF = tuple(f"chrf_{count}_{n}" for n in range(1, 7) for count in ("written", "expected", "hits"))
-_TOKENS = tuple(
-    [
-        "bos_token_id",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "bad_words_ids",
-        "sequence_bias",
-        "suppress_tokens",
-        "begin_suppress_tokens",
-    ]
+_TOKENS = (
+    "bos_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "bad_words_ids",
+    "sequence_bias",
+    "suppress_tokens",
+    "begin_suppress_tokens",
 )
 _SHOWN = 30  # rows of a table
 _WIDTH = 400  # characters of a text in a table

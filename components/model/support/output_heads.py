@@ -21,7 +21,7 @@ def take_rows(model: Any, folder: Path, labels: Sequence[str], architecture: str
     """Copy the rows of `labels` from the head in `folder` into `model`, and draw the other rows at random; log which rows were copied.
 
     `architecture` is part of the names of the architectures with this head. With `ordered`, a row also depends on the labels before it,
-    so it is copied only if these are equal. Return for each index in `labels` with a copied row its index in the base's head.
+    so it is copied only if these are equal. Return the row in the base's head by the index of the label that it was copied for.
     Raise BadModel if the model has no output layer with one row per label.
     """
     import torch

@@ -24,7 +24,7 @@ def load_tokenizer(base: Path, *, pad: str = "refuse", fast: str = "") -> Any:
     """Load the tokenizer of a model folder.
 
     `pad` is the policy for a tokenizer without a padding token, as in most language models: `refuse`, or `eos` to use its end token.
-    `fast` is set if it must be a fast one, to what it otherwise lacks.
+    `fast` names what a tokenizer lacks that is not a fast one, and must be; empty: any is accepted.
 
     Raises:
         NotFound: the folder is missing.

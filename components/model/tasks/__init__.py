@@ -7,6 +7,7 @@ Deduplication, leak checks, splits, slices and reports use only these two column
 A metric is a function of sums over rows (`Metric`); its confidence interval is computed from these sums.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -126,18 +127,21 @@ class Task(Protocol):
         """Return the length of each row in tokens, special tokens included, before truncation."""
         return token_lengths(tokenizer, list(rows["text"]))
 
+    @abstractmethod
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return the training rows without padding: token ids up to `spec.max_length`, labels, and `length` in tokens.
 
         A long row may become several rows, and several short rows may be packed into one.
         """
 
+    @abstractmethod
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
         """Load the base model in float32 with a new head from torch's global generator; raise BadModel if it cannot be loaded.
 
         The model has `save_pretrained`, and its forward returns `logits`, and `loss` if labels are given.
         """
 
+    @abstractmethod
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return the collator: it pads a batch of encoded rows to the longest row.
 
@@ -170,6 +174,7 @@ class Task(Protocol):
         """Reduce the model output to the values that `validate` needs, one row per batch row; all are kept in memory."""
         return logits[0] if isinstance(logits, tuple) else logits
 
+    @abstractmethod
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Compute `validation_metrics` from the condensed outputs of the validation split."""
 
@@ -180,12 +185,15 @@ class Task(Protocol):
         """
         return {}
 
+    @abstractmethod
     def predictor(self, folder: Path) -> Predictor:
         """Load a saved model folder, retune.json included."""
 
+    @abstractmethod
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return the row statistics of `test_metrics` by name, each (rows,); the caller adds `ModelOutput.measured`."""
 
+    @abstractmethod
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return the predictions of each baseline for `test`; `base` is the folder of the base model."""
 

@@ -41,6 +41,10 @@ def test_entities_equal_seqeval(scheme, longest):
             assert entities(tags, scheme) == [(entity.start, entity.end, entity.tag) for entity in reference], tags
 
 
+def test_answers_in_bioes_are_read_by_a_bio_task():
+    assert entities(["B-a", "E-a", "O", "S-b"], "BIO") == [(0, 2, "a"), (3, 4, "b")]
+
+
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_scores_equal_seqeval_and_nervaluate(scheme):

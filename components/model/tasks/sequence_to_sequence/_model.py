@@ -77,7 +77,7 @@ def _refuse_too_long(model: Any, options: Options) -> None:
 
 
 def start_of(tokenizer: Any) -> int:
-    """Return the decoder start token id, from the config, or else the first token of the tokenizer; raise BadModel without both."""
+    """Return the decoder start token id, from the config, or else the first token of the tokenizer; raise BadModel if neither exists."""
     folder = Path(tokenizer.name_or_path)  # the collator has only the tokenizer
     configured = getattr(_config(folder), "decoder_start_token_id", None)
     generation_start = pretrained.settings(folder / "generation_config.json").get("decoder_start_token_id")

@@ -113,7 +113,11 @@ class Task(tasks.Task):
     def __new__(cls, options: Any) -> Self:
         """Return an instance of the subclass for `options.kind`."""
         kind: type[Self] = import_module(f"{__name__}.{options.kind}").Kind
-        return super().__new__(kind)
+        return super().__new__(kind if issubclass(kind, cls) else cls)
+
+    def __getnewargs__(self) -> tuple[Any]:
+        """Return the arguments of `__new__` for copies."""
+        return (self.options,)
 
     def __init__(self, options: Any) -> None:
         """Set the columns from the options.

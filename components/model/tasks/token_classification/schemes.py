@@ -44,13 +44,24 @@ def tag_error(tags: Sequence[str], scheme: Scheme) -> str | None:
 def entities(tags: Sequence[str], scheme: Scheme) -> list[Entity]:
     """Return the well-formed entities in order; malformed ones are ignored.
 
-    This is seqeval's strict mode: in BIO an entity begins with B-, in BIOES it also ends with E-, or is one S-.
+    This is seqeval's strict mode: in BIO an entity begins with B-, in BIOES it also ends with E-, or is one S-. Tags of BIOES are read in
+    BIO too, because a champion may have been trained in the other scheme.
     """
-    return [
-        (begin, end, entity_type)
-        for begin, end, entity_type in lenient_entities(tags)
-        if to_tags([(0, end - begin, entity_type)], end - begin, scheme) == list(tags[begin:end])
-    ]
+    completed: list[Entity] = []
+    current: tuple[int, str] | None = None
+    for index, tag in enumerate([*tags, OUTSIDE]):
+        prefix, entity_type = split_tag(tag)
+        if current and prefix in ("I", "E") and entity_type == current[1]:
+            if prefix == "E":
+                completed.append((current[0], index + 1, entity_type))
+                current = None
+            continue
+        if current and scheme == "BIO":
+            completed.append((current[0], index, current[1]))
+        current = (index, entity_type) if prefix == "B" else None
+        if prefix == "S":
+            completed.append((index, index + 1, entity_type))
+    return completed
 
 
 def lenient_entities(tags: Sequence[str]) -> list[Entity]:
