@@ -17,7 +17,6 @@ def percentile_bootstrap(
     predicted: npt.NDArray[np.str_],
     other: npt.NDArray[np.str_],
     confidence: float,
-    seed: int = 0,
 ) -> tuple[float, float]:
     """Return the percentile interval of the paired difference of `metric` (accuracy or macro_f1) over resampled test units.
 

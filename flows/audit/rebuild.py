@@ -9,7 +9,6 @@ import json
 import logging
 import platform
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,11 +141,12 @@ def model_differences(model: RegisteredModel, version: registry.Version, root: P
     now = {name: {"value": metric.value, "low": metric.low, "high": metric.high} for name, metric in metrics.headline.items()}
     differences += compare.metric_differences(json.loads(version.tags.get("retune.metrics", "{}")), now)
     file = "evaluation/predictions/candidate.parquet"
-    with suppress(NotFound):
+    try:
         before = Predictions.read(artifact_access.artifact(model.uri, version, file))
-        difference = compare.prediction_difference(before, Predictions.read(root / "reports" / file))
-        differences += [difference] if difference else []
-    return differences
+    except NotFound:
+        return differences
+    difference = compare.prediction_difference(before, Predictions.read(root / "reports" / file))
+    return [*differences, difference] if difference else differences
 
 
 def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list[str]) -> RebuildComparison:

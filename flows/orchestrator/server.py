@@ -76,7 +76,8 @@ def reach(api: str) -> None:
         response = httpx.get(f"{api}/version", timeout=5.0, auth=auth(api))
     except httpx.HTTPError as error:
         raise Unavailable(
-            f"Prefect's server at {api} does not answer: {str(error) or type(error).__name__}; start it, or correct RETUNE_PREFECT_API_URL"
+            f"Prefect's server at {api} does not answer: {str(error) or type(error).__name__}; "
+            "start it, or correct RETUNE_PREFECT_API_URL, or unset it to use the local server"
         ) from None
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         raise RetuneError(f"Prefect's server at {api} rejects the request with {response.status_code}; check RETUNE_PREFECT_AUTH")

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -121,10 +122,9 @@ def cached_rows(root: Path, version: registry.Version, folder: str, name: str) -
 
 
 def _input_hash(version: registry.Version, folder: str) -> str:
-    digest: str | None = json.loads(version.tags.get("retune.dvc_lock", "{}")).get(folder)
-    if digest is None:
-        raise NotFound(f"version {version.number} has no recorded hash of {folder}")
-    return digest
+    with suppress(ValueError, AttributeError, KeyError):
+        return str(json.loads(version.tags["retune.dvc_lock"])[folder])
+    raise NotFound(f"version {version.number} has no recorded hash of {folder}")
 
 
 def row_keys(rows: pd.DataFrame) -> list[str]:

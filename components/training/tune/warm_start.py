@@ -59,7 +59,8 @@ def warm_start(study: optuna.Study, studies: Studies, target: StudyContext) -> i
                 continue
             try:
                 copied = _copied(trial, params, source.study_name, target)
-            except ValueError:  # a value is outside its range, or not on its grid
+            except ValueError as error:  # a value is outside its range, or not on its grid
+                log.info("trial %d of study %s is not carried over: %s", trial.number, source.study_name, error)
                 continue
             study.add_trial(copied)
             known.append(params)
