@@ -18,7 +18,7 @@ WRONG = "a-password-that-is-wrong"
     [
         ({MIGRATE_TO: "postgresql+psycopg://mlflow:{WRONG}@127.0.0.1:{port}/mlflow"}, "password authentication failed"),
         ({MIGRATE_TO: "postgresql+psycopg://mlflow:{WRONG}@127.0.0.1:1/mlflow"}, "cannot be used"),
-        ({MIGRATE_TO: "mysql://mlflow:{WRONG}@127.0.0.1/mlflow"}, "begins with postgresql+psycopg://"),
+        ({MIGRATE_TO: "mysql://mlflow:{WRONG}@127.0.0.1/mlflow"}, "starts with postgresql+psycopg://"),
         ({MIGRATE_TO: "{retune}"}, "tables have revision"),  # a database without MLflow's tables, or with older ones
         ({MIGRATE_TO: "{mlflow}", "RETUNE_MLFLOW_PASSWORD": "{WRONG}"}, "rejects RETUNE_MLFLOW_USER"),
         ({MIGRATE_TO: "{mlflow}", "RETUNE_MLFLOW_URI": "http://127.0.0.1:1"}, "does not answer"),
