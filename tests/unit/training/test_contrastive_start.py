@@ -25,6 +25,7 @@ from tests.support.families import FAMILIES, make_family
 from tests.support.fits import QUICK, cut_and_resumed, interrupt_after, keep_in, same, weights
 from tests.support.labelled import KINDS, METRIC
 from tests.support.learn import make_learn
+from tests.support.tiers import rest_exhaustive
 
 pytestmark = pytest.mark.slow
 
@@ -152,7 +153,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("variant", PHASES)
+@pytest.mark.parametrize("variant", rest_exhaustive(PHASES, "in the start", "with everything else"))
 def test_resume_after_the_start_is_exact(tiny_base, learn, tmp_path, variant):
     settings = START.model_copy(update={"epochs": 2, **PHASES[variant]})
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)

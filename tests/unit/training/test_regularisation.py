@@ -16,6 +16,7 @@ from components.training.trainer.fit import CheckpointPaths, fit, set_dropout
 from components.training.trainer.weight_averaging import WeightAverage, moving_average, stochastic_average
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn, spec_of
+from tests.support.tiers import rest_exhaustive
 
 task = tasks.load("text_classification")
 
@@ -47,11 +48,8 @@ RESUMED = {
 }
 
 
-IN_SHORT = ("noise", "stochastic average", "gradual unfreezing, averaged", "average of adapters")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [name if name in IN_SHORT else pytest.param(name, marks=pytest.mark.exhaustive) for name in RESUMED])
+@pytest.mark.parametrize("variant", rest_exhaustive(RESUMED, "noise", "gradual unfreezing, averaged"))
 def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, variant):
     settings = QUICK.model_copy(update=RESUMED[variant])
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
