@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,19 @@ def preprocess(
         digest = digest_rows(parts["train"], parts["validation"])
         profile = profile.model_copy(update={"augmented": int(parts["train"][AUGMENTED].notna().sum()), "learn_digest": digest})
 
+    _write(out, parts, removed, profile, spec, plugin, tokenizers)
+    _log_summary(profile)
+
+
+def _write(
+    out: Path,
+    parts: dict[str, pd.DataFrame],
+    removed: pd.DataFrame,
+    profile: Profile,
+    spec: ModelSpec,
+    plugin: tasks.Task,
+    tokenizers: Mapping[str, Any],
+) -> None:
     folder = fresh(out)
     _write_learn(folder / "learn", parts, spec)
     for name, tokenizer in tokenizers.items():
@@ -107,6 +121,9 @@ def preprocess(
     write_rows(parts["test"], folder / "test" / "test.parquet")
     write_rows(removed, folder / "removed.parquet")
     profile.write(folder)
+
+
+def _log_summary(profile: Profile) -> None:
     log.info(
         "kept %d of %d rows (%d train, %d validation, %d test); removed %d exact duplicates, %d near duplicates, %d conflicting",
         *(profile.kept, profile.rows_in, *(profile.splits[split].rows for split in reversed(SPLITS))),
