@@ -98,9 +98,7 @@ def fit(
         trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, observer, keep, start), start)
         if checkpoint and keep:
             log.info("resuming from %s, %.0f s trained so far", checkpoint[0], checkpoint[1].seconds)
-            history = checkpoint[0] / checkpoints.HISTORY
-            if history.exists():  # the output folder was emptied since
-                keep.history.write_bytes(history.read_bytes())
+            _restore_history(checkpoint[0], keep)
         speed = _run(trainer, checkpoint)
         if not keep:
             trainer.use_average()
@@ -124,6 +122,13 @@ def fit(
             parameters=sum(weights.numel() for weights in model.parameters()),
             adapter_weights=adapter_weights,
         )
+
+
+def _restore_history(checkpoint: Path, keep: CheckpointPaths) -> None:
+    """Restore the history of the checkpoint, because the output folder was emptied since."""
+    history = checkpoint / checkpoints.HISTORY
+    if history.exists():
+        keep.history.write_bytes(history.read_bytes())
 
 
 def _trainer(
