@@ -4,6 +4,7 @@ The option `kind` selects the label type; each kind is a subclass of `Task` in t
 The base model is a folder in hub layout (safetensors, no custom code) or a model folder written by training.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -145,17 +146,17 @@ class Task(tasks.Task):
         """Return the training targets for the encoded column `labels`; raise BadData for an unknown label."""
         return pa.array(label_indexes(labels, spec.labels), pa.int64())
 
+    @abstractmethod
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the config settings of the model: num_labels, id2label, label2id and problem_type."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Convert logits, a float64 tensor (rows, outputs), to scores."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
         """Convert scores to predictions."""
-        raise NotImplementedError
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and the labels in answer format, and the errors by row index."""
