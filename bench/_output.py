@@ -1,7 +1,9 @@
 """Options and output that the benchmarks share."""
 
 import argparse
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,3 +22,22 @@ def report(figures: Any, file: Path | None) -> None:
     print(text := json.dumps(figures, indent=2))
     if file:
         file.write_text(text + "\n", encoding="utf-8")
+
+
+def append(row: dict[str, Any], file: Path) -> None:
+    """Append a row to a file of JSON lines, on disk before this returns, so that a killed benchmark loses only the row in progress."""
+    with file.open("ab+") as lines:
+        if lines.tell() and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n":
+            lines.write(b"\n")  # the killed process left half a line
+        lines.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the complete rows of a file of JSON lines; none if it does not exist."""
+    rows = []
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows

