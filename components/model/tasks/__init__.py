@@ -80,6 +80,10 @@ class Task(Protocol):
     """Whether the loss compares rows of a batch, so that gradient accumulation is not equivalent to one large batch."""
     unsupported_settings: Mapping[str, str] = {}
     """The fields of `train`, and `preprocess.augment_copies`, that the task does not support, each with the reason."""
+    portfolio: tuple[Mapping[str, Any], ...] = ()
+    """The configurations that `tune.strategy: auto` tries, in this order: fields of `train`, and options with the prefix `task_options.`."""
+    row_metrics: bool = True
+    """Whether `validate` may be called with some of the rows: false if a row's score depends on the others, as a rank does."""
     augmentable_columns: tuple[str, ...] = ()
     """The columns in which a typo does not change the answer; empty if `augment_copies` is unsupported."""
     label_column: str | None = None

@@ -37,7 +37,7 @@ class Search:
     def run(self, study: optuna.Study) -> str:
         """Run trials until a budget over all processes is used up; return its name: `trials` or `max_minutes`."""
         trials = self.tune.trials - len(finished_trials(study))
-        seconds = self.tune.max_minutes * 60 - seconds_spent(study)
+        seconds = self.tune.minutes * 60 - seconds_spent(study)
         if trials > 0 and seconds > 0:
             errors = (RetuneError, torch.OutOfMemoryError)
             study.optimize(self._trial, trials, seconds, catch=errors, callbacks=[self._after])
@@ -47,7 +47,7 @@ class Search:
         """Train with suggested settings; return the best metric over the trial's evaluations."""
         started = time.monotonic()
         before = seconds_spent(trial.study)
-        chosen = suggest(trial, self.space, self.train.fixed)
+        chosen = suggest(trial, self.space, self.train.fixed.model_dump())
         trial.set_user_attr(SETTINGS, chosen)
 
         def watch(number: int, value: float) -> None:
@@ -58,7 +58,7 @@ class Search:
                 return
             if trial.should_prune():
                 raise optuna.TrialPruned
-            if before + seconds > self.tune.max_minutes * 60 and trial.study.get_trials(states=(TrialState.COMPLETE,)):
+            if before + seconds > self.tune.minutes * 60 and trial.study.get_trials(states=(TrialState.COMPLETE,)):
                 trial.set_user_attr(CUT, "max_minutes")
                 raise optuna.TrialPruned
 
@@ -74,7 +74,7 @@ class Search:
             trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
 
     def _settings(self, chosen: Mapping[str, Value]) -> TrainParams:
-        of_trial = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.max_minutes}
+        of_trial = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.minutes}
         return self.train.settings(chosen).model_copy(update=of_trial)
 
     def _after(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -87,9 +87,9 @@ class Search:
         study.sampler = sampler(self.tune, done)
 
 
-def suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: TrainParams) -> dict[str, Value]:
+def suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: Mapping[str, Value]) -> dict[str, Value]:
     """Return a value for every dimension: the sampler's, or the default if its condition is not met."""
-    values: dict[str, Value] = fixed.model_dump()
+    values = dict(fixed)
     chosen: dict[str, Value] = {}
     for name, dimension in space.items():
         chosen[name] = _suggest(trial, name, dimension) if dimension.active(values) else values[name]

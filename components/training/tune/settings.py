@@ -66,14 +66,27 @@ class Dimension(Section):
         return all(settings.get(name) == value for name, value in self.when.items())
 
 
+class CandidateChoices(Section):
+    """The base models and methods that the strategy `auto` may choose from."""
+
+    bases: tuple[str, ...] = Field((), description="`model` (base.model) and names in base.others; empty: all of them")
+    methods: tuple[str, ...] = Field((), description="names of methods, e.g. probe, lora, full; empty: all that the task's portfolio uses")
+
+
 class TuneParams(Section):
-    """How the fields of `train` that are set to `tuned` are chosen."""
+    """How the settings of the training are chosen."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"share": "train_fraction", "first": "initial_trial"}
+    renamed: ClassVar[Mapping[str, str]] = {"share": "train_fraction", "first": "initial_trial", "max_minutes": "minutes"}
 
+    strategy: Literal["auto", "search", "none"] = Field(
+        "search",
+        description="auto: chooses everything that `train` does not state, from the task's portfolio; search: the fields set to `tuned`; none",
+    )
     metric: str = Field("macro_f1", description="of the validation split, maximised")
+    minutes: float = Field(3, gt=0, le=100_000, description="total over all processes and restarts; no trial starts after it")
+    candidates: CandidateChoices = Field(CandidateChoices(), description="auto: limits the choice")
+    cache_mib: int = Field(2_048, ge=0, le=1_000_000, description="auto: limit of the cache of frozen features on disk")
     trials: int = Field(4, ge=1, le=100_000, description="total over all processes and restarts")
-    max_minutes: float = Field(3, gt=0, description="total over all processes and restarts; no trial starts after it")
     train_fraction: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial uses, stratified by class")
     epochs: float = Field(1, gt=0, le=10_000, description="of a trial")
     evaluations: int = Field(2, ge=1, le=1_000, description="points at which the pruner may stop a trial")
@@ -111,6 +124,18 @@ def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dime
         if name not in train.tuned:
             log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
     return {name: space[name] for name in sort_by_condition(space) if name in train.tuned}
+
+
+def refuse_declared(tune: TuneParams, train: TrainSection) -> None:
+    """Refuse what the strategy `auto` would not read.
+
+    Raises:
+        BadParams: fields are set to `tuned`, or a search space is declared.
+    """
+    if train.tuned:
+        raise BadParams(f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses every field without a value; remove it")
+    if tune.space or tune.initial_trial:
+        raise BadParams("params.yaml: tune.space and tune.initial_trial belong to tune.strategy search; auto has a portfolio: remove them, or set search")
 
 
 def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams) -> None:

@@ -73,6 +73,7 @@ class Task(tasks.Task):
     example: Mapping[str, str] = {"text": "chest pain when breathing"}
     baselines = ("tfidf", "bm25", "base")
     compares_rows = True
+    row_metrics = False
     unsupported_settings: Mapping[str, str] = {
         "label_smoothing": "the rows have no labels to smooth",
         "r_drop": "it compares label probabilities, which this task does not have; task_options.data: texts learns from dropout",
