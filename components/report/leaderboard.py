@@ -34,6 +34,7 @@ def leaderboard(board: Leaderboard | None) -> dict[str, Any]:
         "board_axis": forests.axis(scale) if scored else None,
         "board_plot": best_over_time(board) if scored else None,
         "board_counts": counts(board),
+        "finals": any(entry.holdouts > 1 for entry in board.candidates),
         "optimism": optimism(board),
     }
 

@@ -1,7 +1,6 @@
 """Live progress of a run with an automatic search: a display on a terminal, else a line per change."""
 
 import logging
-import os
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ SECONDS = 1.0  # between two readings of the progress
 
 
 class SearchProgress:
-    """The progress of the search in a workspace; records of earlier runs are ignored."""
+    """The progress of the search in a workspace, written to one folder per search; records of earlier runs are ignored."""
 
     def __init__(self, root: Path) -> None:
         self.started = time.time()
@@ -29,11 +28,9 @@ class SearchProgress:
 
     def read(self) -> TuneProgress | None:
         """Return the current progress, with the time since its last change taken off; None before the search and after it."""
-        try:
-            written = os.stat(self._folder / TuneProgress.FILE).st_mtime
-        except FileNotFoundError:
-            return None
-        progress = TuneProgress.find(self._folder) if written >= self.started else None
+        times = {file.parent: file.stat().st_mtime for file in self._folder.glob(f"*/{TuneProgress.FILE}")}
+        folder, written = max(times.items(), key=lambda item: item[1], default=(self._folder, 0.0))
+        progress = TuneProgress.find(folder) if written >= self.started else None
         if progress is None or progress.ended:
             return None
         left = max(progress.seconds_left - max(time.time() - written, 0.0), 0.0)

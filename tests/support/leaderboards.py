@@ -29,6 +29,6 @@ def leaderboard(*candidates: Candidate, **changes: Any) -> Leaderboard:
     values: dict[str, Any] = {
         "metric": "macro_f1", "minutes": 5.0, "seconds": 290.0, "validation_rows": 86, "candidates": candidates or usual,
         "optimism": (0.012, -0.004, 0.029), "notes": ("full fine-tuning needs about 9 more minutes",),
-        "plan": "First the probe, then LoRA, then full fine-tuning of the best.",
+        "plan": "First the probe, then LoRA, then full fine-tuning of the best",
     }  # fmt: skip
     return Leaderboard.model_validate(values | changes)

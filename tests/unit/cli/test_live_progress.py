@@ -21,7 +21,7 @@ NOW: dict[str, Any] = {
 
 
 def write(root: Path, age: float = 0.0, **changes: Any) -> None:
-    folder = root / "var/progress"
+    folder = root / "var/progress/abc"
     folder.mkdir(parents=True, exist_ok=True)
     file = TuneProgress.model_validate(NOW | changes).write(folder)
     os.utime(file, (time.time() - age,) * 2)
@@ -62,7 +62,7 @@ def test_missing_or_partial_record_is_no_progress(tmp_path: Path, content: str |
     progress = SearchProgress(tmp_path)
     if content is not None:
         write(tmp_path)
-        (tmp_path / "var/progress/progress.json").write_text(content, encoding="utf-8")
+        (tmp_path / "var/progress/abc/progress.json").write_text(content, encoding="utf-8")
 
     assert progress.read() is None
 

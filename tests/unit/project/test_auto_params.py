@@ -8,14 +8,19 @@ import pytest
 from components.core.errors import BadParams
 from flows.project.auto_params import params_for
 from flows.project.params import read_params
-from tests.unit.project.test_init_params import write_csv
+from tests.support.tickets import make_tickets
 
 USUAL: dict[str, Any] = {"name": None, "minutes": None, "force": False}
 
 
+def write(file: Path) -> Path:
+    make_tickets().to_csv(file, index=False)
+    return file
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_csv(tmp_path / "tickets.csv", "text,label,customer,id")
+    return write(tmp_path / "tickets.csv")
 
 
 def test_missing_file_is_written(data: Path, tmp_path: Path) -> None:
@@ -36,7 +41,7 @@ def test_file_of_the_same_data_is_kept(data: Path, tmp_path: Path) -> None:
 
 
 def test_project_with_other_data_gets_a_model_folder(data: Path, tmp_path: Path) -> None:
-    params_for(write_csv(tmp_path / "other.csv", "text,label,customer,id"), None, tmp_path, **USUAL)
+    params_for(write(tmp_path / "other.csv"), None, tmp_path, **USUAL)
 
     file, _ = params_for(data, None, tmp_path, **USUAL)
     assert file == tmp_path / "models/tickets/params.yaml"
@@ -45,7 +50,7 @@ def test_project_with_other_data_gets_a_model_folder(data: Path, tmp_path: Path)
 
 
 def test_given_file_with_other_data_needs_force(data: Path, tmp_path: Path) -> None:
-    other = write_csv(tmp_path / "other.csv", "text,label,customer,id")
+    other = write(tmp_path / "other.csv")
     file, _ = params_for(other, tmp_path / "p.yaml", tmp_path, **USUAL)
 
     with pytest.raises(BadParams, match=r"another snapshot\.source"):
