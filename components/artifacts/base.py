@@ -44,3 +44,11 @@ class Artifact(Record):
             raise NotFound(f"{path} cannot be read ({error.error_count()} fields do not fit); run its step again") from None
         except UnicodeDecodeError:
             raise NotFound(f"{path} is not UTF-8: it is damaged; run its step again") from None
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """Read the record from `folder`; None if it is missing or cannot be read."""
+        try:
+            return cls.read(folder)
+        except NotFound:
+            return None

@@ -1,14 +1,15 @@
-"""`models/tuned`: the settings chosen by the search, details of the best trial, and all trials."""
+"""`models/tuned`: the settings chosen by the search, details of the best trial, all trials, and the leaderboard of `strategy: auto`."""
 
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 
 Setting = float | int | str | bool | None
 
@@ -38,6 +39,79 @@ class BestTrial(Artifact):
     importance: dict[str, float]
     stopped_by: str
     carried: int = 0
+
+
+class Candidate(Record):
+    """One candidate of an automatic search.
+
+    `settings` are chosen fields of `train`, `task_options` chosen options of the task. `score` is the mean over `holdouts` splits of the
+    learning rows into training and validation rows, with its 95 % interval; None if nothing was measured. `seconds` is the cost, `share`
+    its part of the budget, `ended_at` the seconds of the budget that were spent when the candidate ended. `reason` says why it was
+    stopped, failed or skipped, and for the winner why it won.
+    """
+
+    number: int
+    name: str
+    base: str
+    method: str
+    settings: dict[str, Setting]
+    task_options: dict[str, Any]
+    state: Literal["complete", "stopped", "failed", "skipped"]
+    reason: str
+    score: float | None
+    low: float | None
+    high: float | None
+    holdouts: int
+    seconds: float
+    share: float
+    ended_at: float
+    winner: bool = False
+
+
+class Leaderboard(Artifact):
+    """The candidates of an automatic search, best first; none for another strategy.
+
+    The winner may not be the first, because costs count. `minutes` is the budget, `seconds` what was spent. `optimism` is the winner's
+    validation score minus its expected score on new rows, with its 95 % interval. `plan` is a sentence, `notes` say what the minutes
+    could not buy.
+    """
+
+    FILE = "leaderboard.json"
+
+    metric: str
+    minutes: float
+    seconds: float
+    validation_rows: int
+    candidates: tuple[Candidate, ...] = ()
+    optimism: tuple[float, float, float] | None = None
+    notes: tuple[str, ...] = ()
+    plan: str = ""
+
+    @property
+    def winner(self) -> Candidate | None:
+        """The candidate that the search chose; None if there is none."""
+        return next((candidate for candidate in self.candidates if candidate.winner), None)
+
+
+class TuneProgress(Artifact):
+    """The progress of an automatic search while it runs; `running` names the candidate in training, at `step` of `steps`.
+
+    `tried` counts the candidates that ended. `ended` is true after the last candidate.
+    """
+
+    FILE = "progress.json"
+
+    metric: str
+    minutes: float
+    seconds_left: float
+    phase: str
+    running: str = ""
+    step: int = 0
+    steps: int = 0
+    tried: int = 0
+    best_name: str = ""
+    best_score: float | None = None
+    ended: bool = False
 
 
 @dataclass(frozen=True)

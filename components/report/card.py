@@ -15,7 +15,7 @@ from markupsafe import Markup
 from components.artifacts.metrics import ClassScore, Estimate
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.core.errors import listed
-from components.report import forests, panel, wording
+from components.report import forests, leaderboard, panel, wording
 from components.report.facts import PageFacts
 from components.report.page import account, environment, ordered, shared_style, worst_classes
 
@@ -152,6 +152,7 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "account": account(facts),
         "splits": _splits(facts),
         "settings": [(name, wording.setting(value)) for name, value in sorted(facts.training.settings.items())] if facts.training else [],
+        "search": leaderboard.summary(facts.leaderboard) if facts.leaderboard else "",
         "references": [name for name, _ in references],
         "scores": [_score_row(name, estimate, [gaps for _, gaps in references]) for name, estimate in ordered(facts.metrics.headline)],
         "classes": [_class_row(name, score) for name, score in worst[:MOST_ROWS]],

@@ -8,24 +8,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow.parquet as pq
 
-from components.artifacts.base import Artifact
 from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
 from components.artifacts.training import ModelSpec, Training, history_entries, read_lines
-from components.artifacts.tuning_result import BestTrial, Setting, Trial, read_trials
+from components.artifacts.tuning_result import BestTrial, Leaderboard, Setting, Trial, read_trials
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
-from components.core.errors import NotFound
 from components.stats.metric_sets import MetricSet
-
-A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
@@ -114,6 +110,7 @@ class PageFacts:
     texts: Mapping[str, str]
     conflicts: tuple[Mapping[str, str], ...]
     task: str | None = None
+    leaderboard: Leaderboard | None = None
 
 
 def read_facts(workspace: Path, run: Run) -> PageFacts:
@@ -122,17 +119,18 @@ def read_facts(workspace: Path, run: Run) -> PageFacts:
     return PageFacts(
         run=run,
         metrics=Metrics.read(evaluation),
-        snapshot=_optional(SnapshotManifest, workspace / "data/raw"),
-        validation=_optional(ValidationReport, workspace / "data/validated"),
-        profile=_optional(Profile, workspace / "data/prepared"),
-        best=_optional(BestTrial, workspace / "models/tuned"),
-        training=_optional(Training, workspace / "models/trained"),
+        snapshot=SnapshotManifest.find(workspace / "data/raw"),
+        validation=ValidationReport.find(workspace / "data/validated"),
+        profile=Profile.find(workspace / "data/prepared"),
+        best=BestTrial.find(workspace / "models/tuned"),
+        training=Training.find(workspace / "models/trained"),
         candidate=Predictions.read(file) if (file := evaluation / "predictions/candidate.parquet").exists() else None,
         trials=tuple(read_trials(workspace / "models/tuned/trials.parquet")),
         history=tuple(history_entries(read_lines(workspace / "models/trained/history.jsonl"))),
         texts={row["id"]: row["text"] for row in _rows(workspace / "data/prepared/test/test.parquet", "id", "text")},
         conflicts=read_conflicts(workspace / "data/prepared/removed.parquet"),
-        task=spec.task if (spec := _optional(ModelSpec, workspace / "models/trained/model")) else None,
+        task=spec.task if (spec := ModelSpec.find(workspace / "models/trained/model")) else None,
+        leaderboard=Leaderboard.find(workspace / "models/tuned"),
     )
 
 
@@ -140,13 +138,6 @@ def read_conflicts(file: Path) -> tuple[Mapping[str, str], ...]:
     """Read id, reason, text and label of the rows that preprocessing removed because equal texts had different labels."""
     rows = ({key: str(row.get(key) or "") for key in ("id", "reason", "text", "label")} for row in _rows(file))
     return tuple(row for row in rows if "conflict" in row["reason"])
-
-
-def _optional(artifact: type[A], folder: Path) -> A | None:
-    try:
-        return artifact.read(folder)
-    except NotFound:
-        return None
 
 
 def _rows(file: Path, *columns: str) -> list[dict[str, Any]]:

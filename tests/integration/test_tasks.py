@@ -28,6 +28,7 @@ from tests.support import cases, pipeline
 from tests.support.finished import LINEAGE
 from tests.support.killed import train_with_a_kill
 from tests.support.pipeline import Case
+from tests.support.tiers import rest_exhaustive
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,10 @@ class TaskRun(NamedTuple):
     version: Version
 
 
-@pytest.fixture(scope="module", params=tasks.available())
+KEPT = ("causal_lm", "contrastive", "sequence_to_sequence", "token_classification")
+
+
+@pytest.fixture(scope="module", params=rest_exhaustive(tasks.available(), *KEPT))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TaskRun:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "base").mkdir()

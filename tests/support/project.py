@@ -44,7 +44,7 @@ TINY: dict[str, dict[str, Any]] = {
 TUNE = {
     "metric": "macro_f1",
     "trials": 2,
-    "max_minutes": 5,
+    "minutes": 5,
     "train_fraction": 0.5,
     "epochs": 1,
     "evaluations": 2,

@@ -9,7 +9,7 @@ from mlflow.entities import Metric
 from components.artifacts.metrics import Estimate, Metrics
 from components.artifacts.profile import Profile
 from components.artifacts.training import Training, history_entries
-from components.artifacts.tuning_result import BestTrial
+from components.artifacts.tuning_result import BestTrial, Leaderboard
 from components.artifacts.validation import ValidationReport
 from components.mlflow_store.connection import key, now_ms
 
@@ -38,7 +38,7 @@ def stage_facts(workspace: Path) -> dict[str, RunFacts]:
     """Read the facts of each stage; raise NotFound if a stage has not run."""
     report = ValidationReport.read(workspace / "data/validated")
     profile = Profile.read(workspace / "data/prepared")
-    best = BestTrial.read(workspace / "models/tuned")
+    best, board = BestTrial.read(workspace / "models/tuned"), Leaderboard.find(workspace / "models/tuned")
     training = Training.read(workspace / "models/trained")
     metrics = Metrics.read(workspace / "reports/evaluation")
     return {
@@ -54,10 +54,11 @@ def stage_facts(workspace: Path) -> dict[str, RunFacts]:
             | {"cut_share": profile.tokens.cut_share, "tokens_mean": profile.tokens.mean},
         ),
         "tune": RunFacts(
-            {"best_trial": best.number} | best.model_dump(include={"study", "metric", "stopped_by"}) | best.settings,
+            {"best_trial": best.number} | best.model_dump(include={"study", "metric", "stopped_by"}) | best.settings | _winner(board),
             {best.metric: best.value}
             | best.model_dump(include={"seconds", "complete", "pruned", "failed"})
-            | {f"importance.{name}": share for name, share in best.importance.items()},
+            | {f"importance.{name}": share for name, share in best.importance.items()}
+            | _optimism(board),
         ),
         "train": RunFacts(
             training.settings | training.model_dump(include={"threads", "device", "precision", "metric", "stopped_by", "weights_sha256"}),
@@ -66,6 +67,15 @@ def stage_facts(workspace: Path) -> dict[str, RunFacts]:
         ),
         "evaluate": RunFacts({"test_digest": metrics.test_digest, "left_out": list(metrics.left_out)}, headline(metrics)),
     }
+
+
+def _winner(board: Leaderboard | None) -> dict[str, str]:
+    return {"winner": board.winner.name} if board and board.winner else {}
+
+
+def _optimism(board: Leaderboard | None) -> dict[str, float]:
+    names = ("optimism", "optimism_low", "optimism_high")
+    return dict(zip(names, board.optimism, strict=True)) if board and board.optimism else {}
 
 
 def history_metrics(lines: Sequence[str], started: float | None = None) -> list[Metric]:

@@ -19,7 +19,6 @@ from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Metrics
 from components.artifacts.profile import Profile
 from components.artifacts.training import read_lines
-from components.artifacts.tuning_result import Trial, read_trials
 from components.core.documents import flatten
 from components.core.errors import NotFound
 from components.core.hashing import digest_file, digest_folder, digest_value
@@ -29,7 +28,6 @@ from components.mlflow_store.connection import (
     ensure_experiment,
     log_in_batches,
     metrics_of,
-    now_ms,
     params_of,
     store_lock,
     tags_of,
@@ -38,6 +36,7 @@ from components.mlflow_store.connection import (
 )
 from components.mlflow_store.tracking import rows, runs
 from components.mlflow_store.tracking.facts import RunFacts, headline, history_metrics, stage_facts, started_at
+from components.mlflow_store.tracking.trials import add_trials
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,6 @@ HISTORY = Path("models/trained/history.jsonl")
 _DIFF_BYTES = 5_000_000
 _LIVE_RUNS = 5  # number of the newest unadopted live runs to compare with the history
 ATTACHED = "retune.attached"  # tag with the digest of the files that were added after the run was recorded
-_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "FAILED": "FAILED", "RUNNING": "KILLED", "WAITING": "KILLED"}
 
 
 @dataclass(frozen=True)
@@ -229,8 +227,7 @@ def _add_stages(client: MlflowClient, experiment: str, parent: str, workspace: P
             stored = {(name, metric.step) for name in keys for metric in client.get_metric_history(run_id, name)}
             log_in_batches(client, run_id, metrics=[point for point in points if (point.key, point.step) not in stored])
         if stage == "tune":
-            for trial in read_trials(workspace / "models/tuned/trials.parquet"):
-                _add_trial(client, experiment, run_id, trial)
+            add_trials(client, experiment, run_id, workspace / "models/tuned")
         client.set_terminated(run_id, "FINISHED")
 
 
@@ -246,12 +243,3 @@ def _adopt(client: MlflowClient, experiment: str, parent: str, live: str | None,
             log_in_batches(client, run_id, tags=tags_of({runs.PARENT: parent, runs.KIND: "stage", "retune.stage": "train"}))
             return run_id
     return None
-
-
-def _add_trial(client: MlflowClient, experiment: str, parent: str, trial: Trial) -> None:
-    tags = {"retune.stage": "tune", "retune.trial": trial.number, "retune.state": trial.state}
-    run_id = runs.start(client, experiment, f"trial {trial.number}", "trial", tags, parent)
-    numbers = {name: number for name, number in (("seconds", trial.seconds), ("value", trial.value)) if number is not None}
-    steps = [Metric("intermediate", value, now_ms(), step) for step, value in sorted(trial.values.items())]
-    log_in_batches(client, run_id, params=params_of(trial.params), metrics=[*metrics_of(numbers), *steps])
-    client.set_terminated(run_id, _STATUS.get(trial.state, "FINISHED"))

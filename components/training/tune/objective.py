@@ -11,11 +11,14 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from components.core.errors import RetuneError, first_line
+from components.model.support.feature_cache import FeatureCache
 from components.model.tasks import Task
 from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
+from components.training.trainer.head_start import CACHE
 from components.training.trainer.settings import Value
+from components.training.trainer.state_dir import state_folder
 from components.training.tune import tuning_artifacts
 from components.training.tune.settings import Dimension, TuneParams
 from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, finished_trials, sampler, seconds_spent
@@ -37,7 +40,7 @@ class Search:
     def run(self, study: optuna.Study) -> str:
         """Run trials until a budget over all processes is used up; return its name: `trials` or `max_minutes`."""
         trials = self.tune.trials - len(finished_trials(study))
-        seconds = self.tune.max_minutes * 60 - seconds_spent(study)
+        seconds = self.tune.minutes * 60 - seconds_spent(study)
         if trials > 0 and seconds > 0:
             errors = (RetuneError, torch.OutOfMemoryError)
             study.optimize(self._trial, trials, seconds, catch=errors, callbacks=[self._after])
@@ -47,7 +50,7 @@ class Search:
         """Train with suggested settings; return the best metric over the trial's evaluations."""
         started = time.monotonic()
         before = seconds_spent(trial.study)
-        chosen = suggest(trial, self.space, self.train.fixed)
+        chosen = suggest(trial, self.space, self.train.fixed.model_dump())
         trial.set_user_attr(SETTINGS, chosen)
 
         def watch(number: int, value: float) -> None:
@@ -58,14 +61,15 @@ class Search:
                 return
             if trial.should_prune():
                 raise optuna.TrialPruned
-            if before + seconds > self.tune.max_minutes * 60 and trial.study.get_trials(states=(TrialState.COMPLETE,)):
+            if before + seconds > self.tune.minutes * 60 and trial.study.get_trials(states=(TrialState.COMPLETE,)):
                 trial.set_user_attr(CUT, "max_minutes")
                 raise optuna.TrialPruned
 
         try:
             settings = self._settings(chosen)
+            cache = FeatureCache(state_folder(CACHE), self.tune.cache_mib)
             base, learn = self.bases[settings.base], self.learn[settings.base]
-            fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch)
+            fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch, cache=cache)
             return fitted.best_value
         except (RetuneError, torch.OutOfMemoryError) as error:
             trial.set_user_attr(ERROR, first_line(error))
@@ -74,7 +78,7 @@ class Search:
             trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
 
     def _settings(self, chosen: Mapping[str, Value]) -> TrainParams:
-        of_trial = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.max_minutes}
+        of_trial = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.minutes}
         return self.train.settings(chosen).model_copy(update=of_trial)
 
     def _after(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -87,9 +91,9 @@ class Search:
         study.sampler = sampler(self.tune, done)
 
 
-def suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: TrainParams) -> dict[str, Value]:
+def suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: Mapping[str, Value]) -> dict[str, Value]:
     """Return a value for every dimension: the sampler's, or the default if its condition is not met."""
-    values: dict[str, Value] = fixed.model_dump()
+    values = dict(fixed)
     chosen: dict[str, Value] = {}
     for name, dimension in space.items():
         chosen[name] = _suggest(trial, name, dimension) if dimension.active(values) else values[name]

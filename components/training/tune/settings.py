@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from components.core.errors import BadParams
 from components.core.section import Section, nearest
+from components.model.support.feature_cache import DEFAULT_MIB
 from components.training.trainer.settings import TrainParams, TrainSection, Value, check_metric
 
 log = logging.getLogger(__name__)
@@ -66,20 +67,35 @@ class Dimension(Section):
         return all(settings.get(name) == value for name, value in self.when.items())
 
 
+class CandidateChoices(Section):
+    """The base models and methods that the strategy `auto` may choose from."""
+
+    bases: tuple[str, ...] = Field((), description="`model` (base.model) and names in base.others; empty: all of them")
+    methods: tuple[str, ...] = Field((), description="names of methods, e.g. probe, lora, full; empty: all that the task's portfolio uses")
+
+
 class TuneParams(Section):
-    """How the fields of `train` that are set to `tuned` are chosen."""
+    """How the settings of the training are chosen."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"share": "train_fraction", "first": "initial_trial"}
+    renamed: ClassVar[Mapping[str, str]] = {"share": "train_fraction", "first": "initial_trial", "max_minutes": "minutes"}
 
+    strategy: Literal["auto", "search", "none"] = Field(
+        "search",
+        description="auto: chooses everything that `train` does not state, from the task's portfolio; search: the fields set to `tuned`; none",
+    )
     metric: str = Field("macro_f1", description="of the validation split, maximised")
+    minutes: float = Field(3, gt=0, le=100_000, description="total over all processes and restarts; no trial starts after it")
+    candidates: CandidateChoices = Field(CandidateChoices(), description="auto: limits the choice")
     trials: int = Field(4, ge=1, le=100_000, description="total over all processes and restarts")
-    max_minutes: float = Field(3, gt=0, description="total over all processes and restarts; no trial starts after it")
     train_fraction: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial uses, stratified by class")
     epochs: float = Field(1, gt=0, le=10_000, description="of a trial")
     evaluations: int = Field(2, ge=1, le=1_000, description="points at which the pruner may stop a trial")
     prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
     explore: int = Field(3, ge=1, le=10_000, description="random trials, `initial_trial` included, before the sampler uses earlier ones")
     seed: int = Field(7, ge=0, lt=2**32, description="of the sampler")
+    cache_mib: float = Field(
+        DEFAULT_MIB, ge=0, description="maximum size in MiB of var/features, the frozen features of linear probes; 0: none are stored"
+    )
     initial_trial: dict[str, Value] = Field(default_factory=dict, description="the settings of the first trial")
     space: dict[str, Dimension] = Field(default_factory=dict, description="one dimension per searched field of train")
 
@@ -111,6 +127,18 @@ def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dime
         if name not in train.tuned:
             log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
     return {name: space[name] for name in sort_by_condition(space) if name in train.tuned}
+
+
+def refuse_declared(tune: TuneParams, train: TrainSection) -> None:
+    """Refuse what the strategy `auto` would not read.
+
+    Raises:
+        BadParams: fields are set to `tuned`, or a search space is declared.
+    """
+    if train.tuned:
+        raise BadParams(f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses every field without a value; remove it")
+    if tune.space or tune.initial_trial:
+        raise BadParams("params.yaml: tune.space and tune.initial_trial belong to tune.strategy search; auto has a portfolio: remove them, or set search")
 
 
 def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams) -> None:

@@ -25,17 +25,25 @@ CUT = "cut"
 
 
 @contextmanager
-def open_study(identity: str, tune: TuneParams, first: Mapping[str, Value], context: StudyContext | None = None) -> Iterator[optuna.Study]:
+def open_study(
+    identity: str,
+    tune: TuneParams,
+    first: Mapping[str, Value],
+    context: StudyContext | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> Iterator[optuna.Study]:
     """Open and lock the study called `identity`, repaired and ready for its next trial.
 
-    A new study starts with the comparable trials of other studies (`context`) that are in its space.
+    A new study starts with the comparable trials of other studies (`context`) that are in its space. The default `pruner` compares with
+    the median of the trials before.
 
     Raises:
         Unavailable: another process holds the lock.
     """
     studies = open_studies()
     with studies.hold(identity) as storage:
-        yield _opened(identity, studies, storage, tune, first, context)
+        pruner = pruner or optuna.pruners.MedianPruner(n_startup_trials=tune.prune_after)
+        yield _opened(identity, studies, storage, tune, first, context, pruner)
 
 
 def sampler(tune: TuneParams, ordinal: int) -> optuna.samplers.TPESampler:
@@ -56,14 +64,20 @@ def seconds_spent(study: optuna.Study) -> float:
 
 
 def _opened(
-    identity: str, studies: Studies, storage: BaseStorage, tune: TuneParams, first: Mapping[str, Value], context: StudyContext | None
+    identity: str,
+    studies: Studies,
+    storage: BaseStorage,
+    tune: TuneParams,
+    first: Mapping[str, Value],
+    context: StudyContext | None,
+    pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name=identity,
         storage=storage,
         direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=tune.prune_after),
+        pruner=pruner,
         load_if_exists=True,
     )
     if context is not None and all(CARRIED in trial.user_attrs for trial in study.trials):

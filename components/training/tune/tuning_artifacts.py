@@ -5,13 +5,14 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
-from components.artifacts.tuning_result import BestTrial, TunedSettings
+from components.artifacts.tuning_result import BestTrial, Leaderboard, TunedSettings
 from components.core.errors import RetuneError
 from components.training.trainer.settings import Value
 from components.training.tune.settings import TuneParams
@@ -39,19 +40,27 @@ def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
     if not complete:
         raise RetuneError(_no_trial_message(trials, tune))
     top = max(complete, key=lambda trial: (trial.value if trial.value is not None else -math.inf, -trial.number))
+    return best_of(study, trials, top, tune.metric, stopped_by, top.user_attrs[SETTINGS])
+
+
+def best_of(
+    study: optuna.Study, trials: Sequence[FrozenTrial], top: FrozenTrial, metric: str, stopped_by: str, settings: Mapping[str, Value]
+) -> BestTrial:
+    """Return the record of the chosen trial `top` among `trials`; `settings` are the chosen fields of `train`."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     return BestTrial(
         study=study.study_name,
         number=top.number,
-        metric=tune.metric,
+        metric=metric,
         value=float(top.value or 0.0),
-        settings=top.user_attrs[SETTINGS],
+        settings=dict(settings),
         complete=len(complete),
         pruned=sum(trial.state is TrialState.PRUNED for trial in trials),
         failed=sum(trial.state is TrialState.FAIL for trial in trials),
         seconds=round(seconds_spent(study), 2),
         importance=importance(study, complete),
         stopped_by=stopped_by,
-        carried=len(trials) - len(own),
+        carried=sum(CARRIED in trial.user_attrs for trial in trials),
     )
 
 
@@ -67,11 +76,23 @@ def importance(study: optuna.Study, complete: Sequence[FrozenTrial]) -> dict[str
     return {name: round(share, 6) for name, share in shares.items() if math.isfinite(share)}
 
 
-def write(out: Path, best: BestTrial, trials: Sequence[FrozenTrial]) -> None:
-    """Write trials.parquet, settings.json sorted by name and, last, best.json."""
+def write(
+    out: Path,
+    best: BestTrial,
+    trials: Sequence[FrozenTrial],
+    *,
+    options: Mapping[str, Any] | None = None,
+    board: Leaderboard | None = None,
+) -> None:
+    """Write trials.parquet, leaderboard.json, settings.json sorted by name and, last, best.json.
+
+    `options` are the chosen task options; without a `board` the leaderboard is empty.
+    """
     rows = [_row(trial) for trial in trials if trial.state is not TrialState.WAITING]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / TRIALS)
-    TunedSettings(settings=dict(sorted(best.settings.items()))).write(out)
+    board = board or Leaderboard(metric=best.metric, minutes=0.0, seconds=best.seconds, validation_rows=0)
+    board.write(out)
+    TunedSettings(settings=dict(sorted(best.settings.items())), task_options=dict(sorted((options or {}).items()))).write(out)
     best.write(out)
 
 
@@ -97,6 +118,6 @@ def _no_trial_message(trials: Sequence[FrozenTrial], tune: TuneParams) -> str:
     reasons = sorted({str(trial.user_attrs[ERROR]) for trial in trials if ERROR in trial.user_attrs})
     pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
     if not trials:
-        return f"no trial completed within tune.max_minutes {tune.max_minutes:g}; raise it, or lower tune.train_fraction or tune.epochs"
+        return f"no trial completed within tune.minutes {tune.minutes:g}; raise it, or lower tune.train_fraction or tune.epochs"
     counts = f"{len(trials) - pruned} failed and {pruned} were pruned" + (f": {'; '.join(reasons)}" if reasons else "")
     return f"none of {len(trials)} trials completed: {counts}. Check tune.space and tune.initial_trial"

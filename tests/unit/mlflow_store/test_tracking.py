@@ -17,6 +17,7 @@ from components.core.errors import NotFound, RetuneError, Unavailable
 from components.mlflow_store.connection import params_of, upload
 from components.mlflow_store.tracking import close_orphaned_runs, follow, prepare_store, record, run_key, runs
 from tests.support.finished import HISTORY, LINEAGE, PARAMS, make_finished, migrated, new_store
+from tests.support.leaderboards import leaderboard
 
 
 @pytest.fixture
@@ -106,6 +107,30 @@ def test_candidate_run_has_children_for_stages_and_trials(uri: str, finished: Pa
     history = MlflowClient(uri).get_metric_history(run_of["train"].info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(row["step"], row["loss"]) for row in HISTORY]
     assert [later.timestamp - point.timestamp for point, later in pairwise(history)] == pytest.approx([500] * 9, abs=1)
+
+
+def test_candidates_of_a_leaderboard_are_child_runs(uri: str, mixed: Path) -> None:
+    board = leaderboard()
+    board.write(mixed / "models/tuned")
+    record(mixed, uri, lineage=LINEAGE, params=PARAMS)
+
+    run_of = by_name(uri)
+    assert {entry.name for entry in board.candidates} <= set(run_of)
+    assert "trial 0" not in run_of
+    winner, failed = run_of["lora, rank 16"], run_of["full, batch 64"]
+    assert winner.data.metrics.items() >= {"score": 0.548, "low": 0.498, "high": 0.598, "seconds": 30.0, "share": 0.1}.items()
+    assert winner.data.params.items() >= {"method": "lora", "base": "model", "task_options.pooling": "mean"}.items()
+    assert (winner.data.tags["retune.winner"], winner.data.tags["retune.state"]) == ("true", "complete")
+    assert (failed.info.status, failed.data.tags["retune.reason"]) == ("FAILED", "ran out of memory with a batch of 1")
+    assert run_of["tune"].data.metrics["optimism_low"] == pytest.approx(-0.004)
+    assert run_of["tune"].data.params["winner"] == "lora, rank 16"
+
+
+def test_candidate_keeps_the_steps_of_its_trial(uri: str, mixed: Path) -> None:
+    leaderboard().write(mixed / "models/tuned")
+    record(mixed, uri, lineage=LINEAGE, params=PARAMS)
+
+    assert by_name(uri)["probe"].data.metrics["intermediate"] == pytest.approx(0.5)
 
 
 @pytest.fixture

@@ -57,15 +57,43 @@ def test_written_params_are_valid(tmp_path: Path, labels: tuple[str, ...], numer
 
 def test_written_params_match_the_shipped_file(tmp_path: Path) -> None:
     write_csv(tmp_path / "d.csv", "what,mood,customer,id")
-    write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False)
+    write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False, strategy="search")
     written, shipped = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (tmp_path / "params.yaml", Path("params.yaml")))
 
-    own = {"source", "columns", "max_length", "numeric_labels", "name", "space"}
+    own = {"source", "columns", "max_length", "numeric_labels", "name", "space", "strategy"}
     flat = [{(s, k): v for s, section in p.items() if isinstance(section, dict) for k, v in section.items()} for p in (written, shipped)]
     for settings in flat:  # the example has own columns and cases
         settings["gates", "slices"] = {**settings["gates", "slices"], "columns": []}
         settings["gates", "behaviour"] = {**settings["gates", "behaviour"], "cases": ""}
     assert {k: v for k, v in flat[0].items() if k[1] not in own} == {k: v for k, v in flat[1].items() if k[1] not in own}
+
+
+@pytest.mark.parametrize(("strategy", "tuned"), [("auto", ()), ("search", ("batch_size", "learning_rate")), ("none", ())])
+def test_strategy_selects_the_sections_tune_and_train(tmp_path: Path, strategy: str, tuned: tuple[str, ...]) -> None:
+    write_csv(tmp_path / "d.csv", "what,mood,customer,id")
+    write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False, strategy=strategy)
+
+    params = read_params(tmp_path / "params.yaml")
+    assert (params.tune.strategy, params.train.tuned) == (strategy, tuned)
+    assert bool(params.tune.space) == (strategy == "search")
+
+
+def test_auto_states_nothing_that_it_chooses(tmp_path: Path) -> None:
+    write_csv(tmp_path / "d.csv", "what,mood,customer,id")
+    write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False)
+
+    written = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
+    assert written["tune"] == {"strategy": "auto", "minutes": 15, "metric": "macro_f1"}
+    assert set(written["train"]) == {"metric", "precision", "threads", "seed"}
+
+
+def test_minutes_are_the_budget(tmp_path: Path) -> None:
+    write_csv(tmp_path / "d.csv", "what,mood,customer,id")
+    write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False, minutes=2.5)
+
+    assert read_params(tmp_path / "params.yaml").tune.minutes == 2.5
+    with pytest.raises(BadParams, match="--strategy none has none"):
+        write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=True, strategy="none", minutes=2.5)
 
 
 def test_existing_file_is_replaced_with_force_only(tmp_path: Path) -> None:

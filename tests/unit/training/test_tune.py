@@ -22,7 +22,7 @@ from tests.support.learn import make_learn
 TRAIN = {"learning_rate": "tuned", "batch_size": "tuned", "threads": 1, "precision": "float32"}
 TUNE = {
     "trials": 3,
-    "max_minutes": 10,
+    "minutes": 10,
     "train_fraction": 0.2,
     "evaluations": 2,
     "initial_trial": {"learning_rate": 3e-3, "batch_size": 16},
@@ -283,7 +283,7 @@ def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, m
 
 @pytest.mark.slow
 def test_time_budget_ends_the_search(learn, tiny_base, workspace):
-    best = run(learn, tiny_base, workspace / "out", trials=50, max_minutes=0.002)
+    best = run(learn, tiny_base, workspace / "out", trials=50, minutes=0.002)
 
     assert best.stopped_by == "max_minutes"
     assert best.complete >= 1

@@ -1,0 +1,162 @@
+"""The selection among the complete trials: intervals, repeated hold-outs for small data, and the cheapest of equals."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy
+from optuna.trial import FrozenTrial
+
+from components.artifacts.base import Artifact
+from components.artifacts.rows import read_rows
+from components.core.errors import NotFound
+from components.training.trainer.outputs import ValidationOutputs
+from components.training.tune.auto import selection
+from components.training.tune.auto.budget import Budget
+from components.training.tune.auto.holdouts import MOST_ROWS, holdouts, pooled_rows
+from components.training.tune.auto.portfolio import PROBE
+from components.training.tune.auto.trials import NAME, PLACE, SearchInputs, TrialClock, Trials
+from components.training.tune.study import SECONDS, SETTINGS
+
+log = logging.getLogger(__name__)
+
+FINALISTS, FINAL_PROBES = 3, 2
+HOLDOUTS, FEWEST = 5, 2
+_COMPARED = 6  # candidates whose optimism and differences are computed
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score with its 95 % interval, over a number of hold-outs."""
+
+    score: float
+    low: float
+    high: float
+    holdouts: int = 1
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The winner, the intervals by trial number, the optimism of the winner, and why it won."""
+
+    winner: FrozenTrial
+    reason: str
+    intervals: dict[int, Interval] = field(default_factory=dict)
+    optimism: tuple[float, float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class HoldoutScores(Artifact):
+    """The scores of one candidate by the number of the hold-out."""
+
+    FILE = "holdouts.json"
+
+    scores: dict[int, float] = {}
+
+
+def uses_holdouts(inputs: SearchInputs) -> bool:
+    """Return whether the data are small enough for repeated hold-outs, and each row was encoded as one."""
+    data = next(iter(inputs.data.values()))
+    rows = [len(read_rows(inputs.learn / f"{split}.parquet")) for split in ("train", "validation")]
+    return rows[0] <= MOST_ROWS and rows == [len(data.train), len(data.validation)]
+
+
+def select(inputs: SearchInputs, complete: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
+    """Choose the winner of the `complete` trials."""
+    budget.tell(phase="selecting", running="", step=0, steps=0)
+    ranked = sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    if uses_holdouts(inputs):
+        return _by_holdouts(inputs, ranked, trials, budget)
+    return _by_bootstrap(inputs, ranked)
+
+
+def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tuple[str, ...] = ()) -> Selected:
+    """Compare candidates on the same resamples of the validation rows."""
+    task, spec = inputs.candidate(ranked[0].user_attrs[SETTINGS]).task, next(iter(inputs.data.values())).spec
+    compared = ranked[:_COMPARED]
+    outputs = [ValidationOutputs.read(inputs.folder / trial.user_attrs[PLACE]) for trial in compared]
+    rows = read_rows(inputs.learn / "validation.parquet")
+    if not task.row_metrics or any(len(each.labels) != len(rows) for each in outputs):
+        winner = ranked[0]
+        return Selected(winner, "the best score", notes=(*notes, "the metric needs all rows at once, so scores have no interval"))
+
+    def score(candidate: int, chosen: selection.Ints) -> float:
+        return float(task.validate(outputs[candidate].outputs[chosen], outputs[candidate].labels[chosen], spec)[inputs.tune.metric])
+
+    resampled = selection.resample(score, len(compared), rows["group"].astype(str).tolist(), seed=inputs.tune.seed)
+    errors = resampled.errors()
+    intervals = {
+        trial.number: Interval(float(trial.value or 0), float((trial.value or 0) - selection.Z * error), float((trial.value or 0) + selection.Z * error))
+        for trial, error in zip(compared, errors, strict=True)
+    }
+    scores, costs = [trial.value or 0.0 for trial in compared], [trial.user_attrs[SECONDS] for trial in compared]
+    index = selection.cheapest_of_equals(scores, costs, resampled.error_of_difference)
+    return Selected(compared[index], _reason(compared, index), intervals, selection.optimism(resampled), notes)
+
+
+def _reason(ranked: Sequence[FrozenTrial], index: int) -> str:
+    if index == 0:
+        return "the best score"
+    return f"not different from the best score ({ranked[0].user_attrs[NAME]}) by more than a standard error, and cheaper"
+
+
+def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
+    """Train the finalists on other splits of the same rows, as long as the budget lasts, and compare their means."""
+    trained = [trial for trial in ranked if trial.user_attrs[SETTINGS]["method"] != PROBE][:FINALISTS]
+    probes = [trial for trial in ranked if trial.user_attrs[SETTINGS]["method"] == PROBE][:FINAL_PROBES]
+    finalists = sorted([*trained, *probes], key=lambda trial: (-(trial.value or 0.0), trial.number))
+    scores = _holdout_scores(inputs, finalists, trials, budget)
+    whole = min(len(row) for row in scores)
+    if len(finalists) < 2 or whole < FEWEST:
+        note = f"{whole} of {FEWEST} hold-outs fitted into the minutes, so one validation split decides"
+        return _by_bootstrap(inputs, ranked, (note,) if len(finalists) > 1 else ())
+    table = np.array([row[:whole] for row in scores])
+    first = next(iter(inputs.data.values()))
+    factor = 1 / whole + len(first.validation) / len(first.train)
+
+    def error(one: int, other: int) -> float:
+        return float(np.sqrt(factor * np.var(table[one] - table[other], ddof=1)))
+
+    means, quantile = table.mean(axis=1), float(scipy.stats.t.ppf(0.975, whole - 1))
+    order = np.argsort(-means, kind="stable")
+    table, means, finalists = table[order], means[order], [finalists[index] for index in order]
+    halves = quantile * np.sqrt(factor * table.var(axis=1, ddof=1))
+    intervals = {
+        trial.number: Interval(float(mean), float(mean - half), float(mean + half), whole)
+        for trial, mean, half in zip(finalists, means, halves, strict=True)
+    }
+    index = selection.cheapest_of_equals(means.tolist(), [trial.user_attrs[SECONDS] for trial in finalists], error)
+    return Selected(finalists[index], _reason(finalists, index), intervals, selection.nested_optimism(table))
+
+
+def _holdout_scores(inputs: SearchInputs, finalists: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> list[list[float]]:
+    """Return each finalist's scores, as many as fit into the budget; every hold-out is measured for all before the next begins.
+
+    The scores are those of the last evaluation, which no selection has touched.
+    """
+    known = [_known(inputs, trial) for trial in finalists]
+    rows = pooled_rows(inputs.learn)
+    made = [inputs.candidate(trial.user_attrs[SETTINGS]) for trial in finalists]
+    splits = [holdouts(rows, inputs.data[each.settings.base], HOLDOUTS, inputs.tune.seed) for each in made]
+    budget.tell(phase="comparing the best on other splits")
+    for number in range(HOLDOUTS):
+        parts = [next(split) for split in splits]
+        missing = [index for index in range(len(finalists)) if number not in known[index].scores]
+        if sum(finalists[index].user_attrs[SECONDS] for index in missing) > budget.left():
+            break
+        for index in missing:
+            last: list[float] = []
+            budget.tell(running=f"{finalists[index].user_attrs[NAME]}, split {number + 1} of {HOLDOUTS}")
+            clock = TrialClock(budget, None, may_stop=False)
+            trials.fit(made[index], parts[index], keep=None, clock=clock, watch=lambda _, value, last=last: last.append(value))
+            known[index] = HoldoutScores(scores={**known[index].scores, number: last[-1]})
+            known[index].write(inputs.folder / finalists[index].user_attrs[PLACE])
+    return [[each.scores[number] for number in range(HOLDOUTS) if number in each.scores] for each in known]
+
+
+def _known(inputs: SearchInputs, trial: FrozenTrial) -> HoldoutScores:
+    try:
+        return HoldoutScores.read(inputs.folder / trial.user_attrs[PLACE])
+    except NotFound:
+        return HoldoutScores()

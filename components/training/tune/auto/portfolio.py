@@ -1,0 +1,130 @@
+"""The candidates of a search: from the task's portfolio, the base models and what params.yaml states, to a queue and a search space.
+
+A configuration is a flat mapping: fields of `train`, and options of the task with the prefix `task_options.`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.core.errors import BadParams
+from components.core.section import nearest
+from components.model import methods, tasks
+from components.training.trainer import TrainParams
+from components.training.trainer.settings import TrainSection, Value
+from components.training.tune.settings import CandidateChoices, Dimension
+
+OPTION = "task_options."
+PROBE = "probe"
+FEWEST_STEPS = 200
+"""The optimizer steps that a fine-tuning gets at least: small data need more epochs, not fewer."""
+MOST_EPOCHS = 40.0
+_EVALUATIONS = 4  # at least, of a training
+_PATIENCE = 4
+_CONDITIONS = {"lora_rank": "lora", "lora_alpha": "lora", "lora_targets": "lora", "frozen_layers": "freeze"}
+_WIDER = 3.0  # the range of a number reaches this factor beyond the portfolio
+
+Configuration = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """What to try: `probes` once each, then `queue`, then values in `space`; `defaults` hold what a configuration does not say."""
+
+    probes: tuple[dict[str, Any], ...]
+    queue: tuple[dict[str, Any], ...]
+    space: dict[str, Dimension]
+    defaults: dict[str, Any]
+
+
+def build(
+    task: tasks.Task, options: Mapping[str, Any], train: TrainSection, choices: CandidateChoices, bases: Sequence[str], rows: int
+) -> Portfolio:
+    """Return the portfolio of `task` for training with `rows` rows; what `options` (of the task) and `train` state is kept.
+
+    Raises:
+        BadParams: a base model or method is unknown, or nothing is left to try.
+    """
+    _check(choices, bases)
+    stated = {**{name: getattr(train.fixed, name) for name in train.fixed.model_fields_set}, **{OPTION + n: v for n, v in options.items()}}
+    defaults = train.fixed.model_dump() | {OPTION + name: value for name, value in task.options.model_dump().items()}
+    allowed = set(choices.methods or ()) | ({stated["method"]} if "method" in stated else set())
+    chosen_bases = [stated["base"]] if "base" in stated else [name for name in bases if not choices.bases or name in choices.bases]
+    configurations = []
+    for given in task.portfolio:
+        configuration = {"method": "full", **given} | {name: value for name, value in stated.items() if name != "base"}
+        configuration["method"] = given.get("method", "full")
+        if allowed and configuration["method"] not in allowed:
+            continue
+        configuration = _fitted(configuration, stated, task, rows)
+        configurations += [configuration] if configuration not in configurations else []
+    if not configurations:
+        tried = ", ".join(sorted({str(given.get("method", "full")) for given in task.portfolio})) or "nothing"
+        raise BadParams(f"params.yaml: tune.strategy auto has nothing to try: the task's portfolio has {tried}; set tune.candidates.methods")
+    probes = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] == PROBE]
+    queue = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] != PROBE]
+    return Portfolio(tuple(probes), tuple(queue), _space(queue, defaults), defaults)
+
+
+def _check(choices: CandidateChoices, bases: Sequence[str]) -> None:
+    for field, names, known in (("bases", choices.bases, list(bases)), ("methods", choices.methods, methods.available())):
+        if unknown := [name for name in names if name not in known]:
+            raise BadParams(f"params.yaml: tune.candidates.{field}: {unknown[0]!r} is not known{nearest(unknown[0], known)}; known: {', '.join(known)}")
+
+
+def _fitted(configuration: dict[str, Any], stated: Mapping[str, Any], task: tasks.Task, rows: int) -> dict[str, Any]:
+    """Return the configuration with the epochs and evaluations that `rows` need, without fields that the task refuses."""
+    refused = {name for name in task.unsupported_settings if name not in stated}
+    fitted = {name: value for name, value in configuration.items() if name not in refused}
+    if fitted["method"] == PROBE:
+        return {name: value for name, value in fitted.items() if name == "method" or name.startswith(OPTION) or name in stated}
+    batch = int(fitted.get("batch_size", TrainParams().batch_size)) * int(fitted.get("accumulation", 1))
+    epochs = float(fitted.get("epochs", TrainParams().epochs))
+    if "epochs" not in stated:
+        fitted["epochs"] = min(MOST_EPOCHS, max(epochs, float(math.ceil(FEWEST_STEPS / max(1, math.ceil(rows / batch))))))
+    return fitted
+
+
+def rhythm(settings: Mapping[str, Any], stated: set[str]) -> dict[str, Value]:
+    """Return how often a training of `settings` is evaluated, and its patience, unless params.yaml states them."""
+    values = {"evaluations_per_epoch": max(1, math.ceil(_EVALUATIONS / float(settings["epochs"]))), "patience": _PATIENCE}
+    return {name: value for name, value in values.items() if name not in stated}
+
+
+def _space(queue: Sequence[Configuration], defaults: Mapping[str, Any]) -> dict[str, Dimension]:
+    """Return a dimension for each field that varies in the queue, a little wider than the queue for numbers."""
+    space: dict[str, Dimension] = {}
+    for name in sorted({name for configuration in queue for name in configuration}):
+        values = [configuration.get(name, defaults.get(name)) for configuration in queue]
+        distinct = list(dict.fromkeys(values))
+        when = {"method": _CONDITIONS[name]} if name in _CONDITIONS else {}
+        if name in ("learning_rate", "epochs"):
+            low, high = min(map(float, values)), max(map(float, values))
+            high = min(MOST_EPOCHS, high * _WIDER) if name == "epochs" else min(1.0, high * _WIDER)
+            space[name] = Dimension(type="float", low=low / _WIDER, high=high, log=True, when=when)
+        elif len(distinct) > 1:
+            space[name] = Dimension(type="categorical", choices=tuple(distinct), when=when)
+    if "method" not in space and any(dimension.when for dimension in space.values()):
+        space = {name: dimension.model_copy(update={"when": {}}) for name, dimension in space.items()}
+    return space
+
+
+def describe(configuration: Configuration, bases: int) -> str:
+    """Return a short name of a configuration; the base is named if there are several."""
+    parts = [str(configuration["method"])]
+    if bases > 1:
+        parts.append(str(configuration["base"]))
+    for name, text in (("pooling", "{} pooling"), ("class_weights", "{} classes")):
+        value = configuration.get(OPTION + name)
+        if value not in (None, "none", "default") and isinstance(value, str):
+            parts.append(text.format(value))
+    if configuration["method"] == PROBE:
+        return ", ".join(parts)
+    if configuration.get("head_start") == PROBE:
+        parts.append("probe start")
+    if configuration.get("contrastive_start"):
+        parts.append(f"contrastive start {configuration['contrastive_start']:g}")
+    numbers = (("learning_rate", "rate {:.2g}"), ("epochs", "{:.3g} epochs"), ("batch_size", "batch {}"), ("layer_decay", "layer decay {:g}"))
+    shown = [text.format(configuration[name]) for name, text in numbers if configuration.get(name) not in (None, 1.0) or name == "epochs"]
+    return ", ".join([*parts, *shown])

@@ -1,0 +1,86 @@
+"""How long a candidate will take on this machine: tokens per second and method, measured in a few seconds and kept per machine."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from components.artifacts.base import Artifact
+from components.core.errors import NotFound
+from components.core.hashing import digest_value
+from components.model.tasks import Task
+from components.training.trainer import hardware
+from components.training.trainer.data import PreparedSplits
+from components.training.trainer.fit import fit
+from components.training.trainer.settings import TrainParams
+from components.training.trainer.state_dir import state_folder
+
+log = logging.getLogger(__name__)
+
+_STEPS = 6  # of a measurement
+_START = 2.0  # seconds to build a model and a Trainer, until a candidate has been measured
+_EVALUATION = 0.35  # cost of a token in an evaluation, relative to training
+
+
+class MachineSpeed(Artifact):
+    """Tokens per second of a training, by method, on one machine with one base model."""
+
+    FILE: ClassVar[str] = "speed.json"
+
+    tokens: dict[str, float] = {}
+    start: float = _START
+
+
+class Speed:
+    """Estimates the seconds of candidates of one base model; every finished training corrects it."""
+
+    def __init__(self, task: Task, base: Path, digest: str, data: PreparedSplits) -> None:
+        """Read what is known of the base with the `digest` on this machine."""
+        self._task, self._base, self._data = task, base, data
+        longest = 2 ** max(3, (max(data.train.lengths, default=1) - 1).bit_length())
+        machine = digest_value([digest, longest, hardware.set_threads(0), hardware.device(), hardware.precision(TrainParams())])
+        self._folder = state_folder("speed") / machine[:16]
+        try:
+            self._known = MachineSpeed.read(self._folder)
+        except NotFound:
+            self._known = MachineSpeed()
+
+    def seconds(self, settings: TrainParams) -> float:
+        """Return the expected seconds of a training with `settings`, evaluations included."""
+        tokens = self._tokens(settings.method, settings)
+        evaluations = settings.epochs * settings.evaluations_per_epoch
+        work = sum(self._data.train.lengths) * (settings.epochs + settings.contrastive_start)
+        return self._known.start + (work + _EVALUATION * evaluations * sum(self._data.validation.lengths)) / tokens
+
+    def epochs(self, settings: TrainParams, seconds: float) -> float:
+        """Return the epochs that fit into `seconds`; at most those of `settings`, with one decimal, 0 if less than a tenth fits."""
+        fixed, whole = self._known.start, self.seconds(settings)
+        if whole <= seconds:
+            return settings.epochs
+        return max(0.0, int(10 * settings.epochs * (seconds - fixed) / (whole - fixed)) / 10)
+
+    def correct(self, settings: TrainParams, seconds: float, share: float = 1.0) -> None:
+        """Record that a `share` of a training with `settings` took `seconds`."""
+        expected = self.seconds(settings) - self._known.start
+        taken = max(0.1, seconds - self._known.start)
+        self._keep(settings.method, self._known.tokens[settings.method] * share * expected / taken)
+
+    def _tokens(self, method: str, settings: TrainParams) -> float:
+        if method not in self._known.tokens:
+            self._measure(method, settings)
+        return self._known.tokens[method]
+
+    def _measure(self, method: str, settings: TrainParams) -> None:
+        rows = list(range(min(len(self._data.train), _STEPS * settings.batch_size)))
+        few = list(range(min(len(self._data.validation), 8)))
+        some = PreparedSplits(self._data.spec, self._data.train.take(rows), self._data.validation.take(few))
+        quick: Mapping[str, Any] = {"epochs": 1, "evaluations_per_epoch": 1, "head_start": "random", "contrastive_start": 0.0}
+        result = fit(self._task, self._base, some, settings.model_copy(update=quick))
+        tokens = sum(some.train.lengths) / len(some.train) * max(result.examples_per_second, 0.1)
+        log.info("this machine trains %.0f tokens a second with the method %s", tokens, method)
+        self._keep(method, tokens)
+
+    def _keep(self, method: str, tokens: float) -> None:
+        self._known = self._known.model_copy(update={"tokens": {**self._known.tokens, method: round(tokens, 1)}})
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._known.write(self._folder)

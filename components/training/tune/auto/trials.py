@@ -1,0 +1,189 @@
+"""One candidate after another: each is trained on all rows, and is a trial of the study."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from components.artifacts.manifest import base_folder
+from components.artifacts.training import ModelSpec
+from components.core.errors import RetuneError, first_line
+from components.core.section import OpenSection
+from components.core.temporary import temporary
+from components.model import tasks
+from components.training.trainer import TrainParams, TrainSection
+from components.training.trainer.data import PreparedSplits
+from components.training.trainer.fit import CheckpointPaths, TrainResult
+from components.training.trainer.identity import training_identity
+from components.training.trainer.memory import fit_within_memory
+from components.training.trainer.state_dir import state_folder
+from components.training.trainer.task_options import apply_options
+from components.training.tune.auto.budget import Budget
+from components.training.tune.auto.portfolio import OPTION, PROBE, Configuration, describe, rhythm
+from components.training.tune.settings import TuneParams
+from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS
+
+log = logging.getLogger(__name__)
+
+NAME, ENDED, SKIPPED, PLACE = "name", "ended at", "skipped", "outputs"
+_RUNGS = 8  # points of a training at which trials are compared
+_STEPS_BEFORE_PRUNING = 200
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """What every candidate of a search shares; `data` and `inputs` (see `digest_inputs`) are by base model."""
+
+    name: str
+    options: OpenSection
+    learn: Path
+    base: Path
+    tune: TuneParams
+    train: TrainSection
+    data: Mapping[str, PreparedSplits]
+    inputs: Mapping[str, str]
+    folder: Path
+    several: bool = field(default=False)
+
+    def candidate(self, configuration: Configuration) -> "Made":
+        """Return the task, the model spec and the settings of a configuration."""
+        chosen = {name.removeprefix(OPTION): value for name, value in configuration.items() if name.startswith(OPTION)}
+        chosen = {name: value for name, value in chosen.items() if name not in self.options.fields}
+        task, spec = apply_options(self.name, self.options.fields, chosen, self.learn)
+        written = self.train.fixed.model_fields_set
+        fields = {name: value for name, value in configuration.items() if not name.startswith(OPTION) and name not in written}
+        if "metric" not in written:
+            fields["metric"] = self.tune.metric
+        settings = self.train.settings(fields)
+        pace = rhythm(settings.model_dump(), set(written)) if settings.method != PROBE else {}
+        fields |= pace
+        return Made(task, spec.model_copy(update={"base": settings.base}), self.train.settings(fields), fields, chosen)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A configuration made concrete: `fields` and `options` are what the search chose."""
+
+    task: tasks.Task
+    spec: ModelSpec
+    settings: TrainParams
+    fields: dict[str, Any]
+    options: dict[str, Any]
+
+
+class TrialClock(TrainerCallback):
+    """Tells the progress of a training, and stops it when the budget of the search is used up."""
+
+    def __init__(self, budget: Budget, trial: optuna.Trial | None, may_stop: bool) -> None:
+        self._budget, self._trial, self._may_stop = budget, trial, may_stop
+        self.share = 0.0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Record the step; raise TrialPruned at the end of the budget."""
+        self.share = state.global_step / max(1, state.max_steps)
+        self._budget.tell(step=state.global_step, steps=state.max_steps)
+        if self._may_stop and self._budget.left() <= 0:
+            if self._trial is not None:
+                self._trial.set_user_attr(CUT, "the minutes are used up")
+            raise optuna.TrialPruned
+
+
+class Trials:
+    """Runs candidates as trials of a study."""
+
+    def __init__(self, inputs: SearchInputs, study: optuna.Study, budget: Budget) -> None:
+        self._inputs, self._study, self._budget = inputs, study, budget
+
+    def run(self, trial: optuna.Trial, configuration: Configuration) -> FrozenTrial:
+        """Train `configuration` as `trial`; a failure or an early stop is recorded with its reason."""
+        started, name = time.monotonic(), describe(configuration, len(self._inputs.data))
+        trial.set_user_attr(NAME, name)
+        trial.set_user_attr(SETTINGS, dict(configuration))
+        self._budget.tell(running=name, step=0, steps=0)
+        log.info("trial %d: %s", trial.number, name)
+        state, value = TrialState.FAIL, None
+        try:
+            value = self._fitted(trial, configuration)
+            state = TrialState.COMPLETE
+        except optuna.TrialPruned:
+            state = TrialState.PRUNED
+        except RetuneError as error:
+            trial.set_user_attr(ERROR, first_line(error))
+        finally:
+            trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
+            trial.set_user_attr(ENDED, round(self._budget.spent(), 2))
+        self._study.tell(trial, value, state)
+        frozen = self._study.trials[trial.number]
+        self._tell(frozen)
+        return frozen
+
+    def skip(self, configuration: Configuration, reason: str) -> None:
+        """Record that `configuration` was not tried."""
+        name = describe(configuration, len(self._inputs.data))
+        attributes = {NAME: name, SETTINGS: dict(configuration), SKIPPED: reason, SECONDS: 0.0, ENDED: round(self._budget.spent(), 2)}
+        self._study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs=attributes))
+        log.info("not tried: %s: %s", name, reason)
+
+    def fit(
+        self, made: Made, data: PreparedSplits, *, keep: CheckpointPaths | None, clock: TrialClock, watch: Any = None
+    ) -> tuple[TrainResult, TrainParams]:
+        """Train a candidate on `data`; return the result and the settings, which differ if memory ran out."""
+        data = PreparedSplits(made.spec, data.train, data.validation)
+        base = base_folder(self._inputs.base, made.settings.base)
+        return fit_within_memory(made.task, base, data, made.settings, keep=keep, watch=watch, callbacks=[clock])
+
+    def _fitted(self, trial: optuna.Trial, configuration: Configuration) -> float:
+        made = self._inputs.candidate(configuration)
+        data = self._inputs.data[made.settings.base]
+        done = [other for other in self._study.trials if other.state is TrialState.COMPLETE]
+        clock = TrialClock(self._budget, trial, may_stop=bool(done))
+
+        def watch(number: int, value: float) -> None:
+            rung = int(_RUNGS * clock.share)
+            if rung and rung not in self._study.trials[trial.number].intermediate_values:
+                trial.report(value, rung)
+            steps = clock.share * made.settings.epochs * len(data.train) / (made.settings.batch_size * made.settings.accumulation)
+            if clock.share < 1 and steps >= _STEPS_BEFORE_PRUNING and trial.should_prune() and self._clearly_worse(value, rung, len(data.validation)):
+                trial.set_user_attr(CUT, f"worse than others after {clock.share:.0%} of its steps")
+                raise optuna.TrialPruned
+
+        with temporary() as folder:
+            keep = CheckpointPaths(self.checkpoints(made), folder / "history.jsonl", resumable=False)
+            keep.history.touch()
+            result, settings = self.fit(made, data, keep=keep if made.settings.method != PROBE else None, clock=clock, watch=watch)
+        changed = {name: value for name, value in settings.model_dump().items() if value != getattr(made.settings, name)}
+        if changed:
+            trial.set_user_attr(SETTINGS, {**configuration, **changed})
+        place = self._inputs.folder / self._study.study_name / str(trial.number)
+        place.mkdir(parents=True, exist_ok=True)
+        result.outputs.write(place)
+        trial.set_user_attr(PLACE, f"{self._study.study_name}/{trial.number}")
+        return result.best_value
+
+    def checkpoints(self, made: Made) -> Path:
+        """Return the folder in which the step `train` looks for the weights of a candidate."""
+        return state_folder("checkpoints") / training_identity(self._inputs.inputs[made.settings.base], made.spec, made.settings)
+
+    def _clearly_worse(self, value: float, rung: int, rows: int) -> bool:
+        """Return whether the value is more than a standard error of a share of `rows` below the best at the same rung."""
+        others = [t.intermediate_values[rung] for t in self._study.trials if t.state is TrialState.COMPLETE and rung in t.intermediate_values]
+        best = max(others, default=value)
+        return best - value > (max(best * (1 - best), 0.01) / max(1, rows)) ** 0.5
+
+    def _tell(self, trial: FrozenTrial) -> None:
+        done = [other for other in self._study.trials if other.state is TrialState.COMPLETE]
+        best = max(done, key=lambda other: (other.value or 0.0, -other.number), default=None)
+        self._budget.tell(
+            tried=sum(SKIPPED not in other.user_attrs for other in self._study.trials),
+            best_name=best.user_attrs[NAME] if best else "",
+            best_score=best.value if best else None,
+        )
+        why = trial.user_attrs.get(CUT) or trial.user_attrs.get(ERROR)
+        outcome = f"{self._inputs.tune.metric} {trial.value:.4f}" if trial.state is TrialState.COMPLETE else f"{trial.state.name.lower()}: {why}"
+        log.info("trial %d: %s; %.0f s, %.0f s are left", trial.number, outcome, trial.user_attrs[SECONDS], self._budget.left())

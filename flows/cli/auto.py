@@ -1,0 +1,49 @@
+"""The command from a data file to a judged model within a number of minutes."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.leaderboard import read_leaderboard, show_leaderboard
+from flows.cli.live_progress import live_progress
+from flows.cli.options import START, AsJson, app, out, print_json
+from flows.cli.pipeline import show_result
+from flows.project.workspace import find_project, open_workspace
+
+
+@app.command(rich_help_panel=START)
+def auto(
+    data: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL or Parquet file with one labelled example per row.")],
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Budget of the search.", show_default="15, or that of the file")] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option("--params", metavar="FILE", help="Parameter file. Default: params.yaml, or one in models/ if that has other data."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The registered model's name. Default: the name of the data file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a parameter file with other data or edited settings.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the best model for a data file within some minutes.
+
+    Writes a params.yaml as `retune init` does unless there is one for the file, then searches, trains, evaluates, judges and promotes.
+    After an interruption, the same command continues with the same budget. Exits 0 when a verdict was reached, whatever it is.
+
+    Example: `retune auto tickets.csv --minutes 15`
+    """
+    from flows.project.auto_params import params_for
+    from flows.run import run_retrain
+
+    file, guess = params_for(data, params, find_project(Path.cwd().resolve()), name=name, minutes=minutes, force=force)
+    workspace = open_workspace(file)
+    if as_json:
+        result = run_retrain(workspace, inline=True)
+        print_json({"result": asdict(result), "leaderboard": read_leaderboard(None, None, file, None).model_dump(mode="json")})
+        return
+    out.print(f"{file}: {guess or 'kept'}", markup=False)
+    with live_progress(workspace.root, out):
+        result = run_retrain(workspace, inline=True)
+    out.print()
+    show_leaderboard(read_leaderboard(None, None, file, None))
+    show_result(result)

@@ -1,0 +1,63 @@
+"""The parameter file of `retune auto`: an existing one of the same data, or a new one."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from components.core.atomic import replacing
+from components.core.documents import read_yaml
+from components.core.errors import BadParams
+from flows.project.init_params import Guess, slug, write_params
+from flows.project.params import read_params
+from flows.project.workspace import MODELS
+
+_MINUTES_LINE = re.compile(r"^( +minutes: *)[0-9][0-9.eE+]*", re.MULTILINE)
+
+
+def params_for(
+    data: Path, params: Path | None, project: Path, *, name: str | None, minutes: float | None, force: bool
+) -> tuple[Path, Guess | None]:
+    """Return the parameter file for a data file, and the guess if it was written now.
+
+    Without `params` it is the project's params.yaml, or that of a model folder if the project's own model has other data. An existing
+    file of the same data is kept; only its number of minutes is replaced.
+
+    Raises:
+        BadSource: the file cannot be read, or no column looks like a text or a label.
+        BadParams: the parameter file has other data, another name or another strategy, and `force` is not set.
+    """
+    file = params or _default_file(data, project, name)
+    if force or not file.exists():
+        return file, write_params(data, file, name=name, force=True, strategy="auto", minutes=minutes)
+    if not _has_source(file, data):
+        raise BadParams(f"{file} has another snapshot.source than {data}; --force replaces it, --params FILE uses another file")
+    settings = read_params(file)
+    if name not in (None, settings.name):
+        raise BadParams(f"{file} names the model {settings.name!r}, found --name {name!r}; edit the file, or --force replaces it")
+    if settings.tune.strategy != "auto":
+        raise BadParams(f"{file}: tune.strategy is {settings.tune.strategy}: `retune run` uses it; set it to auto, or --force replaces it")
+    if minutes is not None and minutes != settings.tune.minutes:
+        _replace_minutes(file, minutes)
+    return file, None
+
+
+def _default_file(data: Path, project: Path, name: str | None) -> Path:
+    own = project / "params.yaml"
+    return own if not own.exists() or _has_source(own, data) else project / MODELS / slug(name or data.stem) / "params.yaml"
+
+
+def _has_source(file: Path, data: Path) -> bool:
+    """Return whether `file` trains on `data`."""
+    with suppress(BadParams, KeyError, TypeError):
+        source = str(read_yaml(file)["snapshot"]["source"])
+        return "://" not in source and (file.resolve().parent / source).resolve() == data.resolve()
+    return False
+
+
+def _replace_minutes(file: Path, minutes: float) -> None:
+    """Change tune.minutes in the text of a parameter file, and keep its comments."""
+    text = _MINUTES_LINE.sub(rf"\g<1>{minutes:g}", file.read_text(encoding="utf-8"), count=1)
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+        if read_params(partial).tune.minutes != minutes:
+            raise BadParams(f"{file}: tune.minutes is not on a line of its own: set it to {minutes:g}")

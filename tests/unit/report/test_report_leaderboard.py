@@ -1,0 +1,107 @@
+"""The leaderboard of an automatic search on the page and on the card."""
+
+from pathlib import Path
+
+import pytest
+
+from components.report import Run, write_card
+from components.report.leaderboard import _best_so_far, optimism, summary
+from tests.support.leaderboards import candidate, leaderboard
+from tests.support.reported import EVIL, Node, finished_run, lineage, page, section, verdict
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    return finished_run(tmp_path)
+
+
+def searched(workspace: Path) -> Node:
+    return section(page(workspace), "search")
+
+
+def test_leaderboard_replaces_the_list_of_trials(workspace: Path) -> None:
+    leaderboard().write(workspace / "models/tuned")
+    words = searched(workspace).words
+
+    assert "6 candidates (3 complete, 1 stopped early, 1 failed, 1 skipped)" in words
+    assert "The winner is lora, rank 16 : 0.003 below the best" in words
+    assert "All 3 trials" not in words
+
+
+def test_every_candidate_has_a_row_with_its_reason(workspace: Path) -> None:
+    leaderboard().write(workspace / "models/tuned")
+    rows = [row.words for row in searched(workspace).all("tr")]
+
+    assert [next(row for row in rows if entry.name in row) for entry in leaderboard().candidates]
+    assert any("ran out of memory with a batch of 1" in row for row in rows)
+    assert any("needs 9 minutes, 1 is left" in row for row in rows)
+
+
+def test_winner_is_marked_in_its_row(workspace: Path) -> None:
+    leaderboard().write(workspace / "models/tuned")
+    marked = [row for row in searched(workspace).all("tr") if row.attributes.get("class") == "winner"]
+
+    assert [row.words.split(" winner")[0] for row in marked] == ["lora, rank 16"]
+
+
+def test_plot_has_a_mark_per_tried_candidate(workspace: Path) -> None:
+    leaderboard().write(workspace / "models/tuned")
+    plot = next(svg for svg in searched(workspace).all("svg") if "over time" in str(svg.attributes.get("aria-label")))
+
+    assert len([node for node in plot.all("path") if "mark" in str(node.attributes.get("class"))]) == 5
+
+
+def test_best_score_rises_in_steps() -> None:
+    board = leaderboard(candidate(0, "a", 0.5), candidate(1, "b", 0.4), candidate(2, "c", 0.6), seconds=100.0)
+
+    assert list(_best_so_far(board)) == [(30.0, 0.5), (90.0, 0.5), (90.0, 0.6), (100.0, 0.6)]
+
+
+def test_stopped_candidate_is_not_the_best_so_far() -> None:
+    board = leaderboard(candidate(0, "a", 0.5), candidate(1, "b", 0.9, state="stopped"), seconds=60.0)
+
+    assert [score for _, score in _best_so_far(board)] == [0.5, 0.5]
+
+
+def test_optimism_is_a_sentence_with_its_interval() -> None:
+    assert "+0.012 (95 % interval \u22120.004 to +0.029)" in optimism(leaderboard())
+    assert optimism(leaderboard(optimism=None)) == ""
+
+
+def test_search_without_candidates_shows_its_trials(workspace: Path) -> None:
+    leaderboard().model_copy(update={"candidates": ()}).write(workspace / "models/tuned")
+
+    assert "All 3 trials" in searched(workspace).words
+
+
+def test_leaderboard_of_failures_has_no_plot(workspace: Path) -> None:
+    leaderboard(candidate(0, "a", state="failed", reason="no memory")).write(workspace / "models/tuned")
+    words = searched(workspace).words
+
+    assert "no memory" in words
+    assert "stepped line" not in words
+
+
+def test_texts_of_candidates_are_escaped(workspace: Path) -> None:
+    entry = candidate(0, EVIL, 0.5, base=EVIL, method=EVIL, reason=EVIL, winner=True, task_options={EVIL: EVIL}, settings={EVIL: EVIL})
+    leaderboard(entry, notes=(EVIL,), plan=EVIL, metric=EVIL).write(workspace / "models/tuned")
+
+    assert not page(workspace).all("script")
+
+
+def test_card_names_the_winner(workspace: Path, tmp_path: Path) -> None:
+    leaderboard().write(workspace / "models/tuned")
+    text = write_card(workspace, tmp_path / "card", Run(lineage(), verdict()))[0].read_text(encoding="utf-8")
+
+    assert "Chosen from 5 candidates" in text
+    assert "lora, rank 16 with macro-F1 0.548" in text
+
+
+def test_summary_of_a_search_without_winner_is_empty() -> None:
+    assert summary(leaderboard(candidate(0, "a", state="failed"))) == ""
+
+
+def test_winner_without_interval_is_shown(workspace: Path) -> None:
+    leaderboard(candidate(0, "probe", 0.5, low=None, high=None, winner=True)).write(workspace / "models/tuned")
+
+    assert "0.500" in searched(workspace).words
