@@ -19,7 +19,7 @@ from components.data.preprocess.step import prepare
 from components.model import tasks
 
 FOLDER = "BENCH_DATA"
-TEST_ROWS = SPARE_ROWS = 2_000
+TEST_ROWS, SPARE_ROWS = 2_000, 1_000
 SPLITS = ("train", "validation", "test")
 
 
@@ -54,14 +54,9 @@ class Dataset:
     splits: Mapping[str, pd.DataFrame]
 
     @property
-    def task(self) -> tasks.Task:
-        return tasks.load(self.recipe.task, self.recipe.options)
-
-    @property
     def rows(self) -> pd.DataFrame:
-        """The rows that every side of a comparison gets, as a user would write them: id, group, the task's columns, split."""
-        parts = [self.splits[split].assign(split=split) for split in SPLITS]
-        return pd.concat(parts, ignore_index=True)[["id", "group", *self.task.columns, "split"]]
+        """The rows that every side of a comparison gets, with their split."""
+        return pd.concat([self.splits[split].assign(split=split) for split in SPLITS], ignore_index=True)
 
 
 _ICD = partial(Recipe, "diagnosis", _archives.diagnoses, shares=(0.2, 0.1), by_class=True)
@@ -82,7 +77,15 @@ RECIPES: dict[str, Recipe] = {
     "names_noisy": _TAGS("brown", partial(_archives.names, forgotten=0.15), metric="entity_f1", train=1_600, validation=200),
     "pos": _TAGS("brown", _archives.parts_of_speech, metric="token_accuracy", options={"scheme": "plain"}, train=1_500, validation=250),
     "synonyms": Recipe(
-        "synonyms", _archives.synonyms, "mrr", "contrastive", {"pooling": "mean"}, max_length=48, train=6_000, validation=600, shares=(0.2, 0.1)
+        "synonyms",
+        _archives.synonyms,
+        "mrr",
+        "contrastive",
+        {"pooling": "mean"},
+        max_length=48,
+        train=6_000,
+        validation=600,
+        shares=(0.2, 0.1),
     ),
 }
 
@@ -127,7 +130,9 @@ def split(name: str, recipe: Recipe, raw: pd.DataFrame, seed: int) -> Dataset:
     kept, _ = prepare(rows, params, task, groups)
     parts = {part: kept[kept["split"] == part].drop(columns="split").reset_index(drop=True) for part in SPLITS}
     train = drawn(parts["train"], recipe.train or round(0.95 * len(parts["train"])), seed, recipe.by_class and recipe.train is not None)
-    validation = drawn(parts["validation"], recipe.validation or len(parts["validation"]), seed, recipe.by_class and bool(recipe.validation))
+    validation = drawn(
+        parts["validation"], recipe.validation or len(parts["validation"]), seed, recipe.by_class and bool(recipe.validation)
+    )
     rest = parts["validation"][~parts["validation"]["id"].isin(validation["id"])]
     test = drawn(parts["test"], TEST_ROWS, 0)
     splits = {"train": train, "validation": validation, "test": test, "spare": drawn(rest, SPARE_ROWS, seed)}

@@ -23,8 +23,7 @@ def means(rows: Iterable[Mapping[str, Any]], value: str) -> dict[str, dict[str, 
     """Return the mean of `value` over the seeds, by data set and configuration."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row[value] is not None:
-            found[row["dataset"]][row["configuration"]].append(row[value])
+        found[row["dataset"]][row["configuration"]].append(row[value])
     return {dataset: {name: statistics.fmean(values) for name, values in own.items()} for dataset, own in found.items()}
 
 

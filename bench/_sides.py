@@ -18,6 +18,7 @@ import numpy as np
 
 from bench._problem import HELD_OUT, Answers, Problem, best_on_validation, targets, to_answers, write_answers
 
+NOT_APPLICABLE = 3  # exit code
 USABLE = 0.92  # of the time, before a training stops: the rest is for answers
 Result = dict[str, Answers]
 
@@ -39,7 +40,11 @@ def tfidf(problem: Problem, deadline: float) -> Result:
         return own_baselines(problem, deadline)
 
     def features() -> Iterator[dict[str, Any]]:
-        for settings in ({"ngram_range": (1, 2)}, {"analyzer": "char_wb", "ngram_range": (2, 4)}, {"analyzer": "char", "ngram_range": (1, 3)}):
+        for settings in (
+            {"ngram_range": (1, 2)},
+            {"analyzer": "char_wb", "ngram_range": (2, 4)},
+            {"analyzer": "char", "ngram_range": (1, 3)},
+        ):
             vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=1 if len(problem.rows) < 5_000 else 2, **settings)
             fitted = vectorizer.fit_transform(problem.part("train")["text"])
             yield {"train": fitted} | {split: vectorizer.transform(problem.part(split)["text"]) for split in HELD_OUT}
@@ -164,4 +169,4 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except NotApplicable:
-        sys.exit(NOT_APPLICABLE := 3)
+        sys.exit(NOT_APPLICABLE)

