@@ -23,7 +23,8 @@ import pandas as pd
 from bench import _configurations, _datasets, _selection
 from bench._output import append, parser, read_rows, report
 from components.artifacts.manifest import base_folder
-from components.artifacts.rows import GIVEN_SPLIT, read_rows as read_table, write_rows
+from components.artifacts.rows import GIVEN_SPLIT, write_rows
+from components.artifacts.rows import read_rows as read_table
 from components.artifacts.validation import ValidationReport
 from components.core.errors import first_line
 from components.core.section import OpenSection
