@@ -1,4 +1,4 @@
-"""Run a benchmark by name: `python -m bench gates | panel | promotions | run | snapshot | tasks | unchanged [options]`."""
+"""Run a benchmark by name, the name of a file of this folder: `python -m bench NAME [options]`."""
 
 import importlib
 import sys

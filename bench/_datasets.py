@@ -59,12 +59,12 @@ class Dataset:
         return pd.concat([self.splits[split].assign(split=split) for split in SPLITS], ignore_index=True)
 
 
-_ICD = partial(Recipe, "diagnosis", _archives.diagnoses, shares=(0.2, 0.1), by_class=True)
+_ICD = partial(Recipe, "diagnosis", _archives.diagnoses, shares=(0.2, 0.1))
 _ASPECTS = {"kind": "multi", "labels": ["approach", "challenge", "outcome"]}
 _TAGS = partial(Recipe, task="token_classification", max_length=96)
 RECIPES: dict[str, Recipe] = {
-    "icd12": _ICD(train=12, validation=4),
-    "icd50": _ICD(train=50, validation=10),
+    "icd12": _ICD(train=12, validation=4, by_class=True),
+    "icd50": _ICD(train=50, validation=10, by_class=True),
     "icd": _ICD(),
     "bbc": Recipe("bbc", _archives.bbc, max_length=128, train=1_000, validation=200),
     "tweets": Recipe("tweets", _archives.tweets, train=5_600, validation=800),
@@ -129,10 +129,8 @@ def split(name: str, recipe: Recipe, raw: pd.DataFrame, seed: int) -> Dataset:
     params = PreprocessParams(test_share=test_share, validation_share=validation_share, max_length=recipe.max_length)
     kept, _ = prepare(rows, params, task, groups)
     parts = {part: kept[kept["split"] == part].drop(columns="split").reset_index(drop=True) for part in SPLITS}
-    train = drawn(parts["train"], recipe.train or round(0.95 * len(parts["train"])), seed, recipe.by_class and recipe.train is not None)
-    validation = drawn(
-        parts["validation"], recipe.validation or len(parts["validation"]), seed, recipe.by_class and bool(recipe.validation)
-    )
+    train = drawn(parts["train"], recipe.train or round(0.95 * len(parts["train"])), seed, recipe.by_class)
+    validation = drawn(parts["validation"], recipe.validation or len(parts["validation"]), seed, recipe.by_class)
     rest = parts["validation"][~parts["validation"]["id"].isin(validation["id"])]
     test = drawn(parts["test"], TEST_ROWS, 0)
     splits = {"train": train, "validation": validation, "test": test, "spare": drawn(rest, SPARE_ROWS, seed)}

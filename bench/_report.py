@@ -64,9 +64,8 @@ def of_dataset(rows: Sequence[Row], file: Path) -> dict[str, Any]:
         pairs = [(own[seed], row) for seed, row in sides[best].items()]
         result |= {"best_other": best, "difference": combined([paired(file, *pair) for pair in pairs])}
         reached = [(seconds_to(first.get("curve") or [], row["validation"]), row["seconds"]) for first, row in pairs]
-        result["share_of_its_time"] = (
-            None if any(at is None for at, _ in reached) else round(max(at / seconds for at, seconds in reached), 3)
-        )
+        shares = [at / seconds if at is not None else None for at, seconds in reached]
+        result["share_of_its_time"] = None if None in shares else round(max(share for share in shares if share is not None), 3)
     return result
 
 
@@ -125,10 +124,9 @@ def tables(figures: Mapping[str, Any]) -> str:
             )
         )
     total = figures["all"]
-    lines += [
-        "",
-        f"better on {total['better']}, worse on {total['worse']} of {total['sets']} data sets; within a third of the other's time on {total['within_a_third']}",
-    ]
+    lines.append("")
+    lines.append(f"better on {total['better']} and worse on {total['worse']} of {total['sets']} data sets")
+    lines.append(f"in a third of the other's time on {total['within_a_third']} data sets")
     if total["optimism"]:
         lines.append("mean optimism {:+.4f} ({:+.4f} to {:+.4f})".format(*total["optimism"]))
     return "\n".join([*lines, "", *score_table(figures["sets"])])

@@ -1,6 +1,6 @@
 """The alternatives that `python -m bench auto` compares with, each as its documentation shows it, in a process of its own.
 
-`python -m bench._sides SIDE FOLDER OUT DEADLINE` reads a problem from FOLDER and writes its answers to OUT; DEADLINE is in seconds since 1970.
+`python -m bench._sides SIDE FOLDER OUT DEADLINE` reads a problem from FOLDER and writes its answers to OUT; DEADLINE is as `time.time()`.
 tfidf: TF-IDF of words or characters with a linear model, chosen on validation; for tags and vectors the task's own baselines.
 probe: a linear model on frozen vectors of the base, chosen on validation. trainer: transformers' Trainer, 3 epochs with 2e-5.
 optuna: `Trainer.hyperparameter_search` within the minutes; the best trial answers. setfit: bench/_setfit.py with another interpreter.
@@ -20,6 +20,11 @@ from bench._problem import HELD_OUT, Answers, Problem, best_on_validation, targe
 
 NOT_APPLICABLE = 3  # exit code
 USABLE = 0.92  # of the time, before a training stops: the rest is for answers
+NGRAMS: tuple[dict[str, Any], ...] = (
+    {"ngram_range": (1, 2)},
+    {"analyzer": "char_wb", "ngram_range": (2, 4)},
+    {"analyzer": "char", "ngram_range": (1, 3)},
+)
 Result = dict[str, Answers]
 
 
@@ -40,11 +45,7 @@ def tfidf(problem: Problem, deadline: float) -> Result:
         return own_baselines(problem, deadline)
 
     def features() -> Iterator[dict[str, Any]]:
-        for settings in (
-            {"ngram_range": (1, 2)},
-            {"analyzer": "char_wb", "ngram_range": (2, 4)},
-            {"analyzer": "char", "ngram_range": (1, 3)},
-        ):
+        for settings in NGRAMS:
             vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=1 if len(problem.rows) < 5_000 else 2, **settings)
             fitted = vectorizer.fit_transform(problem.part("train")["text"])
             yield {"train": fitted} | {split: vectorizer.transform(problem.part(split)["text"]) for split in HELD_OUT}

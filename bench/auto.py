@@ -1,10 +1,12 @@
 """Automatic fine-tuning against its alternatives: the same rows, the same minutes, one process after another.
 
-`python -m bench auto --rows FILE.jsonl --minutes M [--sets NAME …] [--seeds N] [--sides NAME …] [--setfit PYTHON] [--json FILE] [--report]`
+    python -m bench auto --rows FILE.jsonl --minutes M [--sets NAME …] [--seeds N] [--sides NAME …] [--setfit PYTHON] [--json FILE]
+
 appends a row per data set, seed and side to FILE.jsonl, so that the same command continues after a kill; --report only prints the tables.
-Sides: `auto` (tune.strategy auto, in a clone of the current commit), `auto_again` (the same, for the order of its leaderboard), `auto_killed`
-(killed at half of its minutes and started again), `search` (the default search of `retune init`), and those of bench/_sides.py.
-Seconds are from start to answers, imports included; for `auto` those of the stages `tune`, `train` and `evaluate`.
+BENCH_DATA names the folder with the packages' archives (bench/_datasets.py). Sides: `auto` (tune.strategy auto, in a clone of the current
+commit), `auto_again` (the same, for the order of its leaderboard), `auto_killed` (killed at half of its minutes and started again),
+`search` (the default search of earlier releases), and those of bench/_sides.py. Seconds are from start to answers, imports included; for
+`auto` those of the stages `tune` and `train`. Answers and logs are beside FILE.jsonl, in a folder of its name.
 """
 
 import json

@@ -1,10 +1,11 @@
 """Find the ordered portfolio of configurations that automatic fine-tuning tries first, and check it on data sets that it was not chosen on.
 
-`python -m bench portfolio --rows FILE.jsonl [--json FILE] [--sets NAME …] [--seeds N] [--minutes M] [--limit K] [--report]` trains every
-configuration (bench/_configurations.py) on every data set (bench/_datasets.py; BENCH_DATA names the folder of their packages) and appends a
-row per training to FILE.jsonl: the same command continues after a kill. --minutes limits one training, --limit the number of configurations,
---report only chooses from the rows that exist. The score is the best one on the validation and spare rows; test rows are not used.
-A configuration that the task refuses has a row with the reason; --again tries those that failed once more.
+    python -m bench portfolio --rows FILE.jsonl [--json FILE] [--sets NAME …] [--seeds N] [--minutes M] [--limit K] [--report]
+
+trains every configuration (bench/_configurations.py) on every data set (bench/_datasets.py; BENCH_DATA names the folder with the packages'
+archives) and appends a row per training to FILE.jsonl: the same command continues after a kill. --report only chooses from the rows that
+exist. The score is the best of the evaluations on validation and spare rows; test rows are not used. A configuration that fails or that the
+task refuses has a row with the reason; --again repeats those.
 """
 
 import logging
