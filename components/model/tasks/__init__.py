@@ -80,6 +80,8 @@ class Task(Protocol):
     """Whether the loss compares rows of a batch, so that gradient accumulation is not equivalent to one large batch."""
     unsupported_settings: Mapping[str, str] = {}
     """The fields of `train`, and `preprocess.augment_copies`, that the task does not support, each with the reason."""
+    searchable_options: tuple[str, ...] = ()
+    """The options that a search may choose: they change the model or its loss, but neither the encoded rows nor the metrics."""
     augmentable_columns: tuple[str, ...] = ()
     """The columns in which a typo does not change the answer; empty if `augment_copies` is unsupported."""
     label_column: str | None = None
@@ -114,6 +116,10 @@ class Task(Protocol):
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
         """Compute options from the training rows, e.g. class weights, as updates of `ModelSpec.options`."""
         return {}
+
+    def complete_options(self, train: pd.DataFrame) -> dict[str, Any]:
+        """Return `ModelSpec.options`: the settings, updated with those computed from the training rows without noisy copies."""
+        return {**self.options.model_dump(mode="json"), **self.fit_options(train)}
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer of a model folder; raise BadModel if it is missing or unsuitable."""

@@ -54,8 +54,8 @@ class PreparedSplits:
     validation: Encoded
 
     @classmethod
-    def read(cls, folder: Path, base: str = MAIN) -> Self:
-        """Read data/prepared/learn, encoded for the base model with the name `base`."""
+    def read(cls, folder: Path, base: str = MAIN, spec: ModelSpec | None = None) -> Self:
+        """Read data/prepared/learn, encoded for the base model with the name `base`; `spec` replaces the one stored there."""
         encoded = (folder if base == MAIN else folder / OTHERS / base) / "encoded"
-        spec = ModelSpec.read(folder).model_copy(update={"base": base})
+        spec = (spec or ModelSpec.read(folder)).model_copy(update={"base": base})
         return cls(spec, Encoded.read(encoded / "train.arrow"), Encoded.read(encoded / "validation.arrow"))

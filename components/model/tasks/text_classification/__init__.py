@@ -107,6 +107,7 @@ class Task(tasks.Task):
 
     Options = Options
     normalised = True
+    searchable_options = ("pooling", "head_hidden", "head_dropout", "class_weights")
     label_column: str | None = "label"
     ordered = False
     """Whether the meaning of an output depends on the outputs before it."""
