@@ -136,9 +136,13 @@ def refuse_declared(tune: TuneParams, train: TrainSection) -> None:
         BadParams: fields are set to `tuned`, or a search space is declared.
     """
     if train.tuned:
-        raise BadParams(f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses every field without a value; remove it")
+        raise BadParams(
+            f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses every field without a value; remove it"
+        )
     if tune.space or tune.initial_trial:
-        raise BadParams("params.yaml: tune.space and tune.initial_trial belong to tune.strategy search; auto has a portfolio: remove them, or set search")
+        raise BadParams(
+            "params.yaml: tune.space and tune.initial_trial belong to tune.strategy search; auto has a portfolio: remove them, or set search"
+        )
 
 
 def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams) -> None:
