@@ -83,9 +83,11 @@ class Task(Protocol):
     unsupported_settings: Mapping[str, str] = {}
     """The fields of `train`, and `preprocess.augment_copies`, that the task does not support, each with the reason."""
     portfolio: tuple[Mapping[str, Any], ...] = ()
-    """The configurations that `tune.strategy: auto` tries, in this order: fields of `train`, and options with the prefix `task_options.`."""
+    """What `tune.strategy: auto` tries, in this order: fields of `train`, and options with the prefix `task_options.`."""
     row_metrics: bool = True
     """Whether `validate` may be called with some of the rows: false if a row's score depends on the others, as a rank does."""
+    searchable_options: tuple[str, ...] = ()
+    """The options that a search may choose: they change the model or its loss, but neither the encoded rows nor the metrics."""
     augmentable_columns: tuple[str, ...] = ()
     """The columns in which a typo does not change the answer; empty if `augment_copies` is unsupported."""
     label_column: str | None = None
@@ -120,6 +122,10 @@ class Task(Protocol):
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
         """Compute options from the training rows, e.g. class weights, as updates of `ModelSpec.options`."""
         return {}
+
+    def complete_options(self, train: pd.DataFrame) -> dict[str, Any]:
+        """Return `ModelSpec.options`: the settings, updated with those computed from the training rows without noisy copies."""
+        return {**self.options.model_dump(mode="json"), **self.fit_options(train)}
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer of a model folder; raise BadModel if it is missing or unsuitable."""

@@ -59,10 +59,10 @@ class PreparedSplits:
     """The group of each encoded training row, for the folds of a linear probe; None: every row is a group."""
 
     @classmethod
-    def read(cls, folder: Path, base: str = MAIN) -> Self:
-        """Read data/prepared/learn, encoded for the base model with the name `base`."""
+    def read(cls, folder: Path, base: str = MAIN, spec: ModelSpec | None = None) -> Self:
+        """Read data/prepared/learn, encoded for the base model with the name `base`; `spec` replaces the one stored there."""
         encoded = (folder if base == MAIN else folder / OTHERS / base) / "encoded"
-        spec = ModelSpec.read(folder).model_copy(update={"base": base})
+        spec = (spec or ModelSpec.read(folder)).model_copy(update={"base": base})
         train = Encoded.read(encoded / "train.arrow")
         return cls(spec, train, Encoded.read(encoded / "validation.arrow"), _groups(folder / "train.parquet", len(train)))
 

@@ -127,7 +127,7 @@ def split(raw: Mapping[str, Any]) -> dict[str, Any]:
 class TrainSection(Section):
     """The section `train` as written: fixed values, and the names of the fields set to `tuned`.
 
-    A fixed value, written or default, is never searched.
+    A search must choose the fields set to `tuned`, and may choose fields that are not written; a written value is never replaced.
     """
 
     fixed: TrainParams
@@ -153,7 +153,7 @@ class TrainSection(Section):
         return section
 
     def settings(self, chosen: Mapping[str, Value]) -> TrainParams:
-        """Return the concrete settings: the fixed values, and `chosen` for the fields set to `tuned`.
+        """Return the concrete settings: the written values, for other fields the `chosen` ones, and else the defaults.
 
         Raises:
             BadParams: a field is set to `tuned` and has no chosen value, or a chosen value is invalid.
@@ -162,7 +162,8 @@ class TrainSection(Section):
             raise BadParams(
                 f"params.yaml: train.{missing[0]} is set to `tuned`, but the search chose no value for it; run `dvc repro tune`"
             )
-        return TrainParams.parse(self.fixed.model_dump() | {name: chosen[name] for name in self.tuned}, "train")
+        written = self.fixed.model_fields_set
+        return TrainParams.parse(self.fixed.model_dump() | {name: chosen[name] for name in chosen if name not in written}, "train")
 
 
 def _conflicts(settings: Mapping[str, Any], tuned: Collection[str]) -> list[str]:

@@ -72,6 +72,7 @@ class Task(tasks.Task):
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "chest pain when breathing"}
     baselines = ("tfidf", "bm25", "base")
+    searchable_options = ("pooling", "temperature")
     compares_rows = True
     row_metrics = False
     unsupported_settings: Mapping[str, str] = {

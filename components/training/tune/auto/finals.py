@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy
 from optuna.trial import FrozenTrial
+from pydantic import Field
 
 from components.artifacts.base import Artifact
 from components.artifacts.rows import read_rows
@@ -22,7 +23,7 @@ from components.training.tune.study import SECONDS, SETTINGS
 log = logging.getLogger(__name__)
 
 FINALISTS, FINAL_PROBES = 3, 2
-HOLDOUTS, FEWEST = 5, 2
+HOLDOUTS, FEWEST = 5, 3
 _COMPARED = 6  # candidates whose optimism and differences are computed
 
 
@@ -52,7 +53,7 @@ class HoldoutScores(Artifact):
 
     FILE = "holdouts.json"
 
-    scores: dict[int, float] = {}
+    scores: dict[int, float] = Field(default_factory=dict)
 
 
 def uses_holdouts(inputs: SearchInputs) -> bool:
@@ -87,7 +88,9 @@ def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tu
     resampled = selection.resample(score, len(compared), rows["group"].astype(str).tolist(), seed=inputs.tune.seed)
     errors = resampled.errors()
     intervals = {
-        trial.number: Interval(float(trial.value or 0), float((trial.value or 0) - selection.Z * error), float((trial.value or 0) + selection.Z * error))
+        trial.number: Interval(
+            float(trial.value or 0), float((trial.value or 0) - selection.Z * error), float((trial.value or 0) + selection.Z * error)
+        )
         for trial, error in zip(compared, errors, strict=True)
     }
     scores, costs = [trial.value or 0.0 for trial in compared], [trial.user_attrs[SECONDS] for trial in compared]

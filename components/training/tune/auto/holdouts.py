@@ -34,7 +34,8 @@ def holdouts(rows: pd.DataFrame, data: PreparedSplits, number: int, seed: int) -
         held = folds[index % len(folds)]
         validation = np.flatnonzero(held & rows["real"].to_numpy())
         train = np.flatnonzero(~held)
-        yield PreparedSplits(data.spec, Encoded(table.take(pa.array(train))), Encoded(table.take(pa.array(validation))))
+        groups = rows["group"].astype(str).to_numpy(dtype=object)[train]
+        yield PreparedSplits(data.spec, Encoded(table.take(pa.array(train))), Encoded(table.take(pa.array(validation))), groups)
 
 
 def _folds(rows: pd.DataFrame, folds: int, seed: int) -> Iterator[np.ndarray]:
@@ -45,7 +46,9 @@ def _folds(rows: pd.DataFrame, folds: int, seed: int) -> Iterator[np.ndarray]:
     _, counts = np.unique(labels, return_counts=True)
     folds = min(folds, len(np.unique(groups)))
     stratified = len(counts) < len(rows) / 2 and counts.max() >= folds
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed) if stratified else GroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = (
+        StratifiedGroupKFold(folds, shuffle=True, random_state=seed) if stratified else GroupKFold(folds, shuffle=True, random_state=seed)
+    )
     for _, held in splitter.split(labels, labels, groups):
         member = np.zeros(len(rows), dtype=bool)
         member[held] = True

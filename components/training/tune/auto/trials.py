@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from components.core.errors import RetuneError, first_line
 from components.core.section import OpenSection
 from components.core.temporary import temporary
 from components.model import tasks
+from components.model.support.feature_cache import FeatureCache
 from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import CheckpointPaths, TrainResult
+from components.training.trainer.head_start import CACHE
 from components.training.trainer.identity import training_identity
 from components.training.trainer.memory import fit_within_memory
 from components.training.trainer.state_dir import state_folder
@@ -49,7 +51,6 @@ class SearchInputs:
     data: Mapping[str, PreparedSplits]
     inputs: Mapping[str, str]
     folder: Path
-    several: bool = field(default=False)
 
     def candidate(self, configuration: Configuration) -> "Made":
         """Return the task, the model spec and the settings of a configuration."""
@@ -134,9 +135,10 @@ class Trials:
         self, made: Made, data: PreparedSplits, *, keep: CheckpointPaths | None, clock: TrialClock, watch: Any = None
     ) -> tuple[TrainResult, TrainParams]:
         """Train a candidate on `data`; return the result and the settings, which differ if memory ran out."""
-        data = PreparedSplits(made.spec, data.train, data.validation)
+        data = replace(data, spec=made.spec)
         base = base_folder(self._inputs.base, made.settings.base)
-        return fit_within_memory(made.task, base, data, made.settings, keep=keep, watch=watch, callbacks=[clock])
+        cache = FeatureCache(state_folder(CACHE), self._inputs.tune.cache_mib)
+        return fit_within_memory(made.task, base, data, made.settings, keep=keep, watch=watch, callbacks=[clock], cache=cache)
 
     def _fitted(self, trial: optuna.Trial, configuration: Configuration) -> float:
         made = self._inputs.candidate(configuration)
@@ -149,7 +151,12 @@ class Trials:
             if rung and rung not in self._study.trials[trial.number].intermediate_values:
                 trial.report(value, rung)
             steps = clock.share * made.settings.epochs * len(data.train) / (made.settings.batch_size * made.settings.accumulation)
-            if clock.share < 1 and steps >= _STEPS_BEFORE_PRUNING and trial.should_prune() and self._clearly_worse(value, rung, len(data.validation)):
+            if (
+                clock.share < 1
+                and steps >= _STEPS_BEFORE_PRUNING
+                and trial.should_prune()
+                and self._clearly_worse(value, rung, len(data.validation))
+            ):
                 trial.set_user_attr(CUT, f"worse than others after {clock.share:.0%} of its steps")
                 raise optuna.TrialPruned
 
@@ -172,7 +179,9 @@ class Trials:
 
     def _clearly_worse(self, value: float, rung: int, rows: int) -> bool:
         """Return whether the value is more than a standard error of a share of `rows` below the best at the same rung."""
-        others = [t.intermediate_values[rung] for t in self._study.trials if t.state is TrialState.COMPLETE and rung in t.intermediate_values]
+        others = [
+            t.intermediate_values[rung] for t in self._study.trials if t.state is TrialState.COMPLETE and rung in t.intermediate_values
+        ]
         best = max(others, default=value)
         return best - value > (max(best * (1 - best), 0.01) / max(1, rows)) ** 0.5
 
@@ -185,5 +194,7 @@ class Trials:
             best_score=best.value if best else None,
         )
         why = trial.user_attrs.get(CUT) or trial.user_attrs.get(ERROR)
-        outcome = f"{self._inputs.tune.metric} {trial.value:.4f}" if trial.state is TrialState.COMPLETE else f"{trial.state.name.lower()}: {why}"
+        outcome = (
+            f"{self._inputs.tune.metric} {trial.value:.4f}" if trial.state is TrialState.COMPLETE else f"{trial.state.name.lower()}: {why}"
+        )
         log.info("trial %d: %s; %.0f s, %.0f s are left", trial.number, outcome, trial.user_attrs[SECONDS], self._budget.left())
