@@ -3,9 +3,10 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,6 @@ from components.artifacts.training import ModelSpec
 from components.evaluation.metric_set import metric_set
 from components.model import tasks
 
-T = TypeVar("T")
 HELD_OUT = ("validation", "test")
 
 
@@ -47,7 +47,7 @@ class Problem:
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.rows.to_parquet(folder / "rows.parquet")
-        plain = {name: value for name, value in vars(self).items() if name != "rows"}
+        plain = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "rows"}
         (folder / "problem.json").write_text(json.dumps(plain), encoding="utf-8")
 
     @classmethod
@@ -60,15 +60,15 @@ class Problem:
         others = {"token_classification": "tags", "contrastive": "vectors"}
         return others.get(self.task) or str(self.options.get("kind", "single"))
 
-    @property
+    @cached_property
     def made_task(self) -> tasks.Task:
         return tasks.load(self.task, self.options)
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         return self.made_task.labels_of(self.rows)
 
-    @property
+    @cached_property
     def spec(self) -> ModelSpec:
         """The spec that preprocessing would write."""
         task = self.made_task

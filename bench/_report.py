@@ -42,17 +42,14 @@ def of_dataset(rows: Sequence[Row], file: Path) -> dict[str, Any]:
             sides[row["side"]][row["seed"]] = row
     means = {side: statistics.fmean(row["test"] for row in by_seed.values()) for side, by_seed in sides.items()}
     others = {side: value for side, value in means.items() if not side.startswith(OURS)}
+    searches = [row for side, by_seed in sides.items() if side.startswith(OURS) for row in by_seed.values()]
     result: dict[str, Any] = {
         "metric": rows[0]["metric"],
         "seeds": len(own),
         "scores": {side: round(value, 4) for side, value in means.items()},
         "seconds": {side: round(statistics.fmean(row["seconds"] for row in by_seed.values()), 1) for side, by_seed in sides.items()},
-        "budget": [
-            round(row["seconds"] / (60 * row["minutes"]), 3)
-            for side, by_seed in sides.items()
-            if side.startswith(OURS)
-            for row in by_seed.values()
-        ],
+        "budget": [spent(row, "search_seconds") for row in searches],
+        "budget_with_training": [spent(row, "seconds") for row in searches],
         "optimism": round(statistics.fmean(row["validation"] - row["test"] for row in own.values()), 4),
         "winners": [row.get("winner") for row in own.values()],
         "not_answered": {row["side"]: row["reason"] for row in rows if not answered(row)},
@@ -67,6 +64,11 @@ def of_dataset(rows: Sequence[Row], file: Path) -> dict[str, Any]:
         shares = [at / seconds if at is not None else None for at, seconds in reached]
         result["share_of_its_time"] = None if None in shares else round(max(share for share in shares if share is not None), 3)
     return result
+
+
+def spent(row: Row, seconds: str) -> float:
+    """Return the seconds relative to the asked minutes."""
+    return round(float(row.get(seconds, row["seconds"])) / (60 * row["minutes"]), 3)
 
 
 def paired(file: Path, first: Row, second: Row) -> dict[str, float]:

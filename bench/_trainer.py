@@ -111,9 +111,9 @@ def answers(problem: Problem, made: Trainer, split: str) -> Answers:
     logits = outputs.predictions
     if problem.kind != "tags":
         return Answers(to_answers(problem.kind, problem.labels, logits))
-    texts = []
+    tags, texts = problem.labels, []
     for row, labels, (tokens, _) in zip(logits, outputs.label_ids, sentences(problem, split), strict=True):
-        texts.append(filled([problem.labels[at] for at in row[labels != -100].argmax(axis=-1)], tokens))
+        texts.append(filled([tags[at] for at in row[labels != -100].argmax(axis=-1)], tokens))
     return Answers(texts)
 
 
