@@ -81,7 +81,7 @@ class TuneParams(Section):
 
     strategy: Literal["auto", "search", "none"] = Field(
         "search",
-        description="auto: chooses what `train` and `task_options` do not state, from the task's portfolio; search: fields set to `tuned`; none",
+        description="auto: chooses what `train` and `task_options` do not state; search: chooses the fields set to `tuned`; none",
     )
     metric: str = Field("macro_f1", description="of the validation split, maximised")
     minutes: float = Field(3, gt=0, le=100_000, description="total over all processes and restarts; no trial starts after it")
