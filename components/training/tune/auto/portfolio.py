@@ -134,7 +134,10 @@ def describe(configuration: Configuration, bases: int) -> str:
         ("learning_rate", "rate {:.2g}"),
         ("epochs", "{:.3g} epochs"),
         ("batch_size", "batch {}"),
-        ("layer_decay", "layer decay {:g}"),
     )
-    shown = [text.format(configuration[name]) for name, text in numbers if configuration.get(name) not in (None, 1.0) or name == "epochs"]
+    shown = [text.format(configuration[name]) for name, text in numbers if name in configuration]
+    named = {"method", "base", "head_start", "contrastive_start", *(name for name, _ in numbers)}
+    plain = TrainParams()
+    others = {name: value for name, value in configuration.items() if name not in named and not name.startswith(OPTION)}
+    shown += [f"{name.replace('_', ' ')} {value}" for name, value in others.items() if value != getattr(plain, name)]
     return ", ".join([*parts, *shown])
