@@ -12,6 +12,7 @@ from pydantic import Field
 from components.artifacts.base import Artifact
 from components.artifacts.rows import read_rows
 from components.core.errors import NotFound
+from components.training.trainer.callbacks import Watch
 from components.training.trainer.outputs import ValidationOutputs
 from components.training.tune.auto import selection
 from components.training.tune.auto.budget import Budget
@@ -154,10 +155,14 @@ def _holdout_scores(inputs: SearchInputs, finalists: Sequence[FrozenTrial], tria
             last: list[float] = []
             budget.tell(running=f"{finalists[index].user_attrs[NAME]}, split {number + 1} of {HOLDOUTS}")
             clock = TrialClock(budget, None, may_stop=False)
-            trials.fit(made[index], parts[index], keep=None, clock=clock, watch=lambda _, value, last=last: last.append(value))
+            trials.fit(made[index], parts[index], keep=None, clock=clock, watch=_appending(last))
             known[index] = HoldoutScores(scores={**known[index].scores, number: last[-1]})
             known[index].write(inputs.folder / finalists[index].user_attrs[PLACE])
     return [[each.scores[number] for number in range(HOLDOUTS) if number in each.scores] for each in known]
+
+
+def _appending(values: list[float]) -> Watch:
+    return lambda _, value: values.append(value)
 
 
 def _known(inputs: SearchInputs, trial: FrozenTrial) -> HoldoutScores:

@@ -53,7 +53,7 @@ def build(
     chosen_bases = [stated["base"]] if "base" in stated else [name for name in bases if not choices.bases or name in choices.bases]
     configurations = []
     for given in task.portfolio:
-        configuration = {"method": "full", **given} | {name: value for name, value in stated.items() if name != "base"}
+        configuration = {name: stated.get(name, value) for name, value in {"method": "full", **given}.items()}
         configuration["method"] = given.get("method", "full")
         if allowed and configuration["method"] not in allowed:
             continue
@@ -82,7 +82,7 @@ def _fitted(configuration: dict[str, Any], stated: Mapping[str, Any], task: task
     refused = {name for name in task.unsupported_settings if name not in stated}
     fitted = {name: value for name, value in configuration.items() if name not in refused}
     if fitted["method"] == PROBE:
-        return {name: value for name, value in fitted.items() if name == "method" or name.startswith(OPTION) or name in stated}
+        return {name: value for name, value in fitted.items() if name == "method" or name.startswith(OPTION)}
     batch = int(fitted.get("batch_size", TrainParams().batch_size)) * int(fitted.get("accumulation", 1))
     epochs = float(fitted.get("epochs", TrainParams().epochs))
     if "epochs" not in stated:

@@ -129,6 +129,8 @@ class AutoSearch:
             else:
                 self._study.enqueue_trial({field: fitting.get(field, self._portfolio.defaults[field]) for field in self._active(fitting)})
                 self._run(self._study.ask(), fitting)
+        if not self.complete():
+            self._run_cheapest()
         self._budget.tell(phase="searching around the best")
         self._sample()
 
@@ -151,6 +153,14 @@ class AutoSearch:
             better = done.state is TrialState.COMPLETE and (done.value or 0.0) > best
             misfits, unchanged = 0, 0 if better else unchanged + 1
         self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED or self._best() >= _PERFECT else "max_minutes"
+
+    def _run_cheapest(self) -> None:
+        """Run the candidate that takes the least time, although a killed process has used up the minutes."""
+        untrained = self._portfolio.probes[:1]
+        queue = untrained or tuple({**c, "epochs": min(1.0, c["epochs"])} for c in self._portfolio.queue)
+        for configuration in sorted(queue, key=lambda each: each.get("epochs", 0) * each.get("batch_size", 1)):
+            if not self.complete():
+                self._run(self._study.ask(), configuration)
 
     def _best(self) -> float:
         return max((trial.value or 0.0 for trial in self.complete()), default=-math.inf)

@@ -1,6 +1,7 @@
 """One candidate after another: each is trained on all rows, and is a trial of the study."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -188,7 +189,7 @@ class Trials:
             t.intermediate_values[rung] for t in self._study.trials if t.state is TrialState.COMPLETE and rung in t.intermediate_values
         ]
         best = max(others, default=value)
-        return best - value > (max(best * (1 - best), 0.01) / max(1, rows)) ** 0.5
+        return bool(best - value > math.sqrt(max(best * (1 - best), 0.01) / max(1, rows)))
 
     def _tell(self, trial: FrozenTrial) -> None:
         done = [other for other in self._study.trials if other.state is TrialState.COMPLETE]

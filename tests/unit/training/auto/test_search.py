@@ -35,7 +35,7 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(learn, base, out, minutes=0.5, fixed=None, **changes):
+def run(learn, base, out, minutes=0.2, fixed=None, **changes):
     params = TuneParams.parse({"strategy": "auto", "minutes": minutes} | changes, "tune")
     tune(learn, base, out, task="text_classification", tune=params, train=TrainSection.parse({**FIXED, **(fixed or {})}, "train"))
     return Leaderboard.read(out)
@@ -53,7 +53,7 @@ def test_leaderboard_names_every_candidate_and_one_winner(learn, tiny_base, work
     assert len({candidate.number for candidate in board.candidates}) == len(board.candidates)
     (winner,) = [candidate for candidate in board.candidates if candidate.winner]
     assert winner.reason
-    assert winner.low < winner.score < winner.high
+    assert winner.low <= winner.score <= winner.high
     assert TunedSettings.read(workspace / "tuned").task_options == winner.task_options
     assert BestTrial.read(workspace / "tuned").number == winner.number
 
@@ -124,7 +124,7 @@ def test_interrupted_search_continues_with_the_rest_of_its_budget(learn, tiny_ba
     monkeypatch.setattr(trials_module.Trials, "run", original)
     board = run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
 
-    assert board.seconds > 30 - before.seconds_left
+    assert board.seconds > 12 - before.seconds_left
     names = [candidate.name for candidate in board.candidates]
     assert len(set(names)) == len(names)
 
@@ -139,8 +139,8 @@ def test_seconds_of_a_killed_process_count(workspace):
 
 
 def test_more_minutes_continue_the_search(learn, tiny_base, workspace):
-    first = run(learn, tiny_base, workspace / "tuned", minutes=0.5, fixed=SHORT)
-    second = run(learn, tiny_base, workspace / "tuned", minutes=0.7, fixed=SHORT)
+    first = run(learn, tiny_base, workspace / "tuned", minutes=0.1, fixed=SHORT)
+    second = run(learn, tiny_base, workspace / "tuned", minutes=0.15, fixed=SHORT)
 
     assert {c.number for c in first.candidates} <= {c.number for c in second.candidates}
 
