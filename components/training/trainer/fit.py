@@ -111,9 +111,11 @@ def fit(
             task, base, learn, settings, arguments, [*_callbacks(settings, clock, observer, keep, start), *callbacks], start, cache
         )
         trainer.compute_metrics = compute_metrics(task, learn.spec, observer.receive)
-        if checkpoint and keep:
-            log.info("resuming from %s, %.0f s trained so far", checkpoint[0], checkpoint[1].seconds)
-            _restore_history(checkpoint[0], keep)
+        if keep:
+            _start_history(checkpoint[0] if checkpoint else None, keep.history)
+        if checkpoint:
+            start_of = "using the finished training in" if checkpoint[1].stopped_by else "resuming from"
+            log.info("%s %s, %.0f s trained so far", start_of, checkpoint[0], checkpoint[1].seconds)
         speed = _run(trainer, checkpoint, settings.method)
         if not keep:
             trainer.use_average()
@@ -155,11 +157,11 @@ def _end(method: str) -> str:
     return "epochs" if methods.trains(method) else "no training"
 
 
-def _restore_history(checkpoint: Path, keep: CheckpointPaths) -> None:
-    """Restore the history of the checkpoint, because the output folder was emptied since."""
-    history = checkpoint / checkpoints.HISTORY
-    if history.exists():
-        keep.history.write_bytes(history.read_bytes())
+def _start_history(checkpoint: Path | None, history: Path) -> None:
+    """Restore the history of the checkpoint, because the output folder was emptied since; without a checkpoint start an empty one."""
+    stored = checkpoint / checkpoints.HISTORY if checkpoint else None
+    history.parent.mkdir(parents=True, exist_ok=True)
+    history.write_bytes(stored.read_bytes() if stored and stored.exists() else b"")
 
 
 def _trainer(

@@ -8,7 +8,7 @@ from components.training.trainer import hardware
 from components.training.trainer.settings import TrainParams
 
 CODE = ("core", "artifacts", "model", "training/trainer")
-_AFTER_TRAINING = {"lora_store", "calibration"}
+_AFTER_TRAINING = {"lora_store", "calibration", "class_biases"}
 
 
 def digest_inputs(learn: Path, base: Path) -> str:

@@ -85,6 +85,11 @@ class TrainParams(MethodSettings):
     calibration: Literal["none", "temperature"] = Field(
         "none", description="temperature: fitted on the validation split after training; changes probabilities, never the predicted label"
     )
+    class_biases: Literal["none", "fitted"] = Field(
+        "none",
+        description="fitted: after training, shift the output layer's bias towards rare classes if that raises macro-F1 on the validation "
+        "split, by cross-validation",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the arithmetic; auto: bfloat16 if the hardware supports it"
     )

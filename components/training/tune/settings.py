@@ -13,7 +13,18 @@ from components.training.trainer.settings import TrainParams, TrainSection, Valu
 
 log = logging.getLogger(__name__)
 
-NOT_SEARCHABLE = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision", "lora_store")
+NOT_SEARCHABLE = (
+    "epochs",
+    "metric",
+    "seed",
+    "patience",
+    "evaluations_per_epoch",
+    "max_minutes",
+    "threads",
+    "precision",
+    "lora_store",
+    "class_biases",
+)
 """The fields of `train` that cannot be searched: set by the search itself, making trials incomparable, or without effect on them."""
 
 

@@ -75,6 +75,7 @@ class Task(tasks.Task):
         "r_drop": "it compares passes over all tokens including padding, so a row's loss would depend on its batch",
         "neftune": "it changes one embedding module, and most encoder-decoders read two others that share its weights",
         "calibration": "answers are texts without class probabilities",
+        "class_biases": "answers are texts, not classes",
         "contrastive_start": "texts do not share labels",
         "head_start": "the output layer predicts the next token, and is pretrained",
         "augment_copies": "names and numbers of a source occur in its target, and a changed one would not",

@@ -53,6 +53,7 @@ class Kind(Task):
         "label_smoothing": _SMOOTHED,
         "r_drop": _SMOOTHED,
         "calibration": _CALIBRATED,
+        "class_biases": "labels get thresholds instead: task_options.thresholds",
         "contrastive_start": "rows share some labels and differ in others, so a pair of rows is neither equal nor different",
     }
 

@@ -45,6 +45,7 @@ class Kind(single.Kind):
         "label_smoothing": _WHY,
         "r_drop": _WHY,
         "calibration": _WHY,
+        "class_biases": _WHY,
         "contrastive_start": "ordinal levels differ by degrees, and it distinguishes only equal and different labels",
     }
 

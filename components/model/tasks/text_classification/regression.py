@@ -40,6 +40,7 @@ class Kind(Task):
         "label_smoothing": _WHY,
         "r_drop": _WHY,
         "calibration": _WHY,
+        "class_biases": _WHY,
         "contrastive_start": "rows with numbers do not share labels",
     }
 

@@ -91,6 +91,7 @@ class Task(tasks.Task):
         self.validation_metrics = tuple(self.test_metrics)
         self.unsupported_settings = {
             "calibration": "an answer is a sequence of tags without a probability",
+            "class_biases": "an answer is a sequence of tags, not a class",
             "contrastive_start": "labels belong to tokens, so texts do not share labels",
             "augment_copies": "labels are positions in the text, which change with its characters",
         }
