@@ -30,6 +30,10 @@ from components.model.support.metrics import Floats, Metric
 FOLDER = Path(__file__).parent
 
 
+Baseline = Callable[[pd.DataFrame], ModelOutput]
+"""A fitted baseline: predicts rows with `columns`, `text` and `label`. Like a predictor, it uses `label` only for `measured`."""
+
+
 class Predictor(Protocol):
     """A trained model that predicts raw rows, used by evaluation, the registered model and `retune predict`."""
 
@@ -194,8 +198,11 @@ class Task(Protocol):
         """Return the row statistics of `test_metrics` by name, each (rows,); the caller adds `ModelOutput.measured`."""
 
     @abstractmethod
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Return the predictions of each baseline for `test`; `base` is the folder of the base model."""
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
+        """Fit the baselines to the training rows; return them by name, in the order of `baselines`.
+
+        `base` is the folder of the base model.
+        """
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the built-in slices of the task: for each slice column the value of each row, "" for none."""

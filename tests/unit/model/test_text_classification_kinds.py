@@ -17,7 +17,7 @@ from components.core.errors import BadData, BadParams
 from components.model import tasks
 from components.model.tasks.text_classification.multi import best_threshold, fit_thresholds
 from components.model.tasks.text_classification.numbers import answer, sums, text
-from tests.support.labelled import KINDS, paired, relabelled, statistics_of
+from tests.support.labelled import KINDS, paired, predict_baselines, relabelled, statistics_of
 
 single, multi, ordinal, regression = (tasks.load("text_classification", options) for options in KINDS.values())
 named = tasks.load("text_classification", {"kind": "multi", "labels": ["a", "b", "c"]})
@@ -306,7 +306,7 @@ def test_baselines_tables_and_slices(tickets, kind, pair, tmp_path):
     rows = relabelled(tickets, kind)
     rows = task.read(paired(rows) if pair else rows)[0]
     train, test = rows.iloc[60:].reset_index(drop=True), rows.iloc[:60].reset_index(drop=True)
-    outputs = task.predict_baselines(train, test, spec(task, *task.labels_of(rows)), tmp_path)
+    outputs = predict_baselines(task, train, test, spec(task, *task.labels_of(rows)), tmp_path)
     scores = {
         name: next(iter(task.test_metrics.values())).of(statistics_of(task, Predictions.from_output(test, output)))
         for name, output in outputs.items()
@@ -317,6 +317,17 @@ def test_baselines_tables_and_slices(tickets, kind, pair, tmp_path):
     assert scores["tfidf"] > scores[task.baselines[0]] + 0.2
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     assert all(len(values) == 60 for values in task.slices(test).values())
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "ordinal", "levels": ["low", "high"]}])
+def test_tfidf_predicts_rare_classes(options, tmp_path):
+    task = tasks.load("text_classification", options)
+    counts = [("smoke", "high", 24), ("smoke", "low", 36), ("noise", "high", 16), ("noise", "low", 324)]
+    rows = pd.DataFrame([(word, label) for word, label, count in counts for _ in range(count)], columns=["text", "label"])
+    rows = rows.assign(group=rows.index.astype(str))
+    predicted = predict_baselines(task, rows, rows, spec(task, *task.labels_of(rows)), tmp_path)["tfidf"].predicted
+
+    assert [label for text, label in zip(rows["text"], predicted, strict=True) if text == "smoke"] == ["high"] * 60
 
 
 def test_label_table_equals_scikit_learn(tickets):
@@ -345,6 +356,6 @@ def test_texts_without_words_use_the_constant_baseline(tickets, tmp_path):
     for kind, options in KINDS.items():
         task = tasks.load("text_classification", options)
         rows = relabelled(tickets, kind).assign(text="-")
-        first, last = task.predict_baselines(rows, rows.head(3), spec(task, *task.labels_of(rows)), tmp_path).values()
+        first, last = predict_baselines(task, rows, rows.head(3), spec(task, *task.labels_of(rows)), tmp_path).values()
 
         assert first.predicted == last.predicted

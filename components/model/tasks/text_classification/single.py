@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pandas as pd
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
+from components.model.support.cross_validation import Ints
 from components.model.support.metrics import Floats, Metric, mean
 from components.model.support.pretrained import label_settings
-from components.model.tasks.text_classification import Loss, Task, baselines, weights_in_order
+from components.model.tasks import Baseline
+from components.model.tasks.text_classification import Loss, Task, baselines, label_indexes, weights_in_order
 from components.model.tasks.text_classification.tables import by_label
 
 log = logging.getLogger(__name__)
@@ -82,16 +85,22 @@ class Kind(Task):
         right = np.array([truth == answer for truth, answer in zip(expected, predicted, strict=True)], dtype=np.float64)
         return {"right": right, "rows": np.ones(len(right))}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Predict the most common label, and with TF-IDF and logistic regression."""
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
+        """Predict the most common label, and with TF-IDF and logistic regression, tuned for the first validation metric."""
         shares = train["label"].value_counts(normalize=True).reindex(list(spec.labels), fill_value=0.0).to_numpy(dtype=np.float64)
-        majority = np.tile(shares, (len(test), 1)).astype(np.float64)
-        features = baselines.features(train, test, self.options.pair)
-        tfidf = baselines.classified(features, train["label"].tolist(), spec.labels) if features else None
+        targets = np.array(label_indexes(train["label"].tolist(), spec.labels), dtype=np.int64)
+        tfidf = baselines.TfIdf.fit(train, self.options.pair) if len(set(targets)) > 1 else None
+
+        def majority(rows: pd.DataFrame) -> Floats:
+            return np.tile(shares, (len(rows), 1))
+
+        def score(probabilities: Floats, rows: Ints) -> float:
+            return self.validate(probabilities, targets[rows], spec)[self.validation_metrics[0]]
+
         if tfidf is None:
             log.warning("the training texts have no words or only one label: the TF-IDF baseline equals the majority baseline")
-            tfidf = majority
-        return {"majority": ModelOutput.classes(majority, spec.labels), "tfidf": ModelOutput.classes(tfidf, spec.labels)}
+        fitted = majority if tfidf is None else baselines.classifier(tfidf, targets, len(spec.labels), train["group"].tolist(), score)
+        return {"majority": partial(_classes, majority, spec.labels), "tfidf": partial(_classes, fitted, spec.labels)}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the expected label of each row."""
@@ -102,3 +111,7 @@ class Kind(Task):
         names = np.array(predictions.labels)
         expected, predicted = (values[:, None] == names for values in (predictions.expected, predictions.predicted))
         return (by_label(predictions.labels, expected, predicted, predictions.probabilities),)
+
+
+def _classes(predict: baselines.Predict, labels: Sequence[str], rows: pd.DataFrame) -> ModelOutput:
+    return ModelOutput.classes(predict(rows), labels)
