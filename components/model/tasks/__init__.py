@@ -25,6 +25,8 @@ from components.core.errors import BadParams
 from components.core.section import Section
 from components.model.support import pretrained
 from components.model.support.batches import token_lengths
+from components.model.support.frozen_features import FrozenFeatures
+from components.model.support.linear_probe import LinearHead
 from components.model.support.metrics import Floats, Metric
 
 FOLDER = Path(__file__).parent
@@ -164,6 +166,13 @@ class Task(Protocol):
         """Return the function that counts the items that the loss of a batch averages; None: labels except -100, or rows.
 
         Gradient accumulation weighs batches by this count, so that a step equals one pass over all its rows.
+        """
+        return None
+
+    def fit_head(self, features: FrozenFeatures, spec: ModelSpec, metric: str) -> LinearHead | None:
+        """Return the output layer that is fitted on frozen features; `metric`, one of `validation_metrics`, decides its settings.
+
+        None: the task has no linear probe; `unsupported_settings` then has the reason for `head_start`.
         """
         return None
 

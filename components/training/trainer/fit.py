@@ -11,23 +11,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    enable_full_determinism,
+    set_seed,
+)
 
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
 from components.core.temporary import temporary
 from components.model import methods
 from components.model.methods import lora
+from components.model.support.feature_cache import FeatureCache
 from components.model.tasks import Task
 from components.training.trainer import checkpoints, hardware
 from components.training.trainer.callbacks import EvalObserver, NaNGuard, Progress, Records, TimeLimit, Watch
 from components.training.trainer.contrastive_warmup import ContrastiveStart
 from components.training.trainer.data import PreparedSplits
+from components.training.trainer.head_start import probe_head
 from components.training.trainer.settings import TrainParams, check_fields, check_metric
 from components.training.trainer.trainer import FineTuner
 
 log = logging.getLogger(__name__)
 
+_ENDED = {True: "epochs", False: "no training"}
 _LOGS = 50  # points of the loss curve
 _SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warmup"}  # FineTuner implements the plateau
 
@@ -72,15 +83,18 @@ def fit(
     keep: CheckpointPaths | None = None,
     evaluations: int | None = None,
     watch: Watch | None = None,
+    cache: FeatureCache | None = None,
 ) -> TrainResult:
     """Fine-tune `base` on `learn` and return the model; the same arguments and thread count give the same weights, bit by bit.
 
     With `keep`, training resumes from the newest valid checkpoint, stops early by `patience`, and returns the best checkpoint.
     Without it nothing is stored and the last weights are returned. `evaluations` spreads that many evaluations over the training
     instead of `settings.evaluations_per_epoch`; `watch` is called with the number of each, from 1, and its metric.
+    `cache` keeps the features of a linear probe, see `probe_head`. A method that does not train is evaluated once.
 
     Raises:
         BadParams: the metric is unknown, or the hardware does not support the precision.
+        BadModel: the base model cannot be loaded, or gives features that are not finite.
         RetuneError: the loss is NaN or infinite.
     """
     check_metric("train.metric", settings.metric, task.validation_metrics)
@@ -95,12 +109,15 @@ def fit(
         every = _evaluate_every(settings, len(learn.train), evaluations)
         start = _contrastive_start(task, settings, len(learn.train), every)
         arguments = _arguments(folder, settings, every, keep is not None, task.evaluation_batch, start.epochs if start else 0.0)
-        trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, observer, keep, start), start)
+        trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, observer, keep, start), start, cache)
         if checkpoint and keep:
             log.info("resuming from %s, %.0f s trained so far", checkpoint[0], checkpoint[1].seconds)
             _restore_history(checkpoint[0], keep)
-        speed = _run(trainer, checkpoint)
-        if not keep:
+        trains = methods.trains(settings.method)
+        speed = _run(trainer, checkpoint) if trains else 0.0
+        if not trains:
+            trainer.evaluate()
+        elif not keep:
             trainer.use_average()
         state: Any = trainer.state
         # On the CPU, because the adapter is merged there when the version is loaded.
@@ -110,9 +127,9 @@ def fit(
             model=model,
             steps=state.global_step,
             epochs=round(state.epoch or 0.0, 4),
-            best_step=state.best_global_step if keep else observer.best_step,
-            best_value=state.best_metric if keep else observer.best_value,
-            stopped_by=(checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or "epochs",
+            best_step=state.best_global_step if keep and trains else observer.best_step,
+            best_value=state.best_metric if keep and trains else observer.best_value,
+            stopped_by=(checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or _ENDED[trains],
             resumed=checkpoint[1].step if checkpoint else 0,
             seconds=round(clock.seconds(), 2),
             examples_per_second=round(speed, 1),
@@ -139,10 +156,13 @@ def _trainer(
     arguments: TrainingArguments,
     callbacks: list[TrainerCallback],
     start: ContrastiveStart | None,
+    cache: FeatureCache | None,
 ) -> FineTuner:
     """Build the model from the arguments' seed, and all that trains it."""
-    set_seed(arguments.seed)
+    (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
     model = task.build_model(base, learn.spec)
+    if settings.starts_at_probe:
+        probe_head(model, task, base, learn, settings, cache).apply(model)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     if settings.accumulation > 1 and (task.compares_rows or start):

@@ -35,6 +35,10 @@ class TrainParams(MethodSettings):
 
     base: str = Field("model", description="the base model to start from: `model` (base.model) or a name in base.others")
     method: str = Field("full", description="decides which weights learn: a file of components/model/methods")
+    head_start: Literal["random", "probe"] = Field(
+        "random",
+        description="start of the output layer: random (rows of labels that the base knows are copied), or the solution of a linear probe",
+    )
     epochs: float = Field(3, gt=0, le=10_000, description="passes over the training rows")
     contrastive_start: float = Field(
         0.0,
@@ -96,6 +100,11 @@ class TrainParams(MethodSettings):
         if warmup >= 1 and warmup != int(warmup):
             raise ValueError("a number of steps (1 and above) must be whole; a share of the steps is below 1")
         return warmup
+
+    @property
+    def starts_at_probe(self) -> bool:
+        """Whether the output layer starts as the solution of a linear probe."""
+        return self.head_start == "probe" or not methods.trains(self.method)
 
     @property
     def stores_adapter(self) -> bool:
@@ -225,5 +234,8 @@ def check_fields(settings: TrainParams, refused: Mapping[str, str]) -> None:
         BadParams: with all such fields and the task's reasons.
     """
     fields = TrainParams.model_fields
-    if names := [name for name in refused if name in fields and getattr(settings, name) != fields[name].default]:
-        raise BadParams("\n".join(f"params.yaml: train.{name} is set, and the task refuses it: {refused[name]}" for name in names))
+    faults = [(f"{name} is set", name) for name in refused if name in fields and getattr(settings, name) != fields[name].default]
+    if "head_start" in refused and not methods.trains(settings.method):
+        faults.append((f"method is {settings.method}", "head_start"))
+    if faults:
+        raise BadParams("\n".join(f"params.yaml: train.{fault}, and the task refuses it: {refused[name]}" for fault, name in faults))

@@ -69,7 +69,8 @@ def _trial_splits(task: tasks.Task, learn: Path, base: str, share: float) -> Pre
     if len(rows) != len(data.train):  # a task may encode a row as several
         rows = pd.DataFrame({"id": [str(index) for index in range(len(data.train))]})
     sampled = sample(rows if task.classes else rows[["id"]], share)
-    return PreparedSplits(data.spec, data.train.take(sampled), data.validation)
+    groups = None if data.groups is None else data.groups[sampled]
+    return PreparedSplits(data.spec, data.train.take(sampled), data.validation, groups)
 
 
 def sample(rows: pd.DataFrame, share: float) -> list[int]:
@@ -93,6 +94,6 @@ def _identity(
     trial = tune.model_dump(include={"metric", "train_fraction", "epochs", "evaluations"})
     fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_store"})
     context = StudyContext(digest_value([*inputs, *machine, trial]), fixed, space, digests)
-    settings = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
+    settings = [tune.model_dump(exclude={"trials", "max_minutes", "cache_mib"}), train.tuned]
     values = {name: value for name, value in fixed.items() if name not in train.tuned}
     return digest_value([*inputs, digests, *machine, *settings, values])[:16], context

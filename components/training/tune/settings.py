@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from components.core.errors import BadParams
 from components.core.section import Section, nearest
+from components.model.support.feature_cache import DEFAULT_MIB
 from components.training.trainer.settings import TrainParams, TrainSection, Value, check_metric
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,9 @@ class TuneParams(Section):
     prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
     explore: int = Field(3, ge=1, le=10_000, description="random trials, `initial_trial` included, before the sampler uses earlier ones")
     seed: int = Field(7, ge=0, lt=2**32, description="of the sampler")
+    cache_mib: float = Field(
+        DEFAULT_MIB, ge=0, description="maximum size in MiB of var/features, the frozen features of linear probes; 0: none are stored"
+    )
     initial_trial: dict[str, Value] = Field(default_factory=dict, description="the settings of the first trial")
     space: dict[str, Dimension] = Field(default_factory=dict, description="one dimension per searched field of train")
 

@@ -79,6 +79,7 @@ class Task(tasks.Task):
         "r_drop": "it compares label probabilities, which this task does not have; task_options.data: texts learns from dropout",
         "calibration": "answers are vectors, not classes",
         "contrastive_start": "the loss of the task is already contrastive",
+        "head_start": "the model has no output layer over labels: its answers are vectors",
     }
 
     def __init__(self, options: Any) -> None:

@@ -23,8 +23,9 @@ from components.core.errors import BadData, BadParams
 from components.core.section import Section
 from components.core.text import UnicodeForm, canonical_label
 from components.model import tasks
-from components.model.support import output_heads, pretrained
+from components.model.support import linear_probe, output_heads, pretrained
 from components.model.support.batches import token_lengths, token_table
+from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats
 from components.model.tasks.text_classification import encoding
 from components.model.tasks.text_classification.predictor import TextClassifier
@@ -227,6 +228,16 @@ class Task(tasks.Task):
         from transformers import DataCollatorWithPadding
 
         return DataCollatorWithPadding(tokenizer)
+
+    def fitted(
+        self, features: FrozenFeatures, spec: ModelSpec, metric: str, solver: linear_probe.Solver, *weightings: str, stratify: bool = False
+    ) -> linear_probe.LinearHead:
+        """Return the head of `solver` with the best out-of-fold `metric`."""
+
+        def evaluate(held: FrozenFeatures, logits: Floats) -> tuple[npt.NDArray[Any], npt.NDArray[Any], float]:
+            return logits, held.targets, self.validate(logits, held.targets, spec)[metric]
+
+        return linear_probe.fit_head(features, solver, weightings or ("none",), evaluate, features.targets if stratify else None)
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Return the pooled token vectors that the classification head reads."""
