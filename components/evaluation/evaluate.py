@@ -67,7 +67,8 @@ def evaluate(
     candidate = Predictions.from_output(test, predictor.answer(test, evaluate.batch_size))
     train, base_model = read_rows(prepared / "learn" / "train.parquet"), base_folder(base, predictor.spec.base)
     real = train[train[AUGMENTED].isna()].reset_index(drop=True) if AUGMENTED in train else train  # noise would weaken the baselines
-    fitted, validation = plugin.fit_baselines(real, predictor.spec, base_model), read_rows(prepared / "learn" / "validation.parquet")
+    fitted = tasks.of(predictor.spec).fit_baselines(real, predictor.spec, base_model)  # with the options of the candidate, e.g. its pooling
+    validation = read_rows(prepared / "learn" / "validation.parquet")
     baselines = {name: Predictions.from_output(test, fitted[name](test)) for name in plugin.baselines}
     on_validation = {name: Predictions.from_output(validation, fitted[name](validation)) for name in plugin.baselines}
     metrics = compute_metrics(plugin, candidate, baselines, profile, model_digest, evaluate.min_class_units)

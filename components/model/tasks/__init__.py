@@ -23,7 +23,7 @@ from components.artifacts.training import ModelSpec
 from components.core import plugins
 from components.core.errors import BadParams
 from components.core.section import Section
-from components.model.support import pretrained
+from components.model.support import pretrained, probe_baseline
 from components.model.support.batches import token_lengths
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.linear_probe import LinearHead
@@ -32,7 +32,7 @@ from components.model.support.metrics import Floats, Metric
 FOLDER = Path(__file__).parent
 
 
-Baseline = Callable[[pd.DataFrame], ModelOutput]
+Baseline = probe_baseline.Baseline
 """A fitted baseline: predicts rows with `columns`, `text` and `label`. Like a predictor, it uses `label` only for `measured`."""
 
 

@@ -19,7 +19,6 @@ from tests.support.labelled import predict_baselines
 from tests.support.learn import spec_of
 
 TASK = tasks.load("text_classification")
-BASE = Path("no base is used")
 LABELS = ("billing", "device", "network")
 PARAMS = EvaluateParams()
 
@@ -72,9 +71,9 @@ def prepared(tickets, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluated(model, prepared, tmp_path_factory) -> Path:
+def evaluated(model, prepared, tmp_path_factory, tiny_base) -> Path:
     out = tmp_path_factory.mktemp("reports") / "evaluation"
-    evaluate(model, prepared, BASE, out, task="text_classification", evaluate=PARAMS)
+    evaluate(model, prepared, tiny_base, out, task="text_classification", evaluate=PARAMS)
     return out
 
 
@@ -170,63 +169,63 @@ def test_scores_are_flat_numbers(evaluated):
     assert all(isinstance(value, float) and "." not in name for name, value in scores.items())
 
 
-def test_same_model_gives_the_same_bytes(evaluated, model, tickets, tmp_path):
+def test_same_model_gives_the_same_bytes(evaluated, model, tickets, tmp_path, tiny_base):
     prepared = prepare(tmp_path / "prepared", tickets.sample(frac=1, random_state=3))
     out = tmp_path / "out"
     out.mkdir()
     (out / "stale.txt").write_text("left over")
     write_rows(tickets[tickets["group"].str[1:].astype(int) % 5 > 2], prepared / "learn" / "train.parquet")
 
-    evaluate(model, prepared, BASE, out, task="text_classification", evaluate=PARAMS)
+    evaluate(model, prepared, tiny_base, out, task="text_classification", evaluate=PARAMS)
 
     assert digest_folder(out) == digest_folder(evaluated)
 
 
-def test_model_with_other_labels_is_refused(model, tickets, tmp_path):
+def test_model_with_other_labels_is_refused(model, tickets, tmp_path, tiny_base):
     rows = tickets.assign(label=tickets["label"].replace("device", "printer"))
     prepared = prepare(tmp_path / "prepared", rows, ("billing", "network", "printer"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text("{}")
 
     with pytest.raises(BadModel, match=r"only the model has device, only the data has printer"):
-        evaluate(model, prepared, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+        evaluate(model, prepared, tiny_base, tmp_path / "out", task="text_classification", evaluate=PARAMS)
     assert (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_empty_test_split_is_refused(model, prepared, tickets, tmp_path):
+def test_empty_test_split_is_refused(model, prepared, tickets, tmp_path, tiny_base):
     folder = prepare(tmp_path / "prepared", tickets)
     write_rows(tickets.iloc[:0], folder / "test" / "test.parquet")
 
     with pytest.raises(BadData, match="no rows to evaluate on"):
-        evaluate(model, folder, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+        evaluate(model, folder, tiny_base, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
 
-def test_missing_input_is_named(model, tmp_path):
+def test_missing_input_is_named(model, tmp_path, tiny_base):
     with pytest.raises(NotFound, match=r"profile\.json is missing"):
-        evaluate(model, tmp_path, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+        evaluate(model, tmp_path, tiny_base, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
 
 @pytest.mark.parametrize("change", [{"text": "! ?"}, {"label": "billing"}])
-def test_baseline_falls_back_to_the_majority(change, tickets, caplog):
+def test_baseline_falls_back_to_the_majority(change, tickets, caplog, tiny_base):
     with caplog.at_level(logging.WARNING):
-        answers = predict_baselines(TASK, tickets.assign(**change), tickets, spec_of(*LABELS), BASE)
+        answers = predict_baselines(TASK, tickets.assign(**change), tickets, spec_of(*LABELS), tiny_base)
 
     assert answers["tfidf"].predicted == answers["majority"].predicted
     assert "equals the majority baseline" in caplog.text
 
 
-def test_baseline_ignores_labels_without_training_rows(tickets):
-    answers = predict_baselines(TASK, tickets[tickets["label"] != "device"], tickets, spec_of(*LABELS), BASE)
+def test_baseline_ignores_labels_without_training_rows(tickets, tiny_base):
+    answers = predict_baselines(TASK, tickets[tickets["label"] != "device"], tickets, spec_of(*LABELS), tiny_base)
 
     for answer in answers.values():
-        assert answer.probabilities[:, 1].max() == 0
+        assert answer.probabilities[:, 1].max() < 0.01  # a linear probe has an output for it
         assert answer.probabilities.sum(axis=1) == pytest.approx(np.ones(240))
 
 
-def test_dominating_group_is_reported(model, tickets, tmp_path, caplog):
+def test_dominating_group_is_reported(model, tickets, tmp_path, caplog, tiny_base):
     rows = tickets.assign(group=tickets["group"].mask(tickets["group"].str[1:].astype(int) % 5 == 0, "g00"))
 
     with caplog.at_level(logging.WARNING):
-        evaluate(model, prepare(tmp_path / "prepared", rows), BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+        evaluate(model, prepare(tmp_path / "prepared", rows), tiny_base, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
     assert "group g00 has 48 test rows" in caplog.text

@@ -50,7 +50,7 @@ class Kind(Task):
     one_answer = True
     scored = True
     validation_metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
-    baselines = ("majority", "tfidf")
+    baselines = ("majority", "tfidf", "probe")
     unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _SMOOTHED,
         "r_drop": _SMOOTHED,
@@ -174,7 +174,7 @@ class Kind(Task):
         return {name: np.array(values, dtype=np.float64) for name, values in counts.items()}
 
     def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
-        """Predict the most common label set, and with TF-IDF and logistic regression at thresholds fitted out of fold."""
+        """Predict the most common label set, and with TF-IDF and a linear probe at thresholds fitted out of fold."""
         labels, cells = spec.labels, train["label"].tolist()
         expected = _mask(cells, labels)
         most_common = Counter(cells).most_common(1)[0][0]
@@ -188,11 +188,16 @@ class Kind(Task):
             statistics = self.statistics([cells[row] for row in rows], answers.predicted)
             return self.test_metrics[self.validation_metrics[0]].of(statistics)
 
-        if tfidf is None:
-            return {"majority": majority, "tfidf": majority}
-        predict, out_of_fold = baselines.labeller(tfidf, expected, make_folds(train["group"].tolist()), score)
-        thresholds = _thresholds(out_of_fold, expected, labels) if len(out_of_fold) else {}
-        return {"majority": majority, "tfidf": lambda rows: _answers(predict(rows), thresholds, labels)}
+        def probe_options(head: linear_probe.LinearHead) -> Mapping[str, Any]:
+            probabilities = 1 / (1 + np.exp(-np.clip(head.outputs, -50, 50)))
+            return {"thresholds": _thresholds(probabilities, head.expected > 0, labels) if len(probabilities) else {}}
+
+        models = {"majority": majority, "tfidf": majority}
+        if tfidf is not None:
+            predict, out_of_fold = baselines.labeller(tfidf, expected, make_folds(train["group"].tolist()), score)
+            thresholds = _thresholds(out_of_fold, expected, labels) if len(out_of_fold) else {}
+            models["tfidf"] = lambda rows: _answers(predict(rows), thresholds, labels)
+        return {**models, "probe": self.probe(train, spec, base, models["tfidf"], options=probe_options)}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the number of expected labels."""

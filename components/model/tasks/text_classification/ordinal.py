@@ -42,7 +42,7 @@ class Kind(single.Kind):
         "accuracy": mean("right", "share of the rows with the expected level"),
         "spearman": numbers.SPEARMAN,
     }
-    baselines = ("median", "tfidf")
+    baselines = ("median", "tfidf", "probe")
     unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _WHY,
         "r_drop": _WHY,
@@ -123,7 +123,7 @@ class Kind(single.Kind):
         return {**super().statistics(expected, predicted), **numbers.sums(self._numbers(expected), self._numbers(predicted))}
 
     def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
-        """Predict the median level, and the level nearest to TF-IDF with ridge regression, whose rows may be weighted by level."""
+        """Predict the median level, the level nearest to TF-IDF with ridge regression (rows may be weighted), and a linear probe."""
         labels, cells = spec.labels, train["label"].tolist()
         indexes = np.array(label_indexes(cells, labels), dtype=np.int64)
         counts = np.bincount(indexes, minlength=len(labels))
@@ -140,7 +140,7 @@ class Kind(single.Kind):
             return self.test_metrics[self.validation_metrics[0]].of(statistics)
 
         if tfidf is None:
-            return {"median": median, "tfidf": median}
+            return {"median": median, "tfidf": median, "probe": self.probe(train, spec, base, median)}
         weights = {"none": None, "balanced": len(indexes) / (np.count_nonzero(counts) * counts[indexes])}
         folds = make_folds(train["group"].tolist(), cells)
         predict = baselines.regressor(tfidf, indexes.astype(np.float64), folds, score, weights)
@@ -149,7 +149,7 @@ class Kind(single.Kind):
             answers = nearest(predict(rows))
             return scored([labels[index] for index in answers], np.eye(len(labels))[answers], labels)
 
-        return {"median": median, "tfidf": level}
+        return {"median": median, "tfidf": level, "probe": self.probe(train, spec, base, level)}
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return the mean answer and error per level."""

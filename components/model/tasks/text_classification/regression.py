@@ -38,7 +38,7 @@ class Kind(Task):
         "neg_mae": numbers.NEG_MAE,
         "pearson": numbers.PEARSON,
     }
-    baselines = ("mean", "tfidf")
+    baselines = ("mean", "tfidf", "probe")
     unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _WHY,
         "r_drop": _WHY,
@@ -93,7 +93,7 @@ class Kind(Task):
         return numbers.sums(np.array(expected, dtype=np.float64), np.array(predicted, dtype=np.float64))
 
     def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
-        """Predict the mean, and with TF-IDF and ridge regression, tuned for R²."""
+        """Predict the mean, with TF-IDF and ridge regression, and with a linear probe, tuned for R²."""
         labels = np.array(train["label"].tolist(), dtype=np.float64)
         tfidf = baselines.TfIdf.fit(train, self.options.pair)
 
@@ -105,7 +105,8 @@ class Kind(Task):
 
         folds = make_folds(train["group"].tolist())
         fitted = mean if tfidf is None else baselines.regressor(tfidf, labels, folds, score, {"none": None})
-        return {name: partial(_numbers, predict) for name, predict in {"mean": mean, "tfidf": fitted}.items()}
+        models = {"mean": partial(_numbers, mean), "tfidf": partial(_numbers, fitted)}
+        return {**models, "probe": self.probe(train, spec, base, models["tfidf"])}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the quartile of each expected number."""

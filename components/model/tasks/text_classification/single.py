@@ -32,7 +32,7 @@ class Kind(Task):
     one_answer = True
     validation_metrics: tuple[str, ...] = ("macro_f1", "accuracy")
     test_metrics: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
-    baselines: tuple[str, ...] = ("majority", "tfidf")
+    baselines: tuple[str, ...] = ("majority", "tfidf", "probe")
 
     def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
         """Return the labels, sorted."""
@@ -94,7 +94,7 @@ class Kind(Task):
         return {"right": right, "rows": np.ones(len(right))}
 
     def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
-        """Predict the most common label, and with TF-IDF and logistic regression, tuned for the first validation metric."""
+        """Predict the most common label, with TF-IDF and logistic regression, and with a linear probe; tuned for the first metric."""
         shares = train["label"].value_counts(normalize=True).reindex(list(spec.labels), fill_value=0.0).to_numpy(dtype=np.float64)
         targets = np.array(label_indexes(train["label"].tolist(), spec.labels), dtype=np.int64)
         tfidf = baselines.TfIdf.fit(train, self.options.pair) if len(set(targets)) > 1 else None
@@ -108,7 +108,8 @@ class Kind(Task):
         if tfidf is None:
             log.warning("the training texts have no words or only one label: the TF-IDF baseline equals the majority baseline")
         fitted = majority if tfidf is None else baselines.classifier(tfidf, targets, len(spec.labels), train["group"].tolist(), score)
-        return {"majority": partial(_classes, majority, spec.labels), "tfidf": partial(_classes, fitted, spec.labels)}
+        models = {"majority": partial(_classes, majority, spec.labels), "tfidf": partial(_classes, fitted, spec.labels)}
+        return {**models, "probe": self.probe(train, spec, base, models["tfidf"])}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the expected label of each row."""
