@@ -11,15 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    EvalPrediction,
-    PrinterCallback,
-    TrainerCallback,
-    TrainingArguments,
-    enable_full_determinism,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import enable_full_determinism, set_seed
 
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
@@ -38,7 +31,6 @@ from components.training.trainer.trainer import FineTuner
 
 log = logging.getLogger(__name__)
 
-_ENDED = {True: "epochs", False: "no training"}
 _LOGS = 50  # points of the loss curve
 _SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warmup"}  # FineTuner implements the plateau
 
@@ -89,12 +81,10 @@ def fit(
 
     With `keep`, training resumes from the newest valid checkpoint, stops early by `patience`, and returns the best checkpoint.
     Without it nothing is stored and the last weights are returned. `evaluations` spreads that many evaluations over the training
-    instead of `settings.evaluations_per_epoch`; `watch` is called with the number of each, from 1, and its metric.
-    `cache` keeps the features of a linear probe, see `probe_head`. A method that does not train is evaluated once.
+    instead of `settings.evaluations_per_epoch`; `watch` gets the number of each, from 1, and its metric; `cache` as in `probe_head`.
 
     Raises:
         BadParams: the metric is unknown, or the hardware does not support the precision.
-        BadModel: the base model cannot be loaded, or gives features that are not finite.
         RetuneError: the loss is NaN or infinite.
     """
     check_metric("train.metric", settings.metric, task.validation_metrics)
@@ -113,11 +103,8 @@ def fit(
         if checkpoint and keep:
             log.info("resuming from %s, %.0f s trained so far", checkpoint[0], checkpoint[1].seconds)
             _restore_history(checkpoint[0], keep)
-        trains = methods.trains(settings.method)
-        speed = _run(trainer, checkpoint) if trains else 0.0
-        if not trains:
-            trainer.evaluate()
-        elif not keep:
+        speed = _run(trainer, checkpoint, settings.method)
+        if not keep:
             trainer.use_average()
         state: Any = trainer.state
         # On the CPU, because the adapter is merged there when the version is loaded.
@@ -127,9 +114,9 @@ def fit(
             model=model,
             steps=state.global_step,
             epochs=round(state.epoch or 0.0, 4),
-            best_step=state.best_global_step if keep and trains else observer.best_step,
-            best_value=state.best_metric if keep and trains else observer.best_value,
-            stopped_by=(checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or _ENDED[trains],
+            best_step=state.best_global_step if keep else observer.best_step,
+            best_value=state.best_metric if keep else observer.best_value,
+            stopped_by=(checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or _end(settings.method),
             resumed=checkpoint[1].step if checkpoint else 0,
             seconds=round(clock.seconds(), 2),
             examples_per_second=round(speed, 1),
@@ -139,6 +126,11 @@ def fit(
             parameters=sum(weights.numel() for weights in model.parameters()),
             adapter_weights=adapter_weights,
         )
+
+
+def _end(method: str) -> str:
+    """Return why a training ends if nothing stops it."""
+    return "epochs" if methods.trains(method) else "no training"
 
 
 def _restore_history(checkpoint: Path, keep: CheckpointPaths) -> None:
@@ -216,8 +208,15 @@ def _log_size(method: str, trainer: FineTuner) -> None:
     log.info("method %s: %s of %s weights learn (%.1f %%)", method, f"{learning:,}", f"{total:,}", 100 * learning / total)
 
 
-def _run(trainer: FineTuner, checkpoint: tuple[Path, checkpoints.CheckpointManifest] | None) -> float:
-    """Train or resume, or only load the best checkpoint of a training that has ended; return the examples per second."""
+def _run(trainer: FineTuner, checkpoint: tuple[Path, checkpoints.CheckpointManifest] | None, method: str) -> float:
+    """Train or resume, or only load the best checkpoint of a training that has ended; return the examples per second.
+
+    A `method` that does not train is only evaluated.
+    """
+    if not methods.trains(method):
+        measured = trainer.evaluate()
+        trainer.state.best_global_step, trainer.state.best_metric = 0, measured[f"eval_{trainer.args.metric_for_best_model}"]
+        return 0.0
     if checkpoint and checkpoint[1].stopped_by:
         trainer.state = checkpoints.state_of(checkpoint[0])
         trainer.load_best(checkpoints.best(checkpoint[0]))

@@ -22,6 +22,11 @@ _USED_IF: dict[str, tuple[str, tuple[str, ...]]] = {
     "swa": ("schedule", ("constant",)),  # an average over falling learning rates is hardly an average
 }
 _LENGTH = ("epochs", "contrastive_start")
+_OF_TRAINING = (
+    *("epochs", "contrastive_start", "learning_rate", "accumulation", "optimizer", "schedule", "warmup", "weight_decay", "max_grad_norm"),
+    *("label_smoothing", "dropout", "l1", "r_drop", "neftune", "ema", "swa", "evaluations_per_epoch", "patience"),
+)
+"""The fields that only a method with training steps reads; those that depend on another field are left out."""
 
 
 if TYPE_CHECKING:
@@ -185,11 +190,13 @@ def _unread(settings: Mapping[str, Any], changed: Collection[str], tuned: Collec
 
 
 def _method_fields() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the fields that depend on the method: its own, and those that need a base that learns in place."""
+    """Return the fields that depend on the method: its own, those that need training steps, and those that need a base that learns."""
     loaded = {name: methods.load(name) for name in methods.available()}
     in_place = tuple(name for name, method in loaded.items() if method.IN_PLACE)
     own = {field: ("method", (name,)) for name, method in loaded.items() for field in method.Params.model_fields}
-    return {"layer_decay": ("method", in_place), "l2_sp": ("method", in_place)} | own
+    training = tuple(name for name in loaded if methods.trains(name))
+    of_training = {field: ("method", training) for field in _OF_TRAINING if field not in _USED_IF}
+    return of_training | {"layer_decay": ("method", in_place), "l2_sp": ("method", in_place)} | own
 
 
 def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collection[str]) -> list[str]:
@@ -205,6 +212,8 @@ def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collect
         faults.append(f"unfreeze_every: no layer is unfrozen within {epochs:g} epochs, found {settings['unfreeze_every']:g}")
     if {"swa", "contrastive_start"} <= {*changed} and settings["swa"] * epochs > settings["epochs"] and not {*_LENGTH} & set(tuned):
         faults.append(f"swa: would also average steps of contrastive_start, found {settings['swa']:g} of {epochs:g} epochs")
+    if {"head_start", "contrastive_start"} <= {*changed}:
+        faults.append("head_start: contrastive_start changes the features that the probe is fitted on; remove one of them")
     if "contrastive_start" in changed and settings["batch_size"] == 1 and "batch_size" not in tuned:
         faults.append("contrastive_start: compares the rows of a batch, found batch_size 1")
     freezing = {"method", "frozen_layers", "unfreeze_every"} & set(tuned)

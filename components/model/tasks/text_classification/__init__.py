@@ -67,8 +67,10 @@ class Options(Section):
     class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
         "none", description="class weights in the loss: none; balanced (inverse to the frequency in the training rows); or label: weight"
     )
-    pooling: Literal["default", "cls", "mean", "max"] = Field(
-        "default", description="pooling of the token vectors before the head; default: that of the architecture"
+    pooling: Literal["default", "cls", "mean", "max", "last_four"] = Field(
+        "default",
+        description="pooling of the token vectors before the head; default: that of the architecture; last_four: the mean over tokens of "
+        "the average of the last four layers",
     )
     head_hidden: int = Field(0, ge=0, le=65_536, description="width of a hidden layer in the head; 0: the head of the architecture")
     head_dropout: float | None = Field(None, ge=0, lt=1, description="dropout of the head; null: that of the architecture")

@@ -24,8 +24,9 @@ from components.core.errors import BadData
 from components.core.section import Section
 from components.core.text import canonical_label
 from components.model import tasks
-from components.model.support import pretrained
+from components.model.support import linear_probe, pretrained
 from components.model.support.batches import token_table
+from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, f1, mean, ratio
 from components.model.tasks.token_classification import encoding, tables
 from components.model.tasks.token_classification.predictor import Tagger, start_from
@@ -148,6 +149,28 @@ class Task(tasks.Task):
         """Load the base model with a linear or CRF head in float32; raise BadModel if it cannot be loaded."""
         return start_from(base, spec, self.options)
 
+    def fit_head(self, features: FrozenFeatures, spec: ModelSpec, metric: str) -> linear_probe.LinearHead | None:
+        """Return the head of multinomial logistic regression over tokens, for a CRF the emissions; a fold has whole sentences."""
+
+        def evaluate(held: FrozenFeatures, logits: Floats) -> tuple[npt.NDArray[Any], npt.NDArray[Any], float]:
+            expected, outputs = by_row(held.targets, held.rows), self._decoded(logits, held.rows, spec)
+            return outputs, expected, self.validate(outputs, expected, spec)[metric]
+
+        return linear_probe.fit_head(features, linear_probe.multinomial(len(spec.labels)), linear_probe.weightings(None), evaluate)
+
+    def _decoded(self, logits: Floats, rows: npt.NDArray[np.int64], spec: ModelSpec) -> npt.NDArray[Any]:
+        """Return the predicted tag indexes (rows, positions) of the logits of tokens (n, tags); with a CRF that has no transitions yet."""
+        if self.options.head != "crf":
+            return by_row(logits.argmax(axis=-1), rows)
+        import torch
+
+        from components.model.tasks.token_classification.crf import Crf
+
+        emissions = torch.from_numpy(by_row(logits, rows)).float()
+        lengths = torch.from_numpy(np.unique(rows, return_counts=True)[1])
+        with torch.no_grad():
+            return np.asarray(Crf(spec.labels, self.options.scheme).decode(emissions, lengths).numpy())
+
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return the collator that pads rows and labels to the longest row of a batch."""
         from transformers import DataCollatorForTokenClassification
@@ -213,6 +236,14 @@ class Task(tasks.Task):
 
     def _tags(self, rows: pd.DataFrame) -> list[list[str]]:
         return [self.rows.tags(row) for row in self.rows.records(rows)]
+
+
+def by_row(values: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Return the `values` of tokens (n, …), in order of their `rows`, as an array (rows, positions, …), filled up with `IGNORED`."""
+    _, first, members, counts = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
+    table = np.full((len(counts), counts.max(initial=0), *values.shape[1:]), encoding.IGNORED, dtype=values.dtype)
+    table[members, np.arange(len(rows)) - first[members]] = values
+    return table
 
 
 def _most_common(tags: Counter[str]) -> str:
