@@ -1,7 +1,7 @@
 """Choose among candidate models by cross-validation. scikit-learn is imported inside the functions."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,13 @@ from components.model.support.metrics import Floats
 Ints = npt.NDArray[np.int64]
 Fold = tuple[Ints, Ints]
 """The indexes of the rows to fit on, and of the rows to predict."""
+Names = Sequence[str] | npt.NDArray[Any]
 Candidate = TypeVar("Candidate")
 
 SEED = 0
 
 
-def make_folds(groups: Sequence[str], classes: Sequence[str] | None = None, *, count: int = 3) -> list[Fold]:
+def make_folds(groups: Names, classes: Names | None = None, *, count: int = 3) -> list[Fold]:
     """Return `count` folds of the rows; a group is in one fold, and each fold has about the same share of every class, if given.
 
     Fewer groups give fewer folds; a single group gives none.
@@ -35,7 +36,8 @@ def make_folds(groups: Sequence[str], classes: Sequence[str] | None = None, *, c
         splitter = (StratifiedKFold if distinct == len(groups) else StratifiedGroupKFold)(count, shuffle=True, random_state=SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds is absent in some of them
-        return list(splitter.split(np.zeros(len(groups)), np.array(classes) if common else None, units))
+        split = splitter.split(np.zeros(len(groups)), np.array(classes) if common else None, units)
+        return [(kept, held) for kept, held in split if len(kept) and len(held)]
 
 
 def choose(

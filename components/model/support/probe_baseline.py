@@ -26,6 +26,7 @@ Baseline = Callable[[pd.DataFrame], ModelOutput]
 Options = Callable[[LinearHead], Mapping[str, Any]]
 
 _MOST_TOKENS = 1_000_000  # of the training rows; more hardly change a linear model, and a base needs minutes for them
+_MOST_MIB = 512  # of features
 
 
 def no_options(head: LinearHead) -> Mapping[str, Any]:
@@ -53,7 +54,7 @@ def fit(
     torch.manual_seed(0)
     try:
         model = task.build_model(base, spec)
-        features = features_of(model, task, base, spec, table.take(rows))
+        features = features_of(model, task, base, spec, table.take(rows), most_mib=_MOST_MIB)
         if len(table) == len(train):
             features = replace(features, groups=train["group"].to_numpy(dtype=np.str_)[rows][features.rows])
         head = task.fit_head(features, spec, task.validation_metrics[0])

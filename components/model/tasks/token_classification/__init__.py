@@ -24,7 +24,7 @@ from components.core.errors import BadData
 from components.core.section import Section
 from components.core.text import canonical_label
 from components.model import tasks
-from components.model.support import linear_probe, pretrained
+from components.model.support import linear_probe, pretrained, probe_baseline
 from components.model.support.batches import token_table
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, f1, mean, ratio
@@ -75,7 +75,7 @@ class Task(tasks.Task):
     """Predict a tag per token, or labelled spans of a raw text."""
 
     Options = Options
-    baselines = ("majority", "frequent_tag")
+    baselines = ("majority", "frequent_tag", "probe")
     one_answer = True
     splits_long_rows = True
     by_token = True  # in training each part of a long sentence counts as a row
@@ -200,7 +200,7 @@ class Task(tasks.Task):
         return self.rows.statistics(expected, predicted)
 
     def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
-        """Predict the most common tag, and the most common tag of each token, counted on `train`.
+        """Predict the most common tag, the most common tag of each token, counted on `train`, and the tags of a linear probe.
 
         An unknown token gets the most common tag (O in BIO and BIOES); invalid tag sequences are repaired.
         """
@@ -211,7 +211,9 @@ class Task(tasks.Task):
                 counts[token][tag] += 1
         common = _most_common(sum(counts.values(), Counter[str]())) if scheme == "plain" else OUTSIDE
         frequent_tags = {token: _most_common(tags) for token, tags in counts.items()}
-        return {"majority": partial(self._look_up, {}, common), "frequent_tag": partial(self._look_up, frequent_tags, common)}
+        look_up = partial(self._look_up, frequent_tags, common)
+        probe = probe_baseline.fit(self, train, spec, base, look_up)
+        return {"majority": partial(self._look_up, {}, common), "frequent_tag": look_up, "probe": probe}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by number of tokens, and one per entity type."""
