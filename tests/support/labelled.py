@@ -1,9 +1,11 @@
 """The tickets with labels of every kind of text classification, and in every data format of `contrastive`."""
 
 import json
+from typing import Any
 
 import pandas as pd
 
+from components.artifacts.predictions import ModelOutput
 from components.model import tasks
 from tests.support.tickets import TOPICS
 
@@ -69,6 +71,11 @@ def contrastive_rows(tickets: pd.DataFrame, data: str = "pairs", count: int = 60
     read, faults = tasks.load("contrastive", {"data": data}).read(frame)
     assert not faults
     return read
+
+
+def predict_baselines(task: tasks.Task, train: pd.DataFrame, test: pd.DataFrame, spec: Any, base: Any) -> dict[str, ModelOutput]:
+    """Return the predictions of every baseline for `test`, fitted to `train`."""
+    return {name: predict(test) for name, predict in task.fit_baselines(train, spec, base).items()}
 
 
 def statistics_of(task, predictions):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.model.support.cross_validation import Fold, make_folds
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats
 from components.model.support.one_thread import on_one_thread
@@ -84,9 +85,7 @@ def fit_head(features: FrozenFeatures, solver: Solver, weightings: Sequence[str]
     return on_one_thread(lambda: _chosen(features, solver, weightings, evaluate, folds))
 
 
-def _chosen(
-    features: FrozenFeatures, solver: Solver, weightings: Sequence[str], evaluate: Evaluate, folds: list[tuple[Any, Any]]
-) -> LinearHead:
+def _chosen(features: FrozenFeatures, solver: Solver, weightings: Sequence[str], evaluate: Evaluate, folds: list[Fold]) -> LinearHead:
     best = (-math.inf, STRENGTHS[len(STRENGTHS) // 2], weightings[0], np.zeros(0), np.zeros(0))
     for weighting in weightings if folds else ():
         worse, own = 0, -math.inf
@@ -108,7 +107,7 @@ def _chosen(
 
 
 def _out_of_fold(
-    features: FrozenFeatures, solver: Solver, weighting: str, strengths: Sequence[float], folds: list[tuple[Any, Any]]
+    features: FrozenFeatures, solver: Solver, weighting: str, strengths: Sequence[float], folds: list[Fold]
 ) -> Iterator[Floats]:
     """Yield for each strength the logits of every row from the head of the other folds."""
     paths = [_solutions(features.take(train), solver, weighting, strengths) for train, _ in folds]
@@ -217,18 +216,9 @@ def _sample(features: FrozenFeatures) -> npt.NDArray[np.int64]:
     return np.sort(order[:most])
 
 
-def _folds(features: FrozenFeatures, strata: Any) -> list[tuple[Any, Any]]:
-    """Return the folds as indices of training and held-out vectors; none if there are too few groups or rows per class."""
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-
-    rows, groups = len(features.vectors), len(np.unique(features.groups))
-    count = min(_FOLDS if rows < _ROWS_OF_FEWER_FOLDS else _FEWER_FOLDS, groups)
-    if strata is not None and rows:
-        count = min(count, int(np.unique(strata, return_counts=True)[1].max()))
-    if count < 2:
+def _folds(features: FrozenFeatures, strata: Any) -> list[Fold]:
+    """Return the folds as indices of training and held-out vectors; none if there are too few groups, or no class has two rows."""
+    rows = len(features.vectors)
+    if strata is not None and len(np.unique(strata)) == rows:
         return []
-    kind = GroupKFold if strata is None else StratifiedGroupKFold
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a rare class is not in every fold
-        split = kind(count, shuffle=True, random_state=0).split(features.vectors, strata, features.groups)
-        return [(train, held) for train, held in split if len(train) and len(held)]
+    return make_folds(features.groups, strata, count=_FOLDS if rows < _ROWS_OF_FEWER_FOLDS else _FEWER_FOLDS)

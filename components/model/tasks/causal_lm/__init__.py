@@ -187,11 +187,11 @@ class Task(tasks.Task):
         """Return the row statistics of ROUGE, BLEU, chrF and exact match; only `rows` for data text."""
         return {"rows": np.ones(len(expected))} if self.options.data == "text" else generation.compare(expected, predicted, self.options)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
         """Predict with the untouched base model, and with the most common answer and the token frequencies of `train`."""
         from components.model.tasks.causal_lm import _model
 
-        return {"unigram": self._unigram(train, test, self.load_tokenizer(base)), "base": _model.Writer(base, self, spec).answer(test)}
+        return {"unigram": self._unigram(train, self.load_tokenizer(base)), "base": _model.Writer(base, self, spec).answer}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by length of prompt and answer, and by number of turns."""
@@ -241,19 +241,24 @@ class Task(tasks.Task):
             return [[reader.completion(prompt, answer)] for prompt, answer in zip(rows["prompt"], rows["completion"], strict=True)]
         return [reader.chat(_texts.conversation(cell, answered=True), turns) for cell in rows["messages"]]
 
-    def _unigram(self, train: pd.DataFrame, test: pd.DataFrame, tokenizer: Any) -> ModelOutput:
+    def _unigram(self, train: pd.DataFrame, tokenizer: Any) -> tasks.Baseline:
         """Predict the most common answer, with add-one smoothed token frequencies as likelihoods."""
-        train_tokens, test_tokens = (
-            [[token for token, learnt in zip(row.ids, row.learnt, strict=True) if learnt] for row in self.expected(rows, tokenizer)]
-            for rows in (train, test)
-        )
-        counts = Counter(token for row in train_tokens for token in row)
+
+        def learnt_tokens(rows: pd.DataFrame) -> list[list[int]]:
+            return [[token for token, learnt in zip(row.ids, row.learnt, strict=True) if learnt] for row in self.expected(rows, tokenizer)]
+
+        counts = Counter(token for row in learnt_tokens(train) for token in row)
         total = math.log(counts.total() + len(tokenizer))
         most_common = max(counts, key=lambda token: (counts[token], -token))
-        sums = [(sum(math.log(counts[token] + 1) - total for token in row), len(row), row.count(most_common)) for row in test_tokens]
         answers = Counter(train["label"])
         answer = "" if self.options.data == "text" else max(answers, key=lambda text: (answers[text], text))
-        return ModelOutput.texts([answer] * len(test), self.measured(test, np.array(sums, dtype=np.float64).reshape(len(test), 3)))
+
+        def predict(rows: pd.DataFrame) -> ModelOutput:
+            tokens = learnt_tokens(rows)
+            sums = [(sum(math.log(counts[token] + 1) - total for token in row), len(row), row.count(most_common)) for row in tokens]
+            return ModelOutput.texts([answer] * len(rows), self.measured(rows, np.array(sums, dtype=np.float64).reshape(len(rows), 3)))
+
+        return predict
 
 
 @functools.cache

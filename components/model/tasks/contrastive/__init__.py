@@ -4,6 +4,7 @@ The saved folder loads as a plain encoder and in sentence-transformers.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -167,20 +168,19 @@ class Task(tasks.Task):
         """Return `rows`; all other statistics are computed from the vectors."""
         return {"rows": np.ones(len(expected))}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Search with TF-IDF and BM25 among the expected texts of `test`, and embed with the untouched base model."""
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
+        """Search with TF-IDF and BM25 among the expected texts of the rows, and embed with the untouched base model."""
         from components.model.tasks.contrastive.embedding import TextEmbedder
 
         limit = read_sentence_config(base).max_length or spec.max_length
         base_spec = spec.model_copy(update={"max_length": min(limit, spec.max_length)})
-        outputs = {}
-        indexes: Mapping[str, search.Index] = {"tfidf": search.tfidf, "bm25": search.bm25}
-        for name, index in indexes.items():
-            measured = search.measure(test, self.options.data, index)
-            first = [next(iter(texts), "") for texts in search.top_results(test, self.options.data, measured)]
-            outputs[name] = ModelOutput.texts(first, measured)
+
+        def searched(index: search.Index, rows: pd.DataFrame) -> ModelOutput:
+            measured = search.measure(rows, self.options.data, index)
+            return ModelOutput.texts([next(iter(texts), "") for texts in search.top_results(rows, self.options.data, measured)], measured)
+
         embedder = TextEmbedder(self.build_model(base, base_spec), self.load_tokenizer(base), base_spec)
-        return {**outputs, "base": embedder.answer(test)}
+        return {"tfidf": partial(searched, search.tfidf), "bm25": partial(searched, search.bm25), "base": embedder.answer}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by query length, and by word overlap of query and expected text."""

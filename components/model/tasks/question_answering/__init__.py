@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
-from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.section import Section
@@ -196,9 +196,9 @@ class Task(tasks.Task):
             "no_answer_right": exact * (1 - has),
         }
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
         """Predict the first sentence, the sentence most similar to the question, and its words that are not in the question."""
-        return baselines.predict(train, test, self.options.unanswerable)
+        return baselines.fit(train, self.options.unanswerable)
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by answerability, answer length, question word and context length."""

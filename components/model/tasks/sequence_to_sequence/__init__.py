@@ -144,12 +144,14 @@ class Task(tasks.Task):
         """Return the row statistics of ROUGE, BLEU, chrF and exact match."""
         return generation.compare(expected, predicted, self.options)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
         """Predict the source, and its first words, as many as the median target of `train`."""
         words = round(float(np.median([len(target.split()) for target in train["label"]])))
         log.info("baseline lead: the first %d words", words)
-        sources = test["text"].tolist()
-        return {"copy": ModelOutput.texts(sources), "lead": ModelOutput.texts([" ".join(source.split()[:words]) for source in sources])}
+        return {
+            "copy": lambda rows: ModelOutput.texts(rows["text"].tolist()),
+            "lead": lambda rows: ModelOutput.texts([" ".join(source.split()[:words]) for source in rows["text"]]),
+        }
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by length of source and target."""

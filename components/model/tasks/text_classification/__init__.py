@@ -23,7 +23,7 @@ from components.core.errors import BadData, BadParams
 from components.core.section import Section
 from components.core.text import UnicodeForm, canonical_label
 from components.model import tasks
-from components.model.support import linear_probe, output_heads, pretrained
+from components.model.support import linear_probe, output_heads, pretrained, probe_baseline
 from components.model.support.batches import token_lengths, token_table
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats
@@ -254,6 +254,13 @@ class Task(tasks.Task):
             return logits, held.targets, self.validate(logits, held.targets, spec)[metric]
 
         return linear_probe.fit_head(features, solver, weightings or ("none",), evaluate, features.targets if stratify else None)
+
+    def probe(
+        self, train: pd.DataFrame, spec: ModelSpec, base: Path, otherwise: tasks.Baseline, **further: probe_baseline.Options
+    ) -> tasks.Baseline:
+        """Return the baseline `probe`, with the better class weights instead of those of the candidate."""
+        plain = spec.model_copy(update={"options": {**spec.options, "class_weights": "none"}, "temperature": 1.0})
+        return probe_baseline.fit(self, train, plain, base, otherwise, **further)
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Return the pooled token vectors that the classification head reads."""

@@ -7,6 +7,7 @@ more than `max_length` sub-words is split into parts, so that every token gets a
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,7 +24,7 @@ from components.core.errors import BadData
 from components.core.section import Section
 from components.core.text import canonical_label
 from components.model import tasks
-from components.model.support import linear_probe, pretrained
+from components.model.support import linear_probe, pretrained, probe_baseline
 from components.model.support.batches import token_table
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, f1, mean, ratio
@@ -74,7 +75,7 @@ class Task(tasks.Task):
     """Predict a tag per token, or labelled spans of a raw text."""
 
     Options = Options
-    baselines = ("majority", "frequent_tag")
+    baselines = ("majority", "frequent_tag", "probe")
     searchable_options = ("head", "transition_rate")
     one_answer = True
     splits_long_rows = True
@@ -200,8 +201,8 @@ class Task(tasks.Task):
         """Return `hits`, `predicted` and `expected` entities, `right_tokens`, `tokens`, `right` and `rows` of each row."""
         return self.rows.statistics(expected, predicted)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Predict the most common tag, and the most common tag of each token, counted on `train`.
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
+        """Predict the most common tag, the most common tag of each token, counted on `train`, and the tags of a linear probe.
 
         An unknown token gets the most common tag (O in BIO and BIOES); invalid tag sequences are repaired.
         """
@@ -212,10 +213,9 @@ class Task(tasks.Task):
                 counts[token][tag] += 1
         common = _most_common(sum(counts.values(), Counter[str]())) if scheme == "plain" else OUTSIDE
         frequent_tags = {token: _most_common(tags) for token, tags in counts.items()}
-        tests = [(row, rows.tokens(row)) for row in rows.records(test)]
-        majority = [rows.answer(row, [common] * len(tokens)) for row, tokens in tests]
-        frequent = [rows.answer(row, repair_tags([frequent_tags.get(token, common) for token in tokens], scheme)) for row, tokens in tests]
-        return {"majority": ModelOutput.texts(majority), "frequent_tag": ModelOutput.texts(frequent)}
+        look_up = partial(self._look_up, frequent_tags, common)
+        probe = probe_baseline.fit(self, train, spec, base, look_up)
+        return {"majority": partial(self._look_up, {}, common), "frequent_tag": look_up, "probe": probe}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by number of tokens, and one per entity type."""
@@ -224,6 +224,14 @@ class Task(tasks.Task):
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return scores by type, confused types, and the texts with the most errors."""
         return tables.tables(self.rows, rows, predictions)
+
+    def _look_up(self, tags: Mapping[str, str], unknown: str, test: pd.DataFrame) -> ModelOutput:
+        """Return the tag of each token, `unknown` for others."""
+        answers = []
+        for row in self.rows.records(test):
+            row_tags = [tags.get(token, unknown) for token in self.rows.tokens(row)]
+            answers.append(self.rows.answer(row, repair_tags(row_tags, self.options.scheme)))
+        return ModelOutput.texts(answers)
 
     def _parts(self, records: Sequence[Row], tokenizer: Any, max_length: int) -> list[encoding.WordPiece]:
         return encoding.parts_of(
