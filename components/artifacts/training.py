@@ -13,7 +13,7 @@ from components.core.text import UnicodeForm
 
 
 class Training(Artifact):
-    """The effective settings, the hardware, and the result of the training.
+    """The effective settings, the hardware, and the result of the training; `task_options` are those that the search chose.
 
     `temperature` as in ModelSpec; if it was fitted, `validation_nll` is the mean negative log-likelihood (nats) of the validation rows
     before and after.
@@ -22,6 +22,7 @@ class Training(Artifact):
     FILE = "training.json"
 
     settings: dict[str, float | int | str | bool | None]
+    task_options: dict[str, Any] = Field(default_factory=dict)
     threads: int
     device: str
     precision: str

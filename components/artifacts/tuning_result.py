@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from components.artifacts.base import Artifact, Record
 
@@ -15,11 +16,17 @@ Setting = float | int | str | bool | None
 
 
 class TunedSettings(Artifact):
-    """The tuned fields of `train`; without counts and times, so that equal settings give equal bytes."""
+    """What the search chose; without counts and times, so that equal choices give equal bytes.
+
+    `settings` are fields of `train`, and `task_options` fields of the section of that name. `soup` lists the other members of an average
+    of weights, each by the fields of `train` in which it differs from `settings`.
+    """
 
     FILE = "settings.json"
 
     settings: dict[str, Setting]
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    soup: tuple[dict[str, Setting], ...] = ()
 
 
 class BestTrial(Artifact):

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+_HOME = Path(__file__).parents[1]
+
 
 def digest_file(path: Path) -> str:
     """Return the sha256 of a file's bytes."""
@@ -32,11 +34,22 @@ def digest_code(*folders: str) -> str:
     modules, such as the torch half of a task, must be in one of `folders`, relative to `components`. The launcher is left out,
     since it does not affect results.
     """
-    home = Path(__file__).parents[1]
     loaded = {
         Path(str(module.__file__))
         for name, module in sys.modules.items()
         if name.split(".")[0] == "components" and not name.endswith("__main__") and getattr(module, "__file__", None)
     }
-    lazy = {path for folder in folders for path in (home / folder).rglob("*.py")}
-    return digest_value({str(path.relative_to(home)) if home in path.parents else path.name: digest_file(path) for path in loaded | lazy})
+    return _digest_modules(loaded | _modules(folders))
+
+
+def digest_sources(*folders: str) -> str:
+    """Return a sha256 over the sources of all modules in `folders`, relative to `components`: the same value in every step."""
+    return _digest_modules(_modules(folders))
+
+
+def _modules(folders: Collection[str]) -> set[Path]:
+    return {path for folder in folders for path in (_HOME / folder).rglob("*.py")}
+
+
+def _digest_modules(paths: Collection[Path]) -> str:
+    return digest_value({str(path.relative_to(_HOME)) if _HOME in path.parents else path.name: digest_file(path) for path in paths})

@@ -9,7 +9,9 @@ Checkpoints are in var/checkpoints/<identity> during training: after a kill, the
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,22 +19,26 @@ from components.artifacts.manifest import base_folder
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
 from components.artifacts.tuning_result import TunedSettings
-from components.core.errors import BadParams, NotFound
-from components.core.hashing import digest_code, digest_file, digest_folder, digest_value
+from components.core.errors import BadParams
+from components.core.hashing import digest_file
 from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection
 from components.model import adapter, tasks
 from components.training.trainer import TrainParams, TrainSection, hardware
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import CheckpointPaths, TrainResult, fit
+from components.training.trainer.identity import digest_inputs, training_identity
 from components.training.trainer.state_dir import state_folder
+from components.training.trainer.task_options import apply_options
 from components.training.trainer.temperature import Temperature, fit_temperature
 
 log = logging.getLogger(__name__)
 
 
 def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: TrainSection, task_options: OpenSection = NOTHING) -> None:
-    """Fine-tune `base` on `learn` with the settings of params.yaml; fields set to `tuned` take the value that the search chose.
+    """Fine-tune `base` on `learn` with the settings of params.yaml, and with those that the search chose for fields not written there.
+
+    If the search has trained with the same settings, its weights are used; training again would give the same bits.
 
     Raises:
         NotFound: an earlier step has not run, or ran for another task.
@@ -40,16 +46,15 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
         BadModel: the base model is refused or cannot be loaded.
         RetuneError: training diverged.
     """
-    task_object = tasks.load(task, task_options.fields)
-    settings = train.settings(TunedSettings.read(tuned).settings)
-    data, base = PreparedSplits.read(learn, settings.base), base_folder(base, settings.base)
-    if data.spec.task != task:
-        raise NotFound(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
+    chosen = TunedSettings.read(tuned)
+    settings = train.settings(chosen.settings)
+    task_object, spec = apply_options(task, task_options.fields, chosen.task_options, learn)
+    data, base = PreparedSplits.read(learn, settings.base, spec), base_folder(base, settings.base)
     if settings.calibration == "temperature" and not task_object.classes:
         raise BadParams(f"params.yaml: train.calibration is temperature, but the task {task} has no class probabilities")
     if settings.stores_adapter:
         adapter.verified_manifest(base)  # without it the base could not be found again; fail before the training
-    checkpoints = state_folder("checkpoints") / _identity(learn, base, task, settings)
+    checkpoints = state_folder("checkpoints") / training_identity(digest_inputs(learn, base), data.spec, settings)
     history = fresh(out) / "history.jsonl"
     history.touch()
     log.info("training on %d rows, validating on %d: %s", len(data.train), len(data.validation), _listed(settings))
@@ -59,9 +64,9 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     temperature = calibrate(model, task_object, spec, learn) if settings.calibration == "temperature" else None
     if result.adapter_weights is not None:
         adapter.write(result.adapter_weights, model, base, out / "adapter")
-    record = training_record(result, settings, digest_file(model / "model.safetensors"), temperature)
+    record = training_record(result, settings, chosen.task_options, digest_file(model / "model.safetensors"), temperature)
     record.write(out)
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)  # a method that does not train writes none
     log.info(
         "trained %d steps in %.0f s (%.0f examples/s), stopped by %s; best %s %.4f at step %d",
         *(record.steps, record.seconds, record.examples_per_second, record.stopped_by, record.metric, record.best_value, record.best_step),
@@ -97,11 +102,14 @@ def calibrate(model: Path, task: tasks.Task, spec: ModelSpec, learn: Path) -> Te
     return fitted
 
 
-def training_record(result: TrainResult, settings: TrainParams, weights: str, temperature: Temperature | None = None) -> Training:
+def training_record(
+    result: TrainResult, settings: TrainParams, options: Mapping[str, Any], weights: str, temperature: Temperature | None = None
+) -> Training:
     """Return the record of the training: settings, hardware and results."""
     same = {name: value for name, value in vars(result).items() if name in Training.model_fields}
     return Training(
         settings=settings.model_dump(),
+        task_options=dict(options),
         metric=settings.metric,
         peak_memory_mib=hardware.peak_memory_mib(),
         weights_sha256=weights,
@@ -109,13 +117,6 @@ def training_record(result: TrainResult, settings: TrainParams, weights: str, te
         validation_nll=(temperature.before, temperature.after) if temperature else None,
         **same,
     )
-
-
-def _identity(learn: Path, base: Path, task: str, settings: TrainParams) -> str:
-    """Return the name of the checkpoint folder: a digest of everything that the weights depend on, hardware included."""
-    machine = [hardware.set_threads(settings.threads), hardware.device(), hardware.precision(settings)]
-    inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(f"model/tasks/{task}", "model/methods")]
-    return digest_value([*inputs, task, *machine, settings.model_dump(exclude={"lora_store"})])[:16]
 
 
 def _listed(settings: TrainParams) -> str:

@@ -62,15 +62,14 @@ def preprocess(
     report = ValidationReport.read(validated)
     kept, removed = prepare(rows, preprocess, plugin, report.grouped)
     check_splits(kept[~pseudo_labelled(kept)], removed, plugin.classes)
+    parts = {split: _part(kept, split) for split in SPLITS}
     spec = ModelSpec(
         task=task,
         labels=plugin.labels_of(kept),
         max_length=preprocess.max_length,
         unicode_form=preprocess.unicode_form,
-        options=plugin.Options.parse(task_options.fields, "task_options").model_dump(mode="json"),
+        options=plugin.complete_options(parts["train"]),
     )
-    parts = {split: _part(kept, split) for split in SPLITS}
-    spec = spec.model_copy(update={"options": {**spec.options, **plugin.fit_options(parts["train"])}})
     tokens = token_lengths(plugin.lengths(kept, tokenizers[MAIN]), preprocess.max_length, plugin.splits_long_rows)
     splits = {name: _split_profile(part, plugin.label_counts(part), spec.labels) for name, part in parts.items()}
     warnings = (*_content_warnings(splits, tokens, preprocess.warn_cut_share), *_split_warnings(rows, kept, removed))

@@ -24,6 +24,9 @@ class Method(Protocol):
     IN_PLACE: bool
     """Whether the base's own weights learn: `layer_decay` and `l2_sp` need that. False for a wrapper, as in LoRA."""
 
+    TRAINS: bool
+    """Optional: false if no step is trained and the output layer is the linear probe's; a module without it trains."""
+
     def prepare(self, model: Any, params: Any) -> Any:
         """Return the model to train: `model` itself or a wrapper; weights that must not learn have `requires_grad` off.
 
@@ -43,6 +46,11 @@ def available() -> list[str]:
 def load(name: str) -> Method:
     """Return the method called `name`; raise BadParams if the file does not exist."""
     return cast(Method, plugins.load(__name__, name, available(), "method"))
+
+
+def trains(name: str) -> bool:
+    """Return whether the method called `name` trains; else its output layer is the solution of the linear probe."""
+    return bool(getattr(load(name), "TRAINS", True))
 
 
 def unknown_method(name: str) -> str:

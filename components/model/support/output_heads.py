@@ -26,7 +26,7 @@ def take_rows(model: Any, folder: Path, labels: Sequence[str], architecture: str
     """
     import torch
 
-    name, layer = _output_layer(model, len(labels))
+    name, layer = output_layer(model, len(labels))
     tensors = stored(folder, [f"{name}.weight", f"{name}.bias"])
     weight = tensors.get(f"{name}.weight")
     if weight is None or weight.shape[1:] != layer.weight.shape[1:]:
@@ -77,7 +77,7 @@ def _unique(names: Sequence[str], form: Callable[[str], str]) -> dict[str, int]:
     return {form(name): index for index, name in enumerate(names) if counts[form(name)] == 1}
 
 
-def _output_layer(model: Any, outputs: int) -> tuple[str, Any]:
+def output_layer(model: Any, outputs: int) -> tuple[str, Any]:
     """Return name and module of the last linear layer outside the pretrained part with `outputs` rows."""
     import torch
 

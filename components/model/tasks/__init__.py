@@ -25,6 +25,8 @@ from components.core.errors import BadParams
 from components.core.section import Section
 from components.model.support import pretrained
 from components.model.support.batches import token_lengths
+from components.model.support.frozen_features import FrozenFeatures
+from components.model.support.linear_probe import LinearHead
 from components.model.support.metrics import Floats, Metric
 
 FOLDER = Path(__file__).parent
@@ -84,6 +86,8 @@ class Task(Protocol):
     """The configurations that `tune.strategy: auto` tries, in this order: fields of `train`, and options with the prefix `task_options.`."""
     row_metrics: bool = True
     """Whether `validate` may be called with some of the rows: false if a row's score depends on the others, as a rank does."""
+    searchable_options: tuple[str, ...] = ()
+    """The options that a search may choose: they change the model or its loss, but neither the encoded rows nor the metrics."""
     augmentable_columns: tuple[str, ...] = ()
     """The columns in which a typo does not change the answer; empty if `augment_copies` is unsupported."""
     label_column: str | None = None
@@ -118,6 +122,10 @@ class Task(Protocol):
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
         """Compute options from the training rows, e.g. class weights, as updates of `ModelSpec.options`."""
         return {}
+
+    def complete_options(self, train: pd.DataFrame) -> dict[str, Any]:
+        """Return `ModelSpec.options`: the settings, updated with those computed from the training rows without noisy copies."""
+        return {**self.options.model_dump(mode="json"), **self.fit_options(train)}
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer of a model folder; raise BadModel if it is missing or unsuitable."""
@@ -164,6 +172,13 @@ class Task(Protocol):
         """Return the function that counts the items that the loss of a batch averages; None: labels except -100, or rows.
 
         Gradient accumulation weighs batches by this count, so that a step equals one pass over all its rows.
+        """
+        return None
+
+    def fit_head(self, features: FrozenFeatures, spec: ModelSpec, metric: str) -> LinearHead | None:
+        """Return the output layer that is fitted on frozen features; `metric`, one of `validation_metrics`, decides its settings.
+
+        None: the task has no linear probe; `unsupported_settings` then has the reason for `head_start`.
         """
         return None
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from components.model.methods.freeze import freeze
 from components.model.support.layers import depths, head_depth
 from components.training.trainer import checkpoints
 from components.training.trainer.optimizers import WarmPlateau
+from components.training.trainer.outputs import ValidationOutputs
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,13 @@ class TimeLimit(TrainerCallback):
 
 
 class Records(TrainerCallback):
-    """Appends a JSON line to the history for each log and each evaluation, and makes each checkpoint valid."""
+    """Appends a JSON line to the history for each log and each evaluation, and adds the outputs of the evaluation to each checkpoint.
 
-    def __init__(self, path: Path, clock: TimeLimit) -> None:
-        self._path, self._clock = path, clock
+    If training can be resumed, each checkpoint also gets the history and a manifest, which makes it valid.
+    """
+
+    def __init__(self, path: Path, clock: TimeLimit, observer: "EvalObserver", resumable: bool) -> None:
+        self._path, self._clock, self._observer, self._resumable = path, clock, observer, resumable
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         """Write step, epoch, seconds, and the loss with its learning rate or the metrics of an evaluation."""
@@ -69,11 +72,12 @@ class Records(TrainerCallback):
                 file.write(json.dumps(point | metrics) + "\n")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Add the history so far to the checkpoint of this step, and write its manifest last."""
+        """Complete the checkpoint of this step; its manifest is written last."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if self._path.exists():
-            shutil.copyfile(self._path, folder / checkpoints.HISTORY)
-        checkpoints.seal(folder, state.global_step, self._clock.seconds(), self._clock.ending(state, control))
+        if self._observer.outputs is not None:
+            self._observer.outputs.write(folder)
+        if self._resumable:
+            checkpoints.seal(folder, self._path, state.global_step, self._clock.seconds(), self._clock.ending(state, control))
 
 
 class NaNGuard(TrainerCallback):
@@ -122,6 +126,12 @@ class EvalObserver(TrainerCallback):
     def __init__(self, metric: str, watch: Watch | None) -> None:
         self._metric, self._watch = f"eval_{metric}", watch
         self.count, self.best_value, self.best_step = 0, -math.inf, 0
+        self.outputs: ValidationOutputs | None = None
+        self.best_outputs: ValidationOutputs | None = None
+
+    def receive(self, outputs: ValidationOutputs) -> None:
+        """Take the outputs of the evaluation whose metrics follow."""
+        self.outputs = outputs
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, lr_scheduler: Any = None, **_: Any
@@ -132,7 +142,7 @@ class EvalObserver(TrainerCallback):
             lr_scheduler.record(value)
         self.count += 1
         if value > self.best_value:
-            self.best_value, self.best_step = value, state.global_step
+            self.best_value, self.best_step, self.best_outputs = value, state.global_step, self.outputs
         if self._watch is not None:
             self._watch(self.count, value)
 

@@ -19,10 +19,14 @@ from components.core.hashing import digest_file
 log = logging.getLogger(__name__)
 
 HISTORY = "history.jsonl"
+STATE = "trainer_state.json"  # Trainer's name
 
 
 class CheckpointManifest(Artifact):
-    """The manifest of a checkpoint; `seconds` is the training time so far, `stopped_by` is empty until training ends."""
+    """The manifest of a checkpoint; `seconds` is the training time so far, `stopped_by` is empty until training ends.
+
+    `step` is the last step of the training, which is later than that of the checkpoint if only the best weights were kept.
+    """
 
     FILE: ClassVar[str] = "whole.json"
 
@@ -30,11 +34,23 @@ class CheckpointManifest(Artifact):
     seconds: float
     stopped_by: str
     files: dict[str, str]
+    examples_per_second: float = 0.0
 
 
-def seal(folder: Path, step: int, seconds: float, stopped_by: str) -> None:
-    """Write the manifest of the checkpoint in `folder`, which makes it valid."""
-    CheckpointManifest(step=step, seconds=seconds, stopped_by=stopped_by, files=_hashes(folder)).write(folder)
+def seal(folder: Path, history: Path, step: int, seconds: float, stopped_by: str, speed: float = 0.0) -> None:
+    """Add the history so far to the checkpoint in `folder`, and write its manifest, which makes it valid."""
+    if history.exists():
+        shutil.copyfile(history, folder / HISTORY)
+    files = _hashes(folder)
+    CheckpointManifest(step=step, seconds=seconds, stopped_by=stopped_by, files=files, examples_per_second=speed).write(folder)
+
+
+def seal_best(state: TrainerState, history: Path, seconds: float, stopped_by: str, speed: float) -> None:
+    """Make the best checkpoint of a training that has ended in `state` valid, so that its weights can be loaded."""
+    if state.best_model_checkpoint:  # missing if the metric was never a number
+        folder = Path(state.best_model_checkpoint)
+        state.save_to_json(str(folder / STATE))
+        seal(folder, history, state.global_step, seconds, stopped_by, speed)
 
 
 def newest(checkpoints: Path) -> tuple[Path, CheckpointManifest] | None:
@@ -59,7 +75,7 @@ def best(folder: Path) -> Path:
 
 def state_of(folder: Path) -> TrainerState:
     """Return Trainer's state in a checkpoint."""
-    state: TrainerState = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+    state: TrainerState = TrainerState.load_from_json(str(folder / STATE))
     return state
 
 

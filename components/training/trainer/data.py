@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from components.artifacts.manifest import MAIN, OTHERS
@@ -52,10 +55,21 @@ class PreparedSplits:
     spec: ModelSpec
     train: Encoded
     validation: Encoded
+    groups: npt.NDArray[Any] | None = None
+    """The group of each encoded training row, for the folds of a linear probe; None: every row is a group."""
 
     @classmethod
-    def read(cls, folder: Path, base: str = MAIN) -> Self:
-        """Read data/prepared/learn, encoded for the base model with the name `base`."""
+    def read(cls, folder: Path, base: str = MAIN, spec: ModelSpec | None = None) -> Self:
+        """Read data/prepared/learn, encoded for the base model with the name `base`; `spec` replaces the one stored there."""
         encoded = (folder if base == MAIN else folder / OTHERS / base) / "encoded"
-        spec = ModelSpec.read(folder).model_copy(update={"base": base})
-        return cls(spec, Encoded.read(encoded / "train.arrow"), Encoded.read(encoded / "validation.arrow"))
+        spec = (spec or ModelSpec.read(folder)).model_copy(update={"base": base})
+        train = Encoded.read(encoded / "train.arrow")
+        return cls(spec, train, Encoded.read(encoded / "validation.arrow"), _groups(folder / "train.parquet", len(train)))
+
+
+def _groups(rows: Path, encoded: int) -> npt.NDArray[Any] | None:
+    """Return the column `group` of the training rows; None if it is missing, or the task encodes a row as several."""
+    if not rows.exists() or "group" not in pq.read_schema(rows).names:
+        return None
+    groups = np.array(pq.read_table(rows, columns=["group"]).column("group").to_pylist(), dtype=object).astype(str)
+    return groups if len(groups) == encoded else None

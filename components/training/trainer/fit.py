@@ -3,40 +3,49 @@
 import logging
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    enable_full_determinism,
+    set_seed,
+)
 
-from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
 from components.core.temporary import temporary
 from components.model import methods
 from components.model.methods import lora
+from components.model.support.feature_cache import FeatureCache
 from components.model.tasks import Task
 from components.training.trainer import checkpoints, hardware
+from components.training.trainer.arguments import arguments_of
 from components.training.trainer.callbacks import EvalObserver, NaNGuard, Progress, Records, TimeLimit, Watch
 from components.training.trainer.contrastive_warmup import ContrastiveStart
 from components.training.trainer.data import PreparedSplits
+from components.training.trainer.head_start import probe_head
+from components.training.trainer.outputs import ValidationOutputs, compute_metrics
 from components.training.trainer.settings import TrainParams, check_fields, check_metric
 from components.training.trainer.trainer import FineTuner
 
 log = logging.getLogger(__name__)
 
-_LOGS = 50  # points of the loss curve
-_SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warmup"}  # FineTuner implements the plateau
+_ENDED = {True: "epochs", False: "no training"}
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """A trained model with statistics; `seconds` counts all processes, `resumed` is the step that this process started at.
 
-    `adapter_weights` are set if the settings store the adapter instead of the merged model.
+    `outputs` are those of the evaluation with the value `best_value`. `adapter_weights` are set if the settings store the adapter instead
+    of the merged model.
     """
 
     model: Any
@@ -52,15 +61,21 @@ class TrainResult:
     device: str
     precision: str
     parameters: int
+    outputs: ValidationOutputs
     adapter_weights: lora.AdapterWeights | None = None
 
 
 @dataclass(frozen=True)
 class CheckpointPaths:
-    """The checkpoint folder and the history file of a training that can be resumed."""
+    """The checkpoint folder and the history file of a training.
+
+    A training that is not `resumable` keeps only its best weights. Once it has ended, a later call with the same folder loads them, as
+    it does for a resumable training; before that, a later call starts again.
+    """
 
     checkpoints: Path
     history: Path
+    resumable: bool = True
 
 
 def fit(
@@ -72,15 +87,20 @@ def fit(
     keep: CheckpointPaths | None = None,
     evaluations: int | None = None,
     watch: Watch | None = None,
+    cache: FeatureCache | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainResult:
     """Fine-tune `base` on `learn` and return the model; the same arguments and thread count give the same weights, bit by bit.
 
-    With `keep`, training resumes from the newest valid checkpoint, stops early by `patience`, and returns the best checkpoint.
+    With `keep`, training resumes from the newest valid checkpoint, stops early by `patience`, and returns the best checkpoint; a training
+    that has ended is only loaded.
     Without it nothing is stored and the last weights are returned. `evaluations` spreads that many evaluations over the training
     instead of `settings.evaluations_per_epoch`; `watch` is called with the number of each, from 1, and its metric.
+    `callbacks` are added to Trainer's. `cache` keeps the features of a linear probe, see `probe_head`. A method that does not train is evaluated once.
 
     Raises:
         BadParams: the metric is unknown, or the hardware does not support the precision.
+        BadModel: the base model cannot be loaded, or gives features that are not finite.
         RetuneError: the loss is NaN or infinite.
     """
     check_metric("train.metric", settings.metric, task.validation_metrics)
@@ -94,15 +114,25 @@ def fit(
         observer = EvalObserver(settings.metric, watch)
         every = _evaluate_every(settings, len(learn.train), evaluations)
         start = _contrastive_start(task, settings, len(learn.train), every)
-        arguments = _arguments(folder, settings, every, keep is not None, task.evaluation_batch, start.epochs if start else 0.0)
-        trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, observer, keep, start), start)
+        strategy = "no" if keep is None else "steps" if keep.resumable else "best"
+        arguments = arguments_of(folder, settings, every, strategy, task.evaluation_batch, start.epochs if start else 0.0)
+        trainer = _trainer(
+            task, base, learn, settings, arguments, [*_callbacks(settings, clock, observer, keep, start), *callbacks], start, cache
+        )
+        trainer.compute_metrics = compute_metrics(task, learn.spec, observer.receive)
         if checkpoint and keep:
             log.info("resuming from %s, %.0f s trained so far", checkpoint[0], checkpoint[1].seconds)
             _restore_history(checkpoint[0], keep)
-        speed = _run(trainer, checkpoint)
-        if not keep:
+        trains = methods.trains(settings.method)
+        speed = _run(trainer, checkpoint) if trains else 0.0
+        if not trains:
+            trainer.evaluate()
+        elif not keep:
             trainer.use_average()
         state: Any = trainer.state
+        stopped_by = (checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or _ENDED[trains]
+        if keep and trains and not keep.resumable and not (checkpoint and checkpoint[1].stopped_by):
+            checkpoints.seal_best(state, keep.history, clock.seconds(), stopped_by, speed)
         # On the CPU, because the adapter is merged there when the version is loaded.
         adapter_weights = lora.learned_weights(trainer.module.cpu()) if keep and settings.stores_adapter else None
         model = methods.load(settings.method).finish(trainer.model)
@@ -110,9 +140,9 @@ def fit(
             model=model,
             steps=state.global_step,
             epochs=round(state.epoch or 0.0, 4),
-            best_step=state.best_global_step if keep else observer.best_step,
-            best_value=state.best_metric if keep else observer.best_value,
-            stopped_by=(checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or "epochs",
+            best_step=state.best_global_step if keep and trains else observer.best_step,
+            best_value=state.best_metric if keep and trains else observer.best_value,
+            stopped_by=stopped_by,
             resumed=checkpoint[1].step if checkpoint else 0,
             seconds=round(clock.seconds(), 2),
             examples_per_second=round(speed, 1),
@@ -120,8 +150,16 @@ def fit(
             device=hardware.device(),
             precision=hardware.precision(settings),
             parameters=sum(weights.numel() for weights in model.parameters()),
+            outputs=_best_outputs(observer, folder, state),
             adapter_weights=adapter_weights,
         )
+
+
+def _best_outputs(observer: EvalObserver, folder: Path, state: Any) -> ValidationOutputs:
+    """Return the outputs of the best evaluation, which an earlier process may have stored in a checkpoint of `folder`."""
+    if state.best_model_checkpoint:
+        return ValidationOutputs.read(folder / Path(state.best_model_checkpoint).name)
+    return cast(ValidationOutputs, observer.best_outputs or observer.outputs)  # training always ends with an evaluation
 
 
 def _restore_history(checkpoint: Path, keep: CheckpointPaths) -> None:
@@ -139,10 +177,13 @@ def _trainer(
     arguments: TrainingArguments,
     callbacks: list[TrainerCallback],
     start: ContrastiveStart | None,
+    cache: FeatureCache | None,
 ) -> FineTuner:
     """Build the model from the arguments' seed, and all that trains it."""
-    set_seed(arguments.seed)
+    (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
     model = task.build_model(base, learn.spec)
+    if settings.starts_at_probe:
+        probe_head(model, task, base, learn, settings, cache).apply(model)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     if settings.accumulation > 1 and (task.compares_rows or start):
@@ -158,7 +199,6 @@ def _trainer(
         data_collator=task.collator(task.load_tokenizer(base), learn.spec),
         train_dataset=learn.train,
         eval_dataset=learn.validation,
-        compute_metrics=_compute_metrics(task, learn.spec),
         preprocess_logits_for_metrics=task.condense,
         callbacks=callbacks,
     )
@@ -201,52 +241,9 @@ def _run(trainer: FineTuner, checkpoint: tuple[Path, checkpoints.CheckpointManif
     if checkpoint and checkpoint[1].stopped_by:
         trainer.state = checkpoints.state_of(checkpoint[0])
         trainer.load_best(checkpoints.best(checkpoint[0]))
-        return 0.0
+        return checkpoint[1].examples_per_second
     outcome = trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
     return float(outcome.metrics.get("train_samples_per_second", 0.0))
-
-
-def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, evaluation_batch: int, before: float) -> TrainingArguments:
-    cuda = hardware.device() == "cuda"
-    return TrainingArguments(
-        output_dir=str(folder),
-        # Trainer rounds the steps up, and the sum may be slightly too large.
-        num_train_epochs=before + settings.epochs - (1e-9 if before else 0),
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=max(settings.batch_size, evaluation_batch),
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=_SCHEDULES.get(settings.schedule, settings.schedule),
-        lr_scheduler_kwargs={"power": settings.schedule_power, "lr_end": 0.0} if settings.schedule == "polynomial" else None,
-        warmup_steps=settings.warmup,
-        optim="adamw_torch_fused",  # on a CPU, a step of the unfused one costs more than the model's own arithmetic
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        label_smoothing_factor=settings.label_smoothing,
-        neftune_noise_alpha=settings.neftune or None,
-        bf16=hardware.precision(settings) == "bfloat16",
-        use_cpu=not cuda,
-        full_determinism=cuda,
-        seed=settings.seed,
-        train_sampling_strategy="group_by_length",
-        remove_unused_columns=False,
-        dataloader_pin_memory=cuda,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps" if keep else "no",
-        save_steps=every,
-        save_total_limit=2,  # the best and the newest
-        load_best_model_at_end=keep,
-        metric_for_best_model=settings.metric,
-        greater_is_better=True,
-        restore_callback_states_from_checkpoint=True,  # keeps the patience counter after a resume
-        logging_steps=max(1, every // max(1, _LOGS // max(1, math.ceil(settings.epochs)))),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        disable_tqdm=not sys.stderr.isatty(),
-        log_level="error",
-        report_to="none",
-    )
 
 
 def _evaluate_every(settings: TrainParams, rows: int, evaluations: int | None) -> int:
@@ -277,18 +274,9 @@ def _callbacks(
     if start is not None:
         callbacks.append(start)  # after the clock, whose stop signal it reads
     if keep:
-        callbacks.append(Records(keep.history, clock))
+        callbacks.append(Records(keep.history, clock, observer, keep.resumable))
         if settings.patience:
             callbacks.append(EarlyStoppingCallback(settings.patience))
         if not sys.stderr.isatty():
             callbacks.append(Progress())
     return callbacks
-
-
-def _compute_metrics(task: Task, spec: ModelSpec) -> Any:
-    def compute(answers: EvalPrediction) -> Mapping[str, float]:
-        labels: Any = answers.label_ids  # several tensors, such as starts and ends of answers, become columns
-        labels = np.stack(labels, axis=-1) if isinstance(labels, tuple) else np.asarray(labels)
-        return task.validate(np.asarray(answers.predictions), labels, spec)
-
-    return compute

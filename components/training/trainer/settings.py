@@ -35,6 +35,10 @@ class TrainParams(MethodSettings):
 
     base: str = Field("model", description="the base model to start from: `model` (base.model) or a name in base.others")
     method: str = Field("full", description="decides which weights learn: a file of components/model/methods")
+    head_start: Literal["random", "probe"] = Field(
+        "random",
+        description="start of the output layer: random (rows of labels that the base knows are copied), or the solution of a linear probe",
+    )
     epochs: float = Field(3, gt=0, le=10_000, description="passes over the training rows")
     contrastive_start: float = Field(
         0.0,
@@ -98,6 +102,11 @@ class TrainParams(MethodSettings):
         return warmup
 
     @property
+    def starts_at_probe(self) -> bool:
+        """Whether the output layer starts as the solution of a linear probe."""
+        return self.head_start == "probe" or not methods.trains(self.method)
+
+    @property
     def stores_adapter(self) -> bool:
         """Whether a version stores the adapter instead of the merged model."""
         own = self.method_settings()
@@ -118,7 +127,7 @@ def split(raw: Mapping[str, Any]) -> dict[str, Any]:
 class TrainSection(Section):
     """The section `train` as written: fixed values, and the names of the fields set to `tuned`.
 
-    A fixed value, written or default, is never searched.
+    A search must choose the fields set to `tuned`, and may choose fields that are not written; a written value is never replaced.
     """
 
     fixed: TrainParams
@@ -144,7 +153,7 @@ class TrainSection(Section):
         return section
 
     def settings(self, chosen: Mapping[str, Value]) -> TrainParams:
-        """Return the concrete settings: the fixed values, and `chosen` for the fields set to `tuned`.
+        """Return the concrete settings: the written values, for other fields the `chosen` ones, and else the defaults.
 
         Raises:
             BadParams: a field is set to `tuned` and has no chosen value, or a chosen value is invalid.
@@ -153,7 +162,8 @@ class TrainSection(Section):
             raise BadParams(
                 f"params.yaml: train.{missing[0]} is set to `tuned`, but the search chose no value for it; run `dvc repro tune`"
             )
-        return TrainParams.parse(self.fixed.model_dump() | {name: chosen[name] for name in self.tuned}, "train")
+        written = self.fixed.model_fields_set
+        return TrainParams.parse(self.fixed.model_dump() | {name: chosen[name] for name in chosen if name not in written}, "train")
 
 
 def _conflicts(settings: Mapping[str, Any], tuned: Collection[str]) -> list[str]:
@@ -225,5 +235,8 @@ def check_fields(settings: TrainParams, refused: Mapping[str, str]) -> None:
         BadParams: with all such fields and the task's reasons.
     """
     fields = TrainParams.model_fields
-    if names := [name for name in refused if name in fields and getattr(settings, name) != fields[name].default]:
-        raise BadParams("\n".join(f"params.yaml: train.{name} is set, and the task refuses it: {refused[name]}" for name in names))
+    faults = [(f"{name} is set", name) for name in refused if name in fields and getattr(settings, name) != fields[name].default]
+    if "head_start" in refused and not methods.trains(settings.method):
+        faults.append((f"method is {settings.method}", "head_start"))
+    if faults:
+        raise BadParams("\n".join(f"params.yaml: train.{fault}, and the task refuses it: {refused[name]}" for fault, name in faults))

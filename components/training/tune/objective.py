@@ -11,11 +11,14 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from components.core.errors import RetuneError, first_line
+from components.model.support.feature_cache import FeatureCache
 from components.model.tasks import Task
 from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
+from components.training.trainer.head_start import CACHE
 from components.training.trainer.settings import Value
+from components.training.trainer.state_dir import state_folder
 from components.training.tune import tuning_artifacts
 from components.training.tune.settings import Dimension, TuneParams
 from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, finished_trials, sampler, seconds_spent
@@ -64,8 +67,9 @@ class Search:
 
         try:
             settings = self._settings(chosen)
+            cache = FeatureCache(state_folder(CACHE), self.tune.cache_mib)
             base, learn = self.bases[settings.base], self.learn[settings.base]
-            fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch)
+            fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch, cache=cache)
             return fitted.best_value
         except (RetuneError, torch.OutOfMemoryError) as error:
             trial.set_user_attr(ERROR, first_line(error))

@@ -69,7 +69,8 @@ def _trial_splits(task: tasks.Task, learn: Path, base: str, share: float) -> Pre
     if len(rows) != len(data.train):  # a task may encode a row as several
         rows = pd.DataFrame({"id": [str(index) for index in range(len(data.train))]})
     sampled = sample(rows if task.classes else rows[["id"]], share)
-    return PreparedSplits(data.spec, data.train.take(sampled), data.validation)
+    groups = None if data.groups is None else data.groups[sampled]
+    return PreparedSplits(data.spec, data.train.take(sampled), data.validation, groups)
 
 
 def sample(rows: pd.DataFrame, share: float) -> list[int]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from components.core.errors import BadParams
 from components.core.section import Section, nearest
+from components.model.support.feature_cache import DEFAULT_MIB
 from components.training.trainer.settings import TrainParams, TrainSection, Value, check_metric
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,6 @@ class TuneParams(Section):
     metric: str = Field("macro_f1", description="of the validation split, maximised")
     minutes: float = Field(3, gt=0, le=100_000, description="total over all processes and restarts; no trial starts after it")
     candidates: CandidateChoices = Field(CandidateChoices(), description="auto: limits the choice")
-    cache_mib: int = Field(2_048, ge=0, le=1_000_000, description="auto: limit of the cache of frozen features on disk")
     trials: int = Field(4, ge=1, le=100_000, description="total over all processes and restarts")
     train_fraction: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial uses, stratified by class")
     epochs: float = Field(1, gt=0, le=10_000, description="of a trial")
@@ -93,6 +93,9 @@ class TuneParams(Section):
     prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
     explore: int = Field(3, ge=1, le=10_000, description="random trials, `initial_trial` included, before the sampler uses earlier ones")
     seed: int = Field(7, ge=0, lt=2**32, description="of the sampler")
+    cache_mib: float = Field(
+        DEFAULT_MIB, ge=0, description="maximum size in MiB of var/features, the frozen features of linear probes; 0: none are stored"
+    )
     initial_trial: dict[str, Value] = Field(default_factory=dict, description="the settings of the first trial")
     space: dict[str, Dimension] = Field(default_factory=dict, description="one dimension per searched field of train")
 
@@ -133,9 +136,13 @@ def refuse_declared(tune: TuneParams, train: TrainSection) -> None:
         BadParams: fields are set to `tuned`, or a search space is declared.
     """
     if train.tuned:
-        raise BadParams(f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses every field without a value; remove it")
+        raise BadParams(
+            f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses every field without a value; remove it"
+        )
     if tune.space or tune.initial_trial:
-        raise BadParams("params.yaml: tune.space and tune.initial_trial belong to tune.strategy search; auto has a portfolio: remove them, or set search")
+        raise BadParams(
+            "params.yaml: tune.space and tune.initial_trial belong to tune.strategy search; auto has a portfolio: remove them, or set search"
+        )
 
 
 def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams) -> None:

@@ -44,7 +44,9 @@ def tune(
         return
     space = searched(tune.space, train)
     if space and tune.strategy == "none":
-        raise BadParams(f"params.yaml: tune.strategy is none, but train.{next(iter(space))} is set to `tuned`; set search or auto, or a value")
+        raise BadParams(
+            f"params.yaml: tune.strategy is none, but train.{next(iter(space))} is set to `tuned`; set search or auto, or a value"
+        )
     if not space:
         log.info("nothing to tune: no field of `train` is set to `tuned`")
         counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0, "seconds": 0.0}

@@ -23,8 +23,9 @@ from components.core.section import OpenSection
 from components.model import adapter, tasks
 from components.model.base_resolver import find_base, hub_id
 from components.model.methods import lora
-from components.training.train import _identity, train
+from components.training.train import train
 from components.training.trainer import TrainSection
+from components.training.trainer.identity import training_identity
 from components.training.tune.settings import TuneParams, searched
 from tests.support.encoders import make_encoder
 from tests.support.learn import make_learn
@@ -343,9 +344,9 @@ def test_lora_store_cannot_be_searched(out: Path) -> None:
         searched({}, TrainSection.parse({"method": "lora", "lora_store": "tuned"}, "train"))
     with pytest.raises(BadParams, match=r"space.lora_store cannot be searched"):
         TuneParams.parse({"space": {"lora_store": {"type": "categorical", "choices": ["merged", "adapter"]}}}, "tune")
-    learn, base = out.parent / "learn", out
+    spec = ModelSpec.read(out.parent / "learn")
     both = [TrainSection.parse(QUICK | ADAPTER | {"lora_store": store}, "train").settings({}) for store in ("merged", "adapter")]
-    assert _identity(learn, base, "text_classification", both[0]) == _identity(learn, base, "text_classification", both[1])
+    assert training_identity("inputs", spec, both[0]) == training_identity("inputs", spec, both[1])
 
 
 def test_unverified_base_is_refused_before_training(tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:

@@ -83,6 +83,7 @@ class Task(tasks.Task):
         "r_drop": "it compares passes over all tokens including padding, so a row's loss would depend on its batch",
         "calibration": "answers are texts without class probabilities",
         "contrastive_start": "texts do not share labels",
+        "head_start": "the output layer predicts the next token, and is pretrained",
         "augment_copies": "the model would learn to generate the noise",
     }
 

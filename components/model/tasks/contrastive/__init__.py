@@ -72,6 +72,7 @@ class Task(tasks.Task):
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "chest pain when breathing"}
     baselines = ("tfidf", "bm25", "base")
+    searchable_options = ("pooling", "temperature")
     compares_rows = True
     row_metrics = False
     unsupported_settings: Mapping[str, str] = {
@@ -79,6 +80,7 @@ class Task(tasks.Task):
         "r_drop": "it compares label probabilities, which this task does not have; task_options.data: texts learns from dropout",
         "calibration": "answers are vectors, not classes",
         "contrastive_start": "the loss of the task is already contrastive",
+        "head_start": "the model has no output layer over labels: its answers are vectors",
     }
 
     def __init__(self, options: Any) -> None:

@@ -65,6 +65,7 @@ class Task(tasks.Task):
     unsupported_settings: Mapping[str, str] = {
         "calibration": "its answers are words, not classes",
         "contrastive_start": "texts do not share labels",
+        "head_start": "the output layer predicts masked tokens, and is pretrained",
         "augment_copies": "the model would learn to fill in the noise",
     }
 

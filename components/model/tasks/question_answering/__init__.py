@@ -68,6 +68,7 @@ class Task(tasks.Task):
         "r_drop": "it compares class logits, and this task predicts two positions",
         "calibration": "a temperature needs class probabilities; the threshold for no answer is task_options.no_answer_threshold",
         "contrastive_start": "questions do not share labels",
+        "head_start": "the output layer scores positions of a context, which are not classes",
         "augment_copies": "answers are positions in the context, which change with its characters",
     }
 

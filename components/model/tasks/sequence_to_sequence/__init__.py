@@ -76,6 +76,7 @@ class Task(tasks.Task):
         "neftune": "it changes one embedding module, and most encoder-decoders read two others that share its weights",
         "calibration": "answers are texts without class probabilities",
         "contrastive_start": "texts do not share labels",
+        "head_start": "the output layer predicts the next token, and is pretrained",
         "augment_copies": "names and numbers of a source occur in its target, and a changed one would not",
     }
 

@@ -23,11 +23,24 @@ from components.core.errors import BadData, BadParams
 from components.core.section import Section
 from components.core.text import UnicodeForm, canonical_label
 from components.model import tasks
-from components.model.support import output_heads, pretrained
+from components.model.support import linear_probe, output_heads, pretrained
 from components.model.support.batches import token_lengths, token_table
+from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats
 from components.model.tasks.text_classification import encoding
 from components.model.tasks.text_classification.predictor import TextClassifier
+
+_MEAN = {"task_options.pooling": "mean"}
+_PROBED = {**_MEAN, "method": "full", "head_start": "probe"}
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {**_MEAN, "method": "probe"},
+    {"task_options.pooling": "cls", "method": "probe"},
+    {**_PROBED, "learning_rate": 1e-4, "epochs": 4, "batch_size": 32},
+    {**_PROBED, "learning_rate": 3e-4, "epochs": 6, "batch_size": 32, "task_options.class_weights": "balanced"},
+    {**_PROBED, "learning_rate": 3e-5, "epochs": 4, "batch_size": 16},
+    {**_MEAN, "method": "lora", "head_start": "probe", "learning_rate": 1e-3, "epochs": 6, "batch_size": 32, "lora_targets": "all-linear"},
+    {**_PROBED, "learning_rate": 1e-4, "epochs": 8, "batch_size": 16, "label_smoothing": 0.1},
+)
 
 Loss = Callable[[Any, Any], Any]
 """Maps logits and labels of a batch to a scalar tensor, the mean over the batch."""
@@ -106,7 +119,9 @@ class Task(tasks.Task):
     """Predict the label of a text or of a pair of texts; `scores` (rows, m) are the values that answers are made from."""
 
     Options = Options
+    portfolio = PORTFOLIO
     normalised = True
+    searchable_options = ("pooling", "head_hidden", "head_dropout", "class_weights")
     label_column: str | None = "label"
     ordered = False
     """Whether the meaning of an output depends on the outputs before it."""
@@ -227,6 +242,16 @@ class Task(tasks.Task):
         from transformers import DataCollatorWithPadding
 
         return DataCollatorWithPadding(tokenizer)
+
+    def fitted(
+        self, features: FrozenFeatures, spec: ModelSpec, metric: str, solver: linear_probe.Solver, *weightings: str, stratify: bool = False
+    ) -> linear_probe.LinearHead:
+        """Return the head of `solver` with the best out-of-fold `metric`."""
+
+        def evaluate(held: FrozenFeatures, logits: Floats) -> tuple[npt.NDArray[Any], npt.NDArray[Any], float]:
+            return logits, held.targets, self.validate(logits, held.targets, spec)[metric]
+
+        return linear_probe.fit_head(features, solver, weightings or ("none",), evaluate, features.targets if stratify else None)
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Return the pooled token vectors that the classification head reads."""

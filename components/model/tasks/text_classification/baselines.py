@@ -1,7 +1,7 @@
 """The TF-IDF baselines with linear models. scikit-learn is imported inside the functions."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from components.model.support.metrics import Floats
+from components.model.support.one_thread import on_one_thread
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +70,6 @@ def regressed(features: Features, numbers: Floats) -> Floats:
     from sklearn.linear_model import Ridge
 
     return np.asarray(on_one_thread(lambda: Ridge(alpha=1.0, solver="sparse_cg").fit(features.train, numbers).predict(features.test)))
-
-
-def on_one_thread(compute: Callable[[], Any]) -> Any:
-    """Run `compute` on one thread: the thread count changes the last digits, and two busy cores took four times as long."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(1):
-        return compute()
 
 
 def labelled(features: Features, expected: npt.NDArray[np.bool_], folds: int = 3) -> tuple[Floats, Floats]:

@@ -19,6 +19,8 @@ from components.artifacts.predictions import ModelOutput, Predictions, probabili
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
+from components.model.support import linear_probe
+from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, f1, mean, ratio
 from components.model.support.pretrained import label_settings
 from components.model.tasks.text_classification import Loss, Options, Task, baselines, label_indexes, scored, weights_in_order
@@ -110,6 +112,17 @@ class Kind(Task):
             return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), pos_weight=weight)
 
         return loss
+
+    def fit_head(self, features: FrozenFeatures, spec: ModelSpec, metric: str) -> linear_probe.LinearHead | None:
+        """Return the head of one logistic regression per label, with positive weights as in `loss`."""
+        given = weights_in_order(spec)
+
+        def cases(targets: npt.NDArray[Any], weighting: str) -> tuple[npt.NDArray[Any], Floats]:
+            counts = np.maximum(targets.sum(axis=0), 1.0)
+            positive = {"none": 1.0, "balanced": (len(targets) - counts) / counts, "given": given}[weighting]
+            return targets, np.where(targets > 0, positive, 1.0)
+
+        return self.fitted(features, spec, metric, linear_probe.logistic(cases), *linear_probe.weightings(given))
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return independent label probabilities."""

@@ -17,6 +17,8 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
+from components.model.support import linear_probe
+from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, mean
 from components.model.support.pretrained import label_settings
 from components.model.tasks.text_classification import Loss, baselines, label_indexes, numbers, scored, single, weights_in_order
@@ -80,6 +82,18 @@ class Kind(single.Kind):
     def items(self, spec: ModelSpec) -> Callable[[Any], float]:
         """Return a function that counts the thresholds in the loss of a batch: those up to a row's level and the next one."""
         return lambda batch: float((batch["labels"] + 1).clamp(max=len(spec.labels) - 1).sum())
+
+    def fit_head(self, features: FrozenFeatures, spec: ModelSpec, metric: str) -> linear_probe.LinearHead | None:
+        """Return the head of one logistic regression per threshold, over the rows above the previous one, as in `loss`."""
+        given, levels = weights_in_order(spec), len(spec.labels)
+
+        def cases(targets: npt.NDArray[Any], weighting: str) -> tuple[npt.NDArray[Any], Floats]:
+            counts = np.maximum(np.bincount(targets, minlength=levels), 1)
+            weights = {"none": np.ones(levels), "balanced": len(targets) / (levels * counts), "given": np.array(given or [])}[weighting]
+            thresholds = np.arange(levels - 1)
+            return targets[:, None] > thresholds, (targets[:, None] >= thresholds) * weights[targets][:, None]
+
+        return self.fitted(features, spec, metric, linear_probe.logistic(cases), *linear_probe.weightings(given), stratify=True)
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return the probability of each level."""

@@ -12,6 +12,8 @@ import pyarrow as pa
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
+from components.model.support import linear_probe
+from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric
 from components.model.support.pretrained import label_settings
 from components.model.tasks.text_classification import Task, baselines, numbers
@@ -63,6 +65,10 @@ class Kind(Task):
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the name of the one output."""
         return label_settings(["number"]) | {"problem_type": "regression"}
+
+    def fit_head(self, features: FrozenFeatures, spec: ModelSpec, metric: str) -> linear_probe.LinearHead | None:
+        """Return the head of ridge regression."""
+        return self.fitted(features, spec, metric, linear_probe.ridge)
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return numbers in the unit of the label, (rows, 1)."""

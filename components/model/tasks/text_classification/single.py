@@ -12,6 +12,8 @@ import pandas as pd
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
+from components.model.support import linear_probe
+from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, mean
 from components.model.support.pretrained import label_settings
 from components.model.tasks.text_classification import Loss, Task, baselines, weights_in_order
@@ -57,6 +59,12 @@ class Kind(Task):
             return total / len(labels)
 
         return loss
+
+    def fit_head(self, features: FrozenFeatures, spec: ModelSpec, metric: str) -> linear_probe.LinearHead | None:
+        """Return the head of multinomial logistic regression, with the class weights of `spec` or else the better of none and balanced."""
+        given = weights_in_order(spec)
+        solver = linear_probe.multinomial(len(spec.labels), given)
+        return self.fitted(features, spec, metric, solver, *linear_probe.weightings(given), stratify=True)
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return label probabilities at the temperature of `spec`."""

@@ -74,6 +74,7 @@ class Task(tasks.Task):
 
     Options = Options
     baselines = ("majority", "frequent_tag")
+    searchable_options = ("head", "transition_rate")
     one_answer = True
     splits_long_rows = True
     by_token = True  # in training each part of a long sentence counts as a row

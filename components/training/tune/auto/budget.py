@@ -12,7 +12,6 @@ from components.artifacts.tuning_result import TuneProgress
 from components.core.errors import NotFound
 from components.training.trainer.state_dir import state_folder
 
-
 _INTERVAL = 1.0  # seconds between two writes
 
 

@@ -87,7 +87,9 @@ def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tu
     resampled = selection.resample(score, len(compared), rows["group"].astype(str).tolist(), seed=inputs.tune.seed)
     errors = resampled.errors()
     intervals = {
-        trial.number: Interval(float(trial.value or 0), float((trial.value or 0) - selection.Z * error), float((trial.value or 0) + selection.Z * error))
+        trial.number: Interval(
+            float(trial.value or 0), float((trial.value or 0) - selection.Z * error), float((trial.value or 0) + selection.Z * error)
+        )
         for trial, error in zip(compared, errors, strict=True)
     }
     scores, costs = [trial.value or 0.0 for trial in compared], [trial.user_attrs[SECONDS] for trial in compared]

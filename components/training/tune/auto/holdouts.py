@@ -45,7 +45,9 @@ def _folds(rows: pd.DataFrame, folds: int, seed: int) -> Iterator[np.ndarray]:
     _, counts = np.unique(labels, return_counts=True)
     folds = min(folds, len(np.unique(groups)))
     stratified = len(counts) < len(rows) / 2 and counts.max() >= folds
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed) if stratified else GroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = (
+        StratifiedGroupKFold(folds, shuffle=True, random_state=seed) if stratified else GroupKFold(folds, shuffle=True, random_state=seed)
+    )
     for _, held in splitter.split(labels, labels, groups):
         member = np.zeros(len(rows), dtype=bool)
         member[held] = True

@@ -61,7 +61,9 @@ def build(
         configurations += [configuration] if configuration not in configurations else []
     if not configurations:
         tried = ", ".join(sorted({str(given.get("method", "full")) for given in task.portfolio})) or "nothing"
-        raise BadParams(f"params.yaml: tune.strategy auto has nothing to try: the task's portfolio has {tried}; set tune.candidates.methods")
+        raise BadParams(
+            f"params.yaml: tune.strategy auto has nothing to try: the task's portfolio has {tried}; set tune.candidates.methods"
+        )
     probes = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] == PROBE]
     queue = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] != PROBE]
     return Portfolio(tuple(probes), tuple(queue), _space(queue, defaults), defaults)
@@ -70,7 +72,9 @@ def build(
 def _check(choices: CandidateChoices, bases: Sequence[str]) -> None:
     for field, names, known in (("bases", choices.bases, list(bases)), ("methods", choices.methods, methods.available())):
         if unknown := [name for name in names if name not in known]:
-            raise BadParams(f"params.yaml: tune.candidates.{field}: {unknown[0]!r} is not known{nearest(unknown[0], known)}; known: {', '.join(known)}")
+            raise BadParams(
+                f"params.yaml: tune.candidates.{field}: {unknown[0]!r} is not known{nearest(unknown[0], known)}; known: {', '.join(known)}"
+            )
 
 
 def _fitted(configuration: dict[str, Any], stated: Mapping[str, Any], task: tasks.Task, rows: int) -> dict[str, Any]:
@@ -125,6 +129,11 @@ def describe(configuration: Configuration, bases: int) -> str:
         parts.append("probe start")
     if configuration.get("contrastive_start"):
         parts.append(f"contrastive start {configuration['contrastive_start']:g}")
-    numbers = (("learning_rate", "rate {:.2g}"), ("epochs", "{:.3g} epochs"), ("batch_size", "batch {}"), ("layer_decay", "layer decay {:g}"))
+    numbers = (
+        ("learning_rate", "rate {:.2g}"),
+        ("epochs", "{:.3g} epochs"),
+        ("batch_size", "batch {}"),
+        ("layer_decay", "layer decay {:g}"),
+    )
     shown = [text.format(configuration[name]) for name, text in numbers if configuration.get(name) not in (None, 1.0) or name == "epochs"]
     return ", ".join([*parts, *shown])

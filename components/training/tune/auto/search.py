@@ -9,7 +9,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from components.artifacts.manifest import OTHERS, base_folder, base_names
-from components.artifacts.tuning_result import Leaderboard
 from components.core.errors import BadParams, RetuneError
 from components.core.hashing import digest_folder, digest_value
 from components.core.output_dir import fresh
@@ -22,7 +21,7 @@ from components.training.trainer.state_dir import state_folder
 from components.training.tune import tuning_artifacts
 from components.training.tune.auto import finals, leaderboard
 from components.training.tune.auto.budget import Budget
-from components.training.tune.auto.portfolio import OPTION, PROBE, Configuration, Portfolio, build
+from components.training.tune.auto.portfolio import PROBE, Configuration, Portfolio, build
 from components.training.tune.auto.speed import Speed
 from components.training.tune.auto.trials import SKIPPED, SearchInputs, Trials
 from components.training.tune.objective import suggest
@@ -39,9 +38,7 @@ _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
 _KEPT = 3  # candidates whose weights stay on disk during the search
 
 
-def search(
-    learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, train: TrainSection, task_options: OpenSection
-) -> None:
+def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, train: TrainSection, task_options: OpenSection) -> None:
     """Try candidates for `tune.minutes`, select one, and write its settings, all trials and the leaderboard into `out`.
 
     Raises:
@@ -218,7 +215,13 @@ class AutoSearch:
 
 
 def _identity(
-    task: tasks.Task, tune: TuneParams, train: TrainSection, options: OpenSection, portfolio: Portfolio, inputs: Mapping[str, str], base: Path
+    task: tasks.Task,
+    tune: TuneParams,
+    train: TrainSection,
+    options: OpenSection,
+    portfolio: Portfolio,
+    inputs: Mapping[str, str],
+    base: Path,
 ) -> tuple[str, StudyContext]:
     """Return the name of the study, a digest of everything that a score depends on, and its context for comparable studies."""
     machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]

@@ -149,7 +149,12 @@ class Trials:
             if rung and rung not in self._study.trials[trial.number].intermediate_values:
                 trial.report(value, rung)
             steps = clock.share * made.settings.epochs * len(data.train) / (made.settings.batch_size * made.settings.accumulation)
-            if clock.share < 1 and steps >= _STEPS_BEFORE_PRUNING and trial.should_prune() and self._clearly_worse(value, rung, len(data.validation)):
+            if (
+                clock.share < 1
+                and steps >= _STEPS_BEFORE_PRUNING
+                and trial.should_prune()
+                and self._clearly_worse(value, rung, len(data.validation))
+            ):
                 trial.set_user_attr(CUT, f"worse than others after {clock.share:.0%} of its steps")
                 raise optuna.TrialPruned
 
@@ -172,7 +177,9 @@ class Trials:
 
     def _clearly_worse(self, value: float, rung: int, rows: int) -> bool:
         """Return whether the value is more than a standard error of a share of `rows` below the best at the same rung."""
-        others = [t.intermediate_values[rung] for t in self._study.trials if t.state is TrialState.COMPLETE and rung in t.intermediate_values]
+        others = [
+            t.intermediate_values[rung] for t in self._study.trials if t.state is TrialState.COMPLETE and rung in t.intermediate_values
+        ]
         best = max(others, default=value)
         return best - value > (max(best * (1 - best), 0.01) / max(1, rows)) ** 0.5
 
@@ -185,5 +192,7 @@ class Trials:
             best_score=best.value if best else None,
         )
         why = trial.user_attrs.get(CUT) or trial.user_attrs.get(ERROR)
-        outcome = f"{self._inputs.tune.metric} {trial.value:.4f}" if trial.state is TrialState.COMPLETE else f"{trial.state.name.lower()}: {why}"
+        outcome = (
+            f"{self._inputs.tune.metric} {trial.value:.4f}" if trial.state is TrialState.COMPLETE else f"{trial.state.name.lower()}: {why}"
+        )
         log.info("trial %d: %s; %.0f s, %.0f s are left", trial.number, outcome, trial.user_attrs[SECONDS], self._budget.left())
