@@ -82,7 +82,7 @@ def _display(progress: SearchProgress) -> Group:
 
 def headline(progress: TuneProgress) -> str:
     """Return the remaining time and the phase, e.g. `searching: 7:32 of 15:00 minutes left, refining`."""
-    return f"searching: {_clock(progress.seconds_left)} of {_clock(progress.minutes * 60)} minutes left, {progress.phase}"
+    return f"searching: {_clock(progress.seconds_left)} of {_clock(progress.minutes * 60)} minutes left, {progress.phase or 'starting'}"
 
 
 def running(progress: TuneProgress) -> str:
