@@ -83,7 +83,7 @@ class Task(Protocol):
     unsupported_settings: Mapping[str, str] = {}
     """The fields of `train`, and `preprocess.augment_copies`, that the task does not support, each with the reason."""
     portfolio: tuple[Mapping[str, Any], ...] = ()
-    """The configurations that `tune.strategy: auto` tries, in this order: fields of `train`, and options with the prefix `task_options.`."""
+    """What `tune.strategy: auto` tries, in this order: fields of `train`, and options with the prefix `task_options.`."""
     row_metrics: bool = True
     """Whether `validate` may be called with some of the rows: false if a row's score depends on the others, as a rank does."""
     searchable_options: tuple[str, ...] = ()

@@ -96,7 +96,8 @@ def fit(
     that has ended is only loaded.
     Without it nothing is stored and the last weights are returned. `evaluations` spreads that many evaluations over the training
     instead of `settings.evaluations_per_epoch`; `watch` is called with the number of each, from 1, and its metric.
-    `callbacks` are added to Trainer's. `cache` keeps the features of a linear probe, see `probe_head`. A method that does not train is evaluated once.
+    `callbacks` are added to Trainer's. `cache` keeps the features of a linear probe, see `probe_head`. A method that does not train is
+    evaluated once.
 
     Raises:
         BadParams: the metric is unknown, or the hardware does not support the precision.

@@ -81,7 +81,7 @@ class TuneParams(Section):
 
     strategy: Literal["auto", "search", "none"] = Field(
         "search",
-        description="auto: chooses everything that `train` does not state, from the task's portfolio; search: the fields set to `tuned`; none",
+        description="auto: chooses what `train` and `task_options` do not state; search: chooses the fields set to `tuned`; none",
     )
     metric: str = Field("macro_f1", description="of the validation split, maximised")
     minutes: float = Field(3, gt=0, le=100_000, description="total over all processes and restarts; no trial starts after it")
@@ -137,11 +137,12 @@ def refuse_declared(tune: TuneParams, train: TrainSection) -> None:
     """
     if train.tuned:
         raise BadParams(
-            f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses every field without a value; remove it"
+            f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses fields that are not stated; "
+            "remove it"
         )
     if tune.space or tune.initial_trial:
         raise BadParams(
-            "params.yaml: tune.space and tune.initial_trial belong to tune.strategy search; auto has a portfolio: remove them, or set search"
+            "params.yaml: tune.space and tune.initial_trial belong to tune.strategy search, and auto has a portfolio; remove them"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy
 from optuna.trial import FrozenTrial
+from pydantic import Field
 
 from components.artifacts.base import Artifact
 from components.artifacts.rows import read_rows
@@ -22,7 +23,7 @@ from components.training.tune.study import SECONDS, SETTINGS
 log = logging.getLogger(__name__)
 
 FINALISTS, FINAL_PROBES = 3, 2
-HOLDOUTS, FEWEST = 5, 2
+HOLDOUTS, FEWEST = 5, 3
 _COMPARED = 6  # candidates whose optimism and differences are computed
 
 
@@ -52,7 +53,7 @@ class HoldoutScores(Artifact):
 
     FILE = "holdouts.json"
 
-    scores: dict[int, float] = {}
+    scores: dict[int, float] = Field(default_factory=dict)
 
 
 def uses_holdouts(inputs: SearchInputs) -> bool:

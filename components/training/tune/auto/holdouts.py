@@ -34,7 +34,8 @@ def holdouts(rows: pd.DataFrame, data: PreparedSplits, number: int, seed: int) -
         held = folds[index % len(folds)]
         validation = np.flatnonzero(held & rows["real"].to_numpy())
         train = np.flatnonzero(~held)
-        yield PreparedSplits(data.spec, Encoded(table.take(pa.array(train))), Encoded(table.take(pa.array(validation))))
+        groups = rows["group"].astype(str).to_numpy(dtype=object)[train]
+        yield PreparedSplits(data.spec, Encoded(table.take(pa.array(train))), Encoded(table.take(pa.array(validation))), groups)
 
 
 def _folds(rows: pd.DataFrame, folds: int, seed: int) -> Iterator[np.ndarray]:

@@ -58,7 +58,7 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
         method=str(configuration["method"]),
         settings={name: setting for name, setting in configuration.items() if not name.startswith(OPTION)},
         task_options={name.removeprefix(OPTION): setting for name, setting in configuration.items() if name.startswith(OPTION)},
-        state="skipped" if SKIPPED in attributes else _STATES[trial.state],  # type: ignore[arg-type]
+        state="skipped" if SKIPPED in attributes else _STATES[trial.state],
         reason=selected.reason if won else str(attributes.get(SKIPPED) or attributes.get(CUT) or attributes.get(ERROR) or ""),
         score=interval.score if interval else value,
         low=interval.low if interval else None,

@@ -9,17 +9,19 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from components.artifacts.manifest import OTHERS, base_folder, base_names
+from components.artifacts.rows import read_rows
+from components.artifacts.training import ModelSpec
 from components.core.errors import BadParams, RetuneError
-from components.core.hashing import digest_folder, digest_value
+from components.core.hashing import digest_folder, digest_sources, digest_value
 from components.core.output_dir import fresh
 from components.core.section import OpenSection
 from components.model import tasks
 from components.training.trainer import TrainSection, hardware
 from components.training.trainer.data import PreparedSplits
-from components.training.trainer.identity import digest_inputs
+from components.training.trainer.identity import CODE, digest_inputs
 from components.training.trainer.state_dir import state_folder
 from components.training.tune import tuning_artifacts
-from components.training.tune.auto import finals, leaderboard
+from components.training.tune.auto import earlier, finals, leaderboard
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.portfolio import PROBE, Configuration, Portfolio, build
 from components.training.tune.auto.speed import Speed
@@ -27,10 +29,10 @@ from components.training.tune.auto.trials import SKIPPED, SearchInputs, Trials
 from components.training.tune.objective import suggest
 from components.training.tune.settings import TuneParams
 from components.training.tune.study import ERROR, SECONDS, SETTINGS, open_study, sampler
-from components.training.tune.warm_start import StudyContext
 
 log = logging.getLogger(__name__)
 
+MANIFEST = "manifest.json"
 _FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
 _SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
@@ -52,18 +54,26 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
     data = {each: PreparedSplits.read(learn, each) for each in bases}
     inputs = {each: digest_inputs(learn, base_folder(base, each)) for each in bases}
     portfolio = build(task, task_options.fields, train, tune.candidates, bases, len(data[bases[0]].train))
-    identity, context = _identity(task, tune, train, task_options, portfolio, inputs, base)
+    setting = _setting(task, tune, train, task_options, learn, inputs, base)
+    identity = digest_value([setting.context, sorted(setting.bases.items()), portfolio.probes, portfolio.queue, sorted(portfolio.space)])[
+        :16
+    ]
     shared = SearchInputs(name, task_options, learn, base, tune, train, data, inputs, state_folder("auto"))
-    speeds = {each: Speed(task, base_folder(base, each), context.bases[each], data[each]) for each in bases}
+    speeds = {
+        each: Speed(task, base_folder(base, each), digest_folder(base_folder(base, each), exclude=[MANIFEST, OTHERS]), data[each])
+        for each in bases
+    }
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=4, reduction_factor=2)
-    with Budget(identity, tune.minutes, tune.metric).running() as budget, open_study(identity, tune, {}, context, pruner) as study:
-        run = AutoSearch(shared, study, budget, portfolio, speeds)
+    with Budget(identity, tune.minutes, tune.metric).running() as budget, open_study(identity, tune, {}, None, pruner) as study:
+        previous = earlier.take_over(study, setting, portfolio)
+        run = AutoSearch(shared, study, budget, portfolio, speeds, previous)
         run.trials()
         complete = run.complete()
         if not complete:
             raise RetuneError(_nothing(study.trials))
         selected = finals.select(shared, complete, run.runner, budget)
         run.keep([selected.winner])
+        earlier.remember(study, selected.winner.user_attrs[SETTINGS])
         chosen = shared.candidate(selected.winner.user_attrs[SETTINGS])
         best = tuning_artifacts.best_of(study, complete, selected.winner, tune.metric, run.stopped_by, chosen.fields)
         board = leaderboard.build(shared, study.trials, selected, budget, run.notes)
@@ -76,12 +86,23 @@ class AutoSearch:
     """Chooses what to try next, within the budget."""
 
     def __init__(
-        self, inputs: SearchInputs, study: optuna.Study, budget: Budget, portfolio: Portfolio, speeds: Mapping[str, Speed]
+        self,
+        inputs: SearchInputs,
+        study: optuna.Study,
+        budget: Budget,
+        portfolio: Portfolio,
+        speeds: Mapping[str, Speed],
+        previous: earlier.Previous | None,
     ) -> None:
         self._inputs, self._study, self._budget, self._portfolio, self._speeds = inputs, study, budget, portfolio, speeds
         self.runner = Trials(inputs, study, budget)
         self.notes: list[str] = []
         self.stopped_by = "portfolio"
+        self._previous = previous
+        if previous is not None and previous.share < 1:
+            budget.seconds *= previous.share
+            text = "%.0f %% of the rows changed since the last search, so it uses %.1f of the %g minutes"
+            self.notes.append(text % (100 * previous.moved, budget.seconds / 60, inputs.tune.minutes))
         self._reserve = _FOR_HOLDOUTS if finals.uses_holdouts(inputs) else _FOR_SELECTION
 
     def complete(self) -> list[FrozenTrial]:
@@ -152,10 +173,18 @@ class AutoSearch:
         for trial in self.complete():
             base = str(trial.user_attrs[SETTINGS]["base"])
             scores[base] = max(scores.get(base, 0.0), trial.value or 0.0)
-        return sorted(self._portfolio.queue, key=lambda configuration: -scores.get(str(configuration["base"]), 0.0))
+        queue = sorted(self._portfolio.queue, key=lambda configuration: -scores.get(str(configuration["base"]), 0.0))
+        before = self._previous.winner if self._previous else None
+        usable = before is not None and before["method"] != PROBE and self._inspace(before)
+        return [dict(before), *queue] if usable and before else queue
+
+    def _inspace(self, configuration: Configuration) -> bool:
+        """Return whether the search space contains a configuration of an earlier search."""
+        space = self._portfolio.space
+        return all(name in configuration and space[name].contains(configuration[name]) for name in self._active(configuration))
 
     def _active(self, configuration: Configuration) -> list[str]:
-        return [name for name, dimension in self._portfolio.space.items() if dimension.active(configuration) and name in configuration]
+        return [name for name, dimension in self._portfolio.space.items() if dimension.active(configuration)]
 
     def _known(self, configuration: Configuration) -> bool:
         """Return whether a trial of this search, or an equal one of an earlier search, has tried `configuration` with any epochs."""
@@ -214,23 +243,17 @@ class AutoSearch:
             )
 
 
-def _identity(
-    task: tasks.Task,
-    tune: TuneParams,
-    train: TrainSection,
-    options: OpenSection,
-    portfolio: Portfolio,
-    inputs: Mapping[str, str],
-    base: Path,
-) -> tuple[str, StudyContext]:
-    """Return the name of the study, a digest of everything that a score depends on, and its context for comparable studies."""
+def _setting(
+    task: tasks.Task, tune: TuneParams, train: TrainSection, options: OpenSection, learn: Path, inputs: Mapping[str, str], base: Path
+) -> earlier.Setting:
+    """Return what makes other searches comparable with this one."""
     machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
     written = {name: getattr(train.fixed, name) for name in sorted(train.fixed.model_fields_set)}
-    shared = ["auto", *machine, tune.metric, tune.seed, options.fields]
-    digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in inputs}
-    context = StudyContext(digest_value([*shared, sorted(inputs.items())]), portfolio.defaults, portfolio.space, digests)
-    space = {name: dimension.model_dump() for name, dimension in portfolio.space.items()}
-    return digest_value([*shared, inputs, written, space, [*portfolio.probes, *portfolio.queue]])[:16], context
+    scope = ["auto", ModelSpec.read(learn).task, tune.metric, options.fields, written]
+    data = [digest_folder(learn, exclude=[OTHERS]), digest_sources(*CODE)]
+    texts = read_rows(learn / "train.parquet")["text"].astype(str).tolist()
+    bases = {name: digest_folder(base_folder(base, name), exclude=[MANIFEST, OTHERS]) for name in inputs}
+    return earlier.Setting(digest_value([*scope, *machine, tune.seed, *data]), digest_value(scope), bases, earlier.sketch(texts))
 
 
 def _nothing(trials: Sequence[FrozenTrial]) -> str:

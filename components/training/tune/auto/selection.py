@@ -84,7 +84,7 @@ def nested_optimism(scores: Floats) -> tuple[float, float, float] | None:
     On each hold-out, the candidate that is best on the others is scored: nested cross-validation (Varma & Simon, "Bias in error
     estimation when using cross-validation for model selection", 2006). None with fewer than two hold-outs.
     """
-    candidates, holdouts = scores.shape
+    holdouts = scores.shape[1]
     if holdouts < 2:
         return None
     others = (scores.sum(axis=1, keepdims=True) - scores) / (holdouts - 1)

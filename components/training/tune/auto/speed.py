@@ -1,9 +1,14 @@
 """How long a candidate will take on this machine: tokens per second and method, measured in a few seconds and kept per machine."""
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.artifacts.base import Artifact
 from components.core.errors import NotFound
@@ -17,7 +22,7 @@ from components.training.trainer.state_dir import state_folder
 
 log = logging.getLogger(__name__)
 
-_STEPS = 6  # of a measurement
+_STEPS, _WARM = 9, 3  # steps of a measurement, and those before it, which are slower
 _START = 2.0  # seconds to build a model and a Trainer, until a candidate has been measured
 _EVALUATION = 0.35  # cost of a token in an evaluation, relative to training
 
@@ -27,8 +32,24 @@ class MachineSpeed(Artifact):
 
     FILE: ClassVar[str] = "speed.json"
 
-    tokens: dict[str, float] = {}
+    tokens: dict[str, float] = Field(default_factory=dict)
     start: float = _START
+
+
+class StepClock(TrainerCallback):
+    """Measures the steps of a training, without the first ones."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Record the time."""
+        self._times.append(time.monotonic())
+
+    def seconds_a_step(self) -> float:
+        """Return the median seconds of a step."""
+        gaps = np.diff(self._times[min(_WARM, len(self._times) - 2) :]) if len(self._times) > 1 else np.array([1.0])
+        return max(float(np.median(gaps)), 1e-4)
 
 
 class Speed:
@@ -75,8 +96,9 @@ class Speed:
         few = list(range(min(len(self._data.validation), 8)))
         some = PreparedSplits(self._data.spec, self._data.train.take(rows), self._data.validation.take(few))
         quick: Mapping[str, Any] = {"epochs": 1, "evaluations_per_epoch": 1, "head_start": "random", "contrastive_start": 0.0}
-        result = fit(self._task, self._base, some, settings.model_copy(update=quick))
-        tokens = sum(some.train.lengths) / len(some.train) * max(result.examples_per_second, 0.1)
+        clock = StepClock()
+        fit(self._task, self._base, some, settings.model_copy(update=quick), callbacks=[clock])
+        tokens = sum(some.train.lengths) / len(some.train) * settings.batch_size * settings.accumulation / clock.seconds_a_step()
         log.info("this machine trains %.0f tokens a second with the method %s", tokens, method)
         self._keep(method, tokens)
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from components.core.errors import RetuneError, first_line
 from components.core.section import OpenSection
 from components.core.temporary import temporary
 from components.model import tasks
+from components.model.support.feature_cache import FeatureCache
 from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import CheckpointPaths, TrainResult
+from components.training.trainer.head_start import CACHE
 from components.training.trainer.identity import training_identity
 from components.training.trainer.memory import fit_within_memory
 from components.training.trainer.state_dir import state_folder
@@ -49,7 +51,6 @@ class SearchInputs:
     data: Mapping[str, PreparedSplits]
     inputs: Mapping[str, str]
     folder: Path
-    several: bool = field(default=False)
 
     def candidate(self, configuration: Configuration) -> "Made":
         """Return the task, the model spec and the settings of a configuration."""
@@ -134,9 +135,10 @@ class Trials:
         self, made: Made, data: PreparedSplits, *, keep: CheckpointPaths | None, clock: TrialClock, watch: Any = None
     ) -> tuple[TrainResult, TrainParams]:
         """Train a candidate on `data`; return the result and the settings, which differ if memory ran out."""
-        data = PreparedSplits(made.spec, data.train, data.validation)
+        data = replace(data, spec=made.spec)
         base = base_folder(self._inputs.base, made.settings.base)
-        return fit_within_memory(made.task, base, data, made.settings, keep=keep, watch=watch, callbacks=[clock])
+        cache = FeatureCache(state_folder(CACHE), self._inputs.tune.cache_mib)
+        return fit_within_memory(made.task, base, data, made.settings, keep=keep, watch=watch, callbacks=[clock], cache=cache)
 
     def _fitted(self, trial: optuna.Trial, configuration: Configuration) -> float:
         made = self._inputs.candidate(configuration)
