@@ -258,7 +258,7 @@ def test_failure_of_all_trials_is_explained(learn, tiny_base, workspace, monkeyp
     def diverge(*args, **kwargs):
         raise RetuneError("the loss is nan after step 3")
 
-    monkeypatch.setattr(search_module, "fit", diverge)
+    monkeypatch.setattr(search_module, "fit_within_memory", diverge)
 
     with pytest.raises(RetuneError, match="none of 3 trials completed: 3 failed and 0 were pruned: the loss is nan after step 3"):
         run(learn, tiny_base, workspace / "out")
@@ -266,7 +266,7 @@ def test_failure_of_all_trials_is_explained(learn, tiny_base, workspace, monkeyp
 
 @pytest.mark.slow
 def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, monkeypatch):
-    fit, calls = search_module.fit, []
+    fit, calls = search_module.fit_within_memory, []
 
     def fail_once(*args, **kwargs):
         calls.append(1)
@@ -274,7 +274,7 @@ def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, m
             raise RetuneError("the loss is nan")
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(search_module, "fit", fail_once)
+    monkeypatch.setattr(search_module, "fit_within_memory", fail_once)
     best = run(learn, tiny_base, workspace / "out")
 
     assert (best.failed, best.complete + best.pruned) == (1, 2)
@@ -295,7 +295,7 @@ def test_time_budget_ends_the_search(learn, tiny_base, workspace):
 def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "whole", trials=4)
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))
-    fit, calls = search_module.fit, []
+    fit, calls = search_module.fit_within_memory, []
 
     def interrupt(*args, **kwargs):
         calls.append(1)
@@ -303,7 +303,7 @@ def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeyp
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(search_module, "fit", interrupt)
+    monkeypatch.setattr(search_module, "fit_within_memory", interrupt)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(learn, tiny_base, workspace / "broken", trials=4)

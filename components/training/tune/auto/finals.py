@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FINALISTS, FINAL_PROBES = 3, 2
 HOLDOUTS, FEWEST = 5, 3
+_LEAST_SECONDS, _MOST_SECONDS = 2.0, 20.0  # of the bootstrap
 _COMPARED = 6  # candidates whose optimism and differences are computed
 
 
@@ -69,10 +70,10 @@ def select(inputs: SearchInputs, complete: Sequence[FrozenTrial], trials: Trials
     ranked = sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
     if uses_holdouts(inputs):
         return _by_holdouts(inputs, ranked, trials, budget)
-    return _by_bootstrap(inputs, ranked)
+    return _by_bootstrap(inputs, ranked, budget)
 
 
-def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tuple[str, ...] = ()) -> Selected:
+def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], budget: Budget, notes: tuple[str, ...] = ()) -> Selected:
     """Compare candidates on the same resamples of the validation rows."""
     task, spec = inputs.candidate(ranked[0].user_attrs[SETTINGS]).task, next(iter(inputs.data.values())).spec
     compared = ranked[:_COMPARED]
@@ -85,17 +86,19 @@ def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tu
     def score(candidate: int, chosen: selection.Ints) -> float:
         return float(task.validate(outputs[candidate].outputs[chosen], outputs[candidate].labels[chosen], spec)[inputs.tune.metric])
 
-    resampled = selection.resample(score, len(compared), rows["group"].astype(str).tolist(), seed=inputs.tune.seed)
+    seconds = max(_LEAST_SECONDS, min(_MOST_SECONDS, budget.left()))
+    groups = rows["group"].astype(str).tolist()
+    resampled = selection.resample(score, len(compared), groups, seed=inputs.tune.seed, seconds=seconds)
     errors = resampled.errors()
-    intervals = {
-        trial.number: Interval(
-            float(trial.value or 0), float((trial.value or 0) - selection.Z * error), float((trial.value or 0) + selection.Z * error)
-        )
-        for trial, error in zip(compared, errors, strict=True)
-    }
+    intervals = {trial.number: _interval(trial.value or 0.0, selection.Z * error) for trial, error in zip(compared, errors, strict=True)}
     scores, costs = [trial.value or 0.0 for trial in compared], [trial.user_attrs[SECONDS] for trial in compared]
     index = selection.cheapest_of_equals(scores, costs, resampled.error_of_difference)
     return Selected(compared[index], _reason(compared, index), intervals, selection.optimism(resampled), notes)
+
+
+def _interval(score: float, half: float, holdouts: int = 1) -> Interval:
+    """Return the interval of a score; no metric is above 1."""
+    return Interval(score, score - half, min(1.0, score + half), holdouts)
 
 
 def _reason(ranked: Sequence[FrozenTrial], index: int) -> str:
@@ -113,7 +116,7 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
     whole = min(len(row) for row in scores)
     if len(finalists) < 2 or whole < FEWEST:
         note = f"{whole} of {FEWEST} hold-outs fitted into the minutes, so one validation split decides"
-        return _by_bootstrap(inputs, ranked, (note,) if len(finalists) > 1 else ())
+        return _by_bootstrap(inputs, ranked, budget, (note,) if len(finalists) > 1 else ())
     table = np.array([row[:whole] for row in scores])
     first = next(iter(inputs.data.values()))
     factor = 1 / whole + len(first.validation) / len(first.train)
@@ -126,8 +129,7 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
     table, means, finalists = table[order], means[order], [finalists[index] for index in order]
     halves = quantile * np.sqrt(factor * table.var(axis=1, ddof=1))
     intervals = {
-        trial.number: Interval(float(mean), float(mean - half), float(mean + half), whole)
-        for trial, mean, half in zip(finalists, means, halves, strict=True)
+        trial.number: _interval(float(mean), float(half), whole) for trial, mean, half in zip(finalists, means, halves, strict=True)
     }
     index = selection.cheapest_of_equals(means.tolist(), [trial.user_attrs[SECONDS] for trial in finalists], error)
     return Selected(finalists[index], _reason(finalists, index), intervals, selection.nested_optimism(table))

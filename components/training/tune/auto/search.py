@@ -1,6 +1,8 @@
 """The search of the strategy `auto`: probes, the portfolio, the sampler, the selection, and the files of the step `tune`."""
 
 import logging
+import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ _FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials le
 _SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
 _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
+_PERFECT = 1.0  # no metric is higher
 _KEPT = 3  # candidates whose weights stay on disk during the search
 
 
@@ -124,7 +127,7 @@ class AutoSearch:
             if fitting is None:
                 self._skip(configuration)
             else:
-                self._study.enqueue_trial({field: fitting[field] for field in self._active(fitting)})
+                self._study.enqueue_trial({field: fitting.get(field, self._portfolio.defaults[field]) for field in self._active(fitting)})
                 self._run(self._study.ask(), fitting)
         self._budget.tell(phase="searching around the best")
         self._sample()
@@ -134,7 +137,7 @@ class AutoSearch:
         misfits = unchanged = 0
         if not self._portfolio.space:
             return
-        while misfits < _MISFITS and unchanged < _UNCHANGED and self._left() > 0:
+        while misfits < _MISFITS and unchanged < _UNCHANGED and self._left() > 0 and self._best() < _PERFECT:
             self._study.sampler = sampler(self._inputs.tune, len(self._study.trials))
             trial = self._study.ask()
             configuration = {**self._like_best(), **suggest(trial, self._portfolio.space, self._portfolio.defaults)}
@@ -143,11 +146,14 @@ class AutoSearch:
                 self._study.tell(trial, state=TrialState.PRUNED)
                 misfits += 1
                 continue
-            best = max(trial.value or 0.0 for trial in self.complete())
+            best = self._best()
             done = self._run(trial, configuration)
             better = done.state is TrialState.COMPLETE and (done.value or 0.0) > best
             misfits, unchanged = 0, 0 if better else unchanged + 1
-        self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED else "max_minutes"
+        self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED or self._best() >= _PERFECT else "max_minutes"
+
+    def _best(self) -> float:
+        return max((trial.value or 0.0 for trial in self.complete()), default=-math.inf)
 
     def _run(self, trial: optuna.Trial, configuration: Configuration) -> FrozenTrial:
         done = self.runner.run(trial, configuration)
@@ -159,8 +165,6 @@ class AutoSearch:
 
     def keep(self, best: Sequence[FrozenTrial]) -> None:
         """Remove the weights of all trials except `best`."""
-        import shutil
-
         kept = {self.runner.checkpoints(self._inputs.candidate(trial.user_attrs[SETTINGS])) for trial in best}
         for trial in self.complete():
             folder = self.runner.checkpoints(self._inputs.candidate(trial.user_attrs[SETTINGS]))

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from components.artifacts.training import ModelSpec
 from components.core.errors import RetuneError, first_line
 from components.core.section import OpenSection
 from components.core.temporary import temporary
-from components.model import tasks
+from components.model import methods, tasks
 from components.model.support.feature_cache import FeatureCache
 from components.training.trainer import TrainParams, TrainSection
+from components.training.trainer.callbacks import Watch
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import CheckpointPaths, TrainResult
 from components.training.trainer.head_start import CACHE
@@ -33,6 +34,7 @@ from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS
 
 log = logging.getLogger(__name__)
 
+Keep = Callable[[TrainParams], CheckpointPaths]
 NAME, ENDED, SKIPPED, PLACE = "name", "ended at", "skipped", "outputs"
 _RUNGS = 8  # points of a training at which trials are compared
 _STEPS_BEFORE_PRUNING = 200
@@ -132,7 +134,7 @@ class Trials:
         log.info("not tried: %s: %s", name, reason)
 
     def fit(
-        self, made: Made, data: PreparedSplits, *, keep: CheckpointPaths | None, clock: TrialClock, watch: Any = None
+        self, made: Made, data: PreparedSplits, *, keep: Keep | None, clock: TrialClock, watch: Watch | None = None
     ) -> tuple[TrainResult, TrainParams]:
         """Train a candidate on `data`; return the result and the settings, which differ if memory ran out."""
         data = replace(data, spec=made.spec)
@@ -161,9 +163,12 @@ class Trials:
                 raise optuna.TrialPruned
 
         with temporary() as folder:
-            keep = CheckpointPaths(self.checkpoints(made), folder / "history.jsonl", resumable=False)
-            keep.history.touch()
-            result, settings = self.fit(made, data, keep=keep if made.settings.method != PROBE else None, clock=clock, watch=watch)
+            (folder / "history.jsonl").touch()
+
+            def keep(settings: TrainParams) -> CheckpointPaths:
+                return CheckpointPaths(self.checkpoints(replace(made, settings=settings)), folder / "history.jsonl", resumable=False)
+
+            result, settings = self.fit(made, data, keep=keep if methods.trains(made.settings.method) else None, clock=clock, watch=watch)
         changed = {name: value for name, value in settings.model_dump().items() if value != getattr(made.settings, name)}
         if changed:
             trial.set_user_attr(SETTINGS, {**configuration, **changed})
