@@ -4,7 +4,7 @@ from pydantic import Field
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
+from components.gates.support import ROLE, Evidence, GateSection, hypothesis, inconclusive, interval, result
 
 STRONGEST = "strongest"
 
@@ -12,7 +12,7 @@ STRONGEST = "strongest"
 class Params(GateSection):
     """The baseline that the candidate must beat, and the margin."""
 
-    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
+    role: Role = Field(Role.REQUIRED, description=ROLE)
     metric: str = Field("macro_f1", description="a metric of the task, on the test split")
     against: str = Field("tfidf", description="a baseline of the task, or strongest: every baseline")
     margin: float = Field(0.0, ge=0, description="lower limit for the difference's interval, in the metric's unit")
