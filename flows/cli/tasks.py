@@ -24,7 +24,7 @@ _MACRO = "mean of the F1 scores of the labels"
 
 @app.command(rich_help_panel=START)
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="The task to describe.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The task to describe.")] = None,
     options: Annotated[str, typer.Option("--options", metavar="YAML", help="Options of NAME, to show the task with them.")] = "{}",
     as_json: AsJson = False,
 ) -> None:
