@@ -80,8 +80,8 @@ import signal, sys
 from pathlib import Path
 from flows.audit.worktree import worktree
 if sys.argv[2:] == ["as a command"]:
-    from flows.cli import install_signal_handlers
-    install_signal_handlers()
+    from components.core.exits import cancel_on
+    cancel_on(signal.SIGTERM, signal.SIGHUP)
 with worktree(Path(sys.argv[1]), "HEAD") as root:
     print(root, flush=True)
     while True:
