@@ -31,7 +31,7 @@ class Params(GateSection):
         100,
         ge=50,
         le=1_000_000,
-        description="rows of a value and of all other values; smaller values are informational. With groups: 50 groups instead",
+        description="minimum rows of a value, and of all other rows; smaller values are informational. With groups: 50 groups instead",
     )
 
     @model_validator(mode="after")

@@ -27,16 +27,14 @@ _TOO_GOOD_FROM = 100  # rows or groups: a model with 97 % accuracy answers all o
 class Params(GateSection):
     """Allowed overlap of test and training rows, and limits for suspicious results."""
 
-    role: Role = Field(
-        Role.REQUIRED, description=f"{ROLE}; rows that a compared model was trained on are excluded in any case"
-    )
+    role: Role = Field(Role.REQUIRED, description=f"{ROLE}; rows that a compared model was trained on are excluded in any case")
     max_exact_share: float = Field(0.0, ge=0, lt=1, description="share of the test rows that occur word for word in the training rows")
     max_near_share: float = Field(0.01, ge=0, lt=1, description="share of the test rows with a near copy in the training rows")
     max_learnt_share: float = Field(
         0.05,
         ge=0,
         lt=1,
-        description="share of the learnt test rows: those that a compared model was trained on, exactly or as near copies; they are excluded",
+        description="maximum share of learnt test rows: a compared model was trained on them or on near copies; they are excluded",
     )
     unknown: Literal["ask", "skip"] = Field(
         "ask",

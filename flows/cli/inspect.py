@@ -173,7 +173,7 @@ def champion(
 @app.command(rich_help_panel=INSPECT)
 def why(
     name: DefaultName = None,
-    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="A version number.", show_default="required")] = None,
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="A version number, with or without NAME before it.")] = None,
     gate: Annotated[str | None, typer.Option(help="Show the evidence of this gate only.")] = None,
     evidence: Annotated[
         str | None, typer.Option(metavar="DIGEST", help="An earlier verdict: the beginning of its digest in `retune history`.")
@@ -193,7 +193,7 @@ def why(
     if version is None:  # the only argument is the version
         if name is None or not name.isdecimal():
             raise typer.BadParameter("give a version: `retune why VERSION` or `retune why NAME VERSION`")
-        name, version = None, int(name)
+        version, name = int(name), None
     verdict, digest = read(open_model(name, environment), version, gate, evidence)
     if as_json:
         print_json({"version": version, "evidence": digest, **verdict.model_dump(mode="json")})

@@ -31,7 +31,9 @@ ALIASES = ("champion", "challenger", "previous")
 def predict(
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXTS", help="Texts, or JSON objects for a task with several inputs; `-` reads one per line from standard input."),
+        typer.Argument(
+            metavar="TEXTS", help="Texts, or JSON objects for a task with several inputs; `-` reads one per line from standard input."
+        ),
     ],
     params: ParamsFile = None,
     model: ModelName = None,

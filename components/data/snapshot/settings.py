@@ -25,7 +25,7 @@ class SnapshotParams(Section):
     )
     quoting: Literal["double", "backslash", "none"] | None = Field(
         default=None,
-        description='quotes in CSV and TSV files. double: cells may be quoted, and a quote in a cell is written ""; backslash: it is written \\"; '
+        description='in CSV and TSV. double: cells may be quoted, and a quote in a cell is written ""; backslash: it is written \\"; '
         "none: quotes are text. null: double, and a file in which quotes seem to be text is refused",
     )
     split_column: str | None = Field(

@@ -34,7 +34,7 @@ def test_credential_is_created_once_and_private(tmp_path: Path) -> None:
 
 def test_lock_of_a_hanging_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credential, "_LOCK_SECONDS", 0.0)
-    with lock(tmp_path / "prefect/auth.lock"), pytest.raises(LockTimeout, match="auth.lock has been held by another process"):
+    with lock(tmp_path / "prefect/auth.lock"), pytest.raises(LockTimeout, match=r"auth\.lock has been held by another process"):
         credential.make(tmp_path)
 
 
