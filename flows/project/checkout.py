@@ -79,10 +79,10 @@ def checkouts(project: Path) -> list[Path]:
     return sorted(root for home in (project / RUNS).glob("*") if (root := root_of(home)).is_dir())
 
 
-def remove(project: Path, home: Path, folder: str = FOLDER) -> None:
-    """Remove the folder `home` with the git worktree `folder` in it."""
+def remove(project: Path, home: Path) -> None:
+    """Remove the folder `home` with the git worktree in it."""
     with suppress(RetuneError):  # git may not have registered it yet
-        git(project, "worktree", "remove", "--force", str(home / folder))
+        git(project, "worktree", "remove", "--force", str(home / FOLDER))
     shutil.rmtree(home, ignore_errors=True)
     try:
         git(project, "worktree", "prune")

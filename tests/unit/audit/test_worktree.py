@@ -126,7 +126,7 @@ def test_next_rebuild_removes_only_abandoned_worktrees(project: Path, tmp_path: 
             child.kill()
             child.communicate()
         shutil.rmtree(swept.parent)  # like a cleaner of temporary folders
-        kept = tmp_path / "retune-rebuild-mine/retune-rebuild"
+        kept = tmp_path / "retune-rebuild-mine/checkout"
         with worktree(project, "HEAD", kept):
             assert not killed.parent.exists()
         with worktree(project, "HEAD") as root:
