@@ -3,7 +3,7 @@
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,6 @@ SHAPES = (
 """In order of precedence; a table that matches none is searched for a text and a label."""
 
 
-def shape_of(columns: Sequence[str]) -> Shape | None:
-    """Return the first shape whose columns are present; None if none matches."""
-    names = {name.lower() for name in columns}
-    return next((shape for shape in SHAPES if names.issuperset(shape.columns)), None)
-
-
 @dataclass(frozen=True)
 class Guess:
     """The guessed task and settings; `columns` maps canonical names to the names in the file."""
@@ -121,16 +115,12 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     )
     templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML has no surrogate pairs
     source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
-    text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", data.stem).strip("-._") or "model"
+    text = templates.get_template("params.yaml.j2").render(name=name, source=source, guess=guess)
     with replacing(params) as partial:
         partial.write_text(text, encoding="utf-8")
         read_params(partial)
     return guess
-
-
-def slug(stem: str) -> str:
-    """Return a valid model name for the name of a file."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "model"
 
 
 def guess_columns(data: Path) -> Guess:
@@ -144,7 +134,8 @@ def guess_columns(data: Path) -> Guess:
 def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
     """Return the guess for the columns of the first rows."""
     names = [str(name) for name in frame.columns]
-    if (shape := shape_of(names)) is not None:
+    lower = {name.lower() for name in names}
+    if shape := next((shape for shape in SHAPES if lower.issuperset(shape.columns)), None):
         return _shaped(frame, shape, delimiter)
     text = pick(TEXT_NAMES, [name for name in names if looks_like_text(frame[name])], lambda name: -float(word_counts(frame[name]).mean()))
     rest = [name for name in names if name != text]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from components.core import plugins
 from components.core.errors import BadParams
 from components.core.section import Section, current_names, nearest
 from components.model import methods
@@ -87,7 +88,7 @@ class TrainParams(MethodSettings):
     @classmethod
     def _exists(cls, name: str) -> str:
         if name not in methods.available():
-            raise ValueError(methods.unknown_method(name))
+            raise ValueError(plugins.unknown(methods.__name__, name, methods.available(), "method"))
         return name
 
     @field_validator("warmup")
