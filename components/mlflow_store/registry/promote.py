@@ -14,10 +14,10 @@ from components.core.errors import BadInput, BadModel, NotFound
 from components.ledger import Action, Entry, Ledger, Request, StaleVerdict
 from components.ledger.records import Expected, check_expected
 from components.mlflow_store.connection import connect, translated_errors
-from components.mlflow_store.registry.aliases import champion_lock, find_champion, sync_aliases, sync_aliases_locked
+from components.mlflow_store.registry.aliases import champion_lock, find_champion, reconcile, sync_aliases_locked
 from components.mlflow_store.registry.verdicts import read_verdict, verdict_lock
 from components.mlflow_store.registry.verify import checked_package, registered_version, verify
-from components.mlflow_store.registry.versions import Version, find, search
+from components.mlflow_store.registry.versions import Version, find, search, versions
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ def promote(uri: str, ledger_url: str, name: str, number: int, decision: Decisio
         StaleVerdict: the champion is not the one that the decision expects; nothing was moved.
     """
     version, ledger = registered_version(uri, name, number), Ledger(ledger_url)
-    with translated_errors(uri):
-        sync_aliases(uri, ledger, name)
+    for sentence in reconcile(uri, ledger_url, name):
+        log.info("%s: %s", name, sentence)
     if not _is_of(head := ledger.head(name), version):
         check_expected(decision.expected, head, decision.action)  # fail before loading a model; the ledger checks it again
         if verified:
@@ -85,10 +85,10 @@ def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why
         BadModel: the verification failed; nothing was moved.
         StaleVerdict: the champion was changed meanwhile; nothing was moved.
     """
-    with translated_errors(uri):
-        sync_aliases(uri, ledger := Ledger(ledger_url), name)
-        known = {(version.number, version.key) for version in search(connect(uri), name)}
-    entries = ledger.entries(name)
+    for sentence in reconcile(uri, ledger_url, name):
+        log.info("%s: %s", name, sentence)
+    known = {(version.number, version.key) for version in versions(uri, name)}
+    entries = Ledger(ledger_url).entries(name)
     registered = {entry.version for entry in entries if (entry.version, entry.key) in known}
     number = rollback_target(name, entries, registered, to)
     return promote(uri, ledger_url, name, number, Decision(entries[-1].version, who, why, "rolled back"))
