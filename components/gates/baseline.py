@@ -6,7 +6,7 @@ from pydantic import Field
 
 from components.artifacts.metrics import Estimate, best_on_validation
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
+from components.gates.support import ROLE, Evidence, GateSection, hypothesis, inconclusive, interval, result
 
 BEST = "best"
 STRONGEST = "strongest"
@@ -19,7 +19,7 @@ PROBE = "probe"
 class Params(GateSection):
     """The baseline that the candidate must beat, and the margin."""
 
-    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
+    role: Role = Field(Role.REQUIRED, description=ROLE)
     metric: str = Field("macro_f1", description="a metric of the task, on the test split")
     against: str = Field(
         "tfidf", description="a baseline of the task; best: the one that is best on the validation split; strongest: every baseline"

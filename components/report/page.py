@@ -253,7 +253,9 @@ def account(facts: PageFacts) -> tuple[int, list[tuple[str, int]], int] | None:
 def _search(facts: PageFacts) -> dict[str, Any]:
     metric = facts.best.metric if facts.best else "value"
     importance = sorted(facts.best.importance.items(), key=lambda item: -item[1]) if facts.best else []
-    names = charts.setting_names(facts.trials, [name for name, _ in importance])
+    settings = {name for trial in facts.trials for name in trial.params}
+    first = [name for name, _ in importance if name in settings]
+    names = [*first, *sorted(settings - set(first))]
     varied = any(trial.value is not None and trial.params for trial in facts.trials)
     return {
         "importance": importance,

@@ -186,10 +186,13 @@ class Evidence:
         return np.asarray(self.candidate.predicted == self.candidate.expected)
 
 
+ROLE = "effect of the gate's outcome: see Roles in gates.md"
+
+
 class GateSection(Section):
     """Base class of a gate's settings: every gate has a role."""
 
-    role: Role = Field(Role.BLOCKING, description="required (promotion needs it) | blocking (can only reject) | informational | off")
+    role: Role = Field(Role.BLOCKING, description=ROLE)
 
     @field_validator("role", mode="before")
     @classmethod

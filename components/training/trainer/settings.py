@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from components.core import plugins
 from components.core.errors import BadParams
 from components.core.section import Section, current_names, nearest
 from components.model import methods
@@ -81,7 +82,7 @@ class TrainParams(MethodSettings):
     )
     evaluations_per_epoch: int = Field(1, ge=1, le=1_000, description="evaluations on the validation split, each with a checkpoint")
     patience: int = Field(2, ge=0, le=10_000, description="evaluations without improvement before training stops; 0: never")
-    metric: str = Field("macro_f1", description="of the validation split; the checkpoint with the best value is kept")
+    metric: str = Field("macro_f1", description="metric of the validation split; the checkpoint with the best value is kept")
     calibration: Literal["none", "temperature"] = Field(
         "none", description="temperature: fitted on the validation split after training; changes probabilities, never the predicted label"
     )
@@ -91,17 +92,17 @@ class TrainParams(MethodSettings):
         "split, by cross-validation",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the arithmetic; auto: bfloat16 if the hardware supports it"
+        "auto", description="number format of the computation; auto: bfloat16 if the hardware supports it"
     )
     threads: int = Field(0, ge=0, le=4_096, description="0: all physical cores; a different number gives different weights")
     max_minutes: float = Field(60, gt=0, description="wall-clock time over all restarts; training stops cleanly at the limit")
-    seed: int = Field(7, ge=0, lt=2**32, description="of the weights of the head, the order of the rows and dropout")
+    seed: int = Field(7, ge=0, lt=2**32, description="seed of the weights of the head, the order of the rows and dropout")
 
     @field_validator("method")
     @classmethod
     def _exists(cls, name: str) -> str:
         if name not in methods.available():
-            raise ValueError(methods.unknown_method(name))
+            raise ValueError(plugins.unknown(methods.__name__, name, methods.available(), "method"))
         return name
 
     @field_validator("warmup")

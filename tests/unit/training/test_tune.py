@@ -3,7 +3,9 @@ import logging
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import optuna
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +17,10 @@ from components.core.errors import BadParams, NotFound, RetuneError
 from components.training.trainer import TrainSection
 from components.training.tune import TuneParams, tuning_artifacts
 from components.training.tune.run_search import sample
+from components.training.tune.settings import Dimension
 from components.training.tune.step import tune
 from components.training.tune.storage import repair
+from components.training.tune.warm_start import StudyContext, warm_start
 from tests.support.learn import make_learn
 
 TRAIN = {"learning_rate": "tuned", "batch_size": "tuned", "threads": 1, "precision": "float32"}
@@ -125,6 +129,19 @@ def test_unfreezing_and_averaging_can_be_searched(learn, tiny_base, workspace):
     assert (best.complete + best.pruned, best.failed) == (3, 0)
     assert trials["params"][0] == first
     assert {"unfreeze_every", "swa"} <= set(best.settings)
+
+
+@pytest.mark.parametrize(("learning_rate", "carried"), [(1e-3, 1), ("1e-3", 0), (1.0, 0)])
+def test_value_of_another_type_is_not_carried_over(learning_rate, carried):
+    space = {"learning_rate": Dimension(type="float", low=1e-4, high=1e-2)}
+    target = StudyContext("context", {"base": "model", "learning_rate": 1e-3}, space, {"model": "digest"})
+    source, study = optuna.create_study(study_name="old"), optuna.create_study(study_name="new")
+    for name, value in {"context": "context", "fixed": dict(target.fixed), "bases": dict(target.bases)}.items():
+        source.set_user_attr(name, value)
+    settings = {"base": "model", "learning_rate": learning_rate}
+    source.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={"settings": settings}))
+
+    assert warm_start(study, SimpleNamespace(others=lambda _: [source]), target) == len(study.trials) == carried
 
 
 @pytest.mark.slow
