@@ -120,7 +120,7 @@ def test_best_baseline_on_validation_is_named(workspace: Path) -> None:
     folder = workspace / "reports/evaluation"
     Metrics.read(folder).model_copy(update={"validation": {"tfidf": {"macro_f1": 0.6}, "majority": {"macro_f1": 0.1}}}).write(folder)
 
-    assert "On the validation split, the best baseline is TF-IDF." in section(page(workspace), "scores").words
+    assert "On the validation split, the best baseline is TF-IDF" in section(page(workspace), "scores").words
 
 
 def test_doubtful_estimate_is_marked(workspace: Path) -> None:
