@@ -52,6 +52,15 @@ _LIKELIHOOD: Mapping[str, Metric] = {
 }
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "lora", "learning_rate": 5e-4, "epochs": 1, "batch_size": 16, "lora_targets": "all-linear"},
+    {"method": "lora", "learning_rate": 2e-4, "epochs": 2, "batch_size": 16, "lora_targets": "all-linear"},
+    {"method": "full", "learning_rate": 5e-5, "epochs": 1, "batch_size": 16},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "lora_targets": "all-linear", "lora_rank": 16},
+)
+"""Without a linear probe: the output layer predicts the next token, and is pretrained."""
+
+
 class Options(generation.Scoring):
     """The data format, the learnt parts, and the answer length."""
 
@@ -75,6 +84,7 @@ class Task(tasks.Task):
     """Continue a text, a prompt or a conversation."""
 
     Options = Options
+    portfolio = PORTFOLIO
     validation_metrics = ("log_likelihood", "token_accuracy")
     by_token = True
     baselines = ("unigram", "base")

@@ -31,6 +31,17 @@ _TABLE_ROWS = 15
 _SIZES = (2, 5, 10, 30)  # words
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "full", "learning_rate": 1e-4, "epochs": 3, "batch_size": 64},
+    {"method": "full", "learning_rate": 3e-5, "epochs": 3, "batch_size": 64},
+    {"method": "full", "learning_rate": 1e-4, "epochs": 1, "batch_size": 64},
+    {"method": "full", "learning_rate": 2e-4, "epochs": 3, "batch_size": 128},
+    {"method": "full", "learning_rate": 1e-4, "epochs": 3, "batch_size": 64, "task_options.temperature": 0.1},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 3, "batch_size": 64, "lora_targets": "all-linear"},
+)
+"""Without a linear probe: the model has no output layer."""
+
+
 class Options(Section):
     """The data format, the pooling and the loss temperature."""
 
@@ -70,6 +81,7 @@ class Task(tasks.Task):
     """Embed a text as a unit vector (a JSON list), evaluated by retrieval among the expected texts of the test rows."""
 
     Options = Options
+    portfolio = PORTFOLIO
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "chest pain when breathing"}
     baselines = ("tfidf", "bm25", "base")

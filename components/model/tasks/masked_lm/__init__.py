@@ -31,6 +31,15 @@ _SIZES = (4, 16, 64)  # words
 _MASKS = ("[MASK]", "<mask>")
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "full", "learning_rate": 1e-4, "epochs": 3, "batch_size": 32},
+    {"method": "full", "learning_rate": 3e-4, "epochs": 3, "batch_size": 32},
+    {"method": "full", "learning_rate": 5e-5, "epochs": 3, "batch_size": 16},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 3, "batch_size": 32, "lora_targets": "all-linear"},
+)
+"""Without a linear probe: the output layer predicts tokens, and is pretrained."""
+
+
 class Options(Section):
     """Masking and sequence settings for training; the masked words of a test depend only on the text."""
 
@@ -47,6 +56,7 @@ class Task(tasks.Task):
     """Fill in the masked words of a text; in a text without masks, words chosen by its hash."""
 
     Options = Options
+    portfolio = PORTFOLIO
     columns = ("text",)
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "Fracture of the left [MASK] with routine healing"}

@@ -41,6 +41,15 @@ _UNANSWERABLE: Mapping[str, Metric] = {
 }
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "full", "learning_rate": 2e-4, "epochs": 2, "batch_size": 8},
+    {"method": "full", "learning_rate": 1e-4, "epochs": 3, "batch_size": 16},
+    {"method": "full", "learning_rate": 5e-5, "epochs": 3, "batch_size": 8},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 3, "batch_size": 8, "lora_targets": "all-linear"},
+)
+"""Without a linear probe: the output layer scores positions of a context, which are not classes."""
+
+
 class Options(Section):
     """How contexts are split, and which answers are allowed."""
 
@@ -56,6 +65,7 @@ class Task(tasks.Task):
     """Predict the span of a context that answers a question."""
 
     Options = Options
+    portfolio = PORTFOLIO
     columns = ("question", "context", "answers")
     inputs = ("question", "context")
     splits_long_rows = True

@@ -27,6 +27,15 @@ from components.model.support.metrics import Floats, Metric
 log = logging.getLogger(__name__)
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "full", "learning_rate": 5e-4, "epochs": 4, "batch_size": 16},
+    {"method": "full", "learning_rate": 2e-4, "epochs": 4, "batch_size": 16},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 4, "batch_size": 16, "lora_targets": "all-linear"},
+    {"method": "full", "learning_rate": 1e-4, "epochs": 8, "batch_size": 8},
+)
+"""Without a linear probe: an answer is a text."""
+
+
 class Options(generation.Scoring):
     """Input prefix, target lengths and generation settings."""
 
@@ -62,6 +71,7 @@ class Task(tasks.Task):
     """Generate a target text from a source text."""
 
     Options = Options
+    portfolio = PORTFOLIO
     columns = ("source", "target")
     inputs = ("source",)
     example: Mapping[str, str] = {"source": "A text to be summarised or translated."}

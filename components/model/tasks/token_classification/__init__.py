@@ -43,6 +43,16 @@ _TOKENS: Mapping[str, Metric] = {"token_accuracy": Metric(("right_tokens", "toke
 _UNLIMITED = 1 << 60  # sub-words
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "probe"},
+    {"method": "full", "head_start": "probe", "learning_rate": 3e-4, "epochs": 12, "batch_size": 16},
+    {"method": "full", "head_start": "random", "learning_rate": 3e-4, "epochs": 6, "batch_size": 16},
+    {"method": "full", "head_start": "probe", "learning_rate": 3e-4, "epochs": 12, "batch_size": 16, "task_options.head": "crf"},
+    {"method": "full", "head_start": "probe", "learning_rate": 1e-4, "epochs": 6, "batch_size": 16},
+    {"method": "lora", "head_start": "probe", "learning_rate": 2e-3, "epochs": 12, "batch_size": 16, "lora_targets": "all-linear"},
+)
+
+
 class Options(Section):
     """The data format, the tagging scheme and the head."""
 
@@ -75,6 +85,7 @@ class Task(tasks.Task):
     """Predict a tag per token, or labelled spans of a raw text."""
 
     Options = Options
+    portfolio = PORTFOLIO
     baselines = ("majority", "frequent_tag", "probe")
     searchable_options = ("head", "transition_rate")
     one_answer = True

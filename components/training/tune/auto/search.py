@@ -29,6 +29,7 @@ from components.training.tune.auto.portfolio import PROBE, Configuration, Portfo
 from components.training.tune.auto.speed import Speed
 from components.training.tune.auto.trials import SKIPPED, SearchInputs, Trials
 from components.training.tune.objective import suggest
+from components.training.tune.run_search import refuse_different_tokenizers
 from components.training.tune.settings import TuneParams
 from components.training.tune.study import ERROR, SECONDS, SETTINGS, open_study, sampler
 
@@ -55,6 +56,7 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
     task = tasks.load(name, task_options.fields)
     bases = [train.fixed.base] if "base" in train.fixed.model_fields_set else list(tune.candidates.bases or base_names(base))
     data = {each: PreparedSplits.read(learn, each) for each in bases}
+    refuse_different_tokenizers(task, data, "tune.candidates.bases")
     inputs = {each: digest_inputs(learn, base_folder(base, each)) for each in bases}
     portfolio = build(task, task_options.fields, train, tune.candidates, bases, len(data[bases[0]].train))
     setting = _setting(task, tune, train, task_options, learn, inputs, base)
