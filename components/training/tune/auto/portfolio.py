@@ -55,7 +55,7 @@ def build(
     for given in task.portfolio:
         configuration = {name: stated.get(name, value) for name, value in {"method": "full", **given}.items()}
         configuration["method"] = given.get("method", "full")
-        if allowed and configuration["method"] not in allowed:
+        if (allowed and configuration["method"] not in allowed) or not _accepted(configuration, task, options):
             continue
         configuration = _fitted(configuration, stated, task, rows)
         configurations += [configuration] if configuration not in configurations else []
@@ -67,6 +67,16 @@ def build(
     probes = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] == PROBE]
     queue = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] != PROBE]
     return Portfolio(tuple(probes), tuple(queue), _space(queue, defaults, stated), defaults)
+
+
+def _accepted(configuration: Configuration, task: tasks.Task, options: Mapping[str, Any]) -> bool:
+    """Return whether the task accepts the configuration's options beside the stated ones, and the method."""
+    own = {name.removeprefix(OPTION): value for name, value in configuration.items() if name.startswith(OPTION)}
+    try:
+        task.Options.parse({**own, **options}, "task_options")
+    except BadParams:
+        return False
+    return configuration["method"] != PROBE or "head_start" not in task.unsupported_settings
 
 
 def _check(choices: CandidateChoices, bases: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from components.core.errors import BadParams
 from components.model import tasks
-from components.training.trainer import TrainSection
+from components.training.trainer import TrainSection, check_fields
 from components.training.tune.auto.portfolio import FEWEST_STEPS, build, describe
 from components.training.tune.settings import CandidateChoices
 
@@ -73,6 +73,26 @@ def test_unknown_choice_is_named(choices, message):
 def test_nothing_to_try_is_an_error():
     with pytest.raises(BadParams, match="has nothing to try"):
         made(choices={"methods": ["freeze"]})
+
+
+@pytest.mark.parametrize("name", tasks.available())
+def test_portfolio_of_a_task_can_be_trained(name):
+    task = tasks.load(name, {})
+    portfolio = made(task=task)
+
+    assert portfolio.queue
+    for configuration in (*portfolio.probes, *portfolio.queue):
+        fields = {field: value for field, value in configuration.items() if not field.startswith("task_options.")}
+        settings = TrainSection.parse({}, "train").settings(fields)
+        check_fields(settings, task.unsupported_settings)
+
+
+def test_options_that_a_kind_refuses_are_left_out():
+    options = {"kind": "regression"}
+    portfolio = made(options=options, task=tasks.load("text_classification", options))
+
+    assert portfolio.queue
+    assert all("task_options.class_weights" not in configuration for configuration in portfolio.queue)
 
 
 def test_names_are_unique():
