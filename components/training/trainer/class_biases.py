@@ -40,7 +40,8 @@ def fit_class_biases(logits: npt.NDArray[Any], expected: Ints, groups: Sequence[
     more than half its standard error.
     """
     units, classes = Units.from_groups(groups), len(counts)
-    shift: Floats = np.round(-np.log(np.maximum(counts, 1) / max(int(counts.sum()), 1)), 4)
+    shares = np.maximum(counts, 1) / max(int(counts.sum()), 1)
+    shift: Floats = np.asarray(-np.log(shares), dtype=np.float64).round(4)
     present = np.bincount(expected, minlength=classes) > 0
     folds = min(_FOLDS, units.count)
     if folds < 2:
