@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,23 +116,24 @@ def train_members(
 
     Also return the settings of the first member, whose batch may be smaller than requested, and a record of each member of a mean.
     """
-    trained = [fit_within_memory(task, base, data, member, keep=partial(checkpoints.of, first=member is members[0])) for member in members]
-    first, settings = trained[0]
-    if len(trained) == 1:
+    first, settings = fit_within_memory(task, base, data, members[0], keep=partial(checkpoints.of, first=True))
+    if len(members) == 1:
         return first, settings, ()
-    average = average_weights(result.model for result, _ in trained)
-    first.model.load_state_dict(average)
+    records, seconds = [SoupMember(settings={}, best_value=first.best_value, best_step=first.best_step)], [first.seconds]
+
+    def train_other(member: TrainParams) -> Any:
+        result, used = fit_within_memory(task, base, data, member, keep=partial(checkpoints.of, first=False))
+        records.append(SoupMember(settings=_differences(used, settings), best_value=result.best_value, best_step=result.best_step))
+        seconds.append(result.seconds)
+        return result.model
+
+    first.model.load_state_dict(average_weights(chain([first.model], map(train_other, members[1:]))))
     value, outputs = evaluate(task, first.model, base, data, settings)
-    records = tuple(
-        SoupMember(settings=_differences(used, settings), best_value=result.best_value, best_step=result.best_step)
-        for result, used in trained
-    )
     log.info(
         "mean of the weights of %d trainings: %s %.4f; the members: %s",
         *(len(records), settings.metric, value, ", ".join(f"{member.best_value:.4f}" for member in records)),
     )
-    seconds = round(sum(result.seconds for result, _ in trained), 2)
-    return replace(first, best_value=value, outputs=outputs, seconds=seconds), settings, records
+    return replace(first, best_value=value, outputs=outputs, seconds=round(sum(seconds), 2)), settings, tuple(records)
 
 
 def _differences(settings: TrainParams, others: TrainParams) -> dict[str, Setting]:

@@ -3,11 +3,13 @@
 Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time" (2022).
 """
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PrinterCallback
 
 from components.artifacts.tuning_result import TunedSettings
 from components.core.errors import BadParams
@@ -41,19 +43,43 @@ def soup_members(train: TrainSection, chosen: TunedSettings) -> tuple[TrainParam
 def average_weights(models: Iterable[Any]) -> dict[str, torch.Tensor]:
     """Return the mean of the weights of `models`, computed in float64; tensors without fractions are those of the first model.
 
-    The order of the models is that of the summation, so that equal models give equal bits.
+    The models are summed in their order, so that equal models give equal bits; a model is not needed after its turn.
     """
-    kinds: dict[str, torch.Tensor] = {}
+    types: dict[str, torch.dtype] = {}
     sums: dict[str, torch.Tensor] = {}
+    others: dict[str, torch.Tensor] = {}
     count = 0
-    for count, model in enumerate(models, start=1):
+    for model in models:
         state = model.state_dict()
-        if count == 1:
-            kinds = {name: tensor.detach().clone() for name, tensor in state.items()}
-            sums = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in state.items() if tensor.is_floating_point()}
+        if not count:
+            types = {name: tensor.dtype for name, tensor in state.items() if tensor.is_floating_point()}
+            others = {name: tensor.clone() for name, tensor in state.items() if name not in types}
+            sums = {name: torch.zeros_like(state[name], dtype=torch.float64) for name in types}
         for name, total in sums.items():
-            total += state[name].detach()
-    return {name: (sums[name] / count).to(tensor.dtype) if name in sums else tensor for name, tensor in kinds.items()}
+            total += state[name]
+        count += 1
+        del model, state  # before the next model is trained
+    return {name: (total / count).to(types[name]) for name, total in sums.items()} | others
+
+
+def greedy_soup(
+    task: Task, models: Sequence[Any], values: Sequence[float], base: Path, learn: PreparedSplits, settings: TrainParams
+) -> tuple[tuple[int, ...], float, ValidationOutputs | None]:
+    """Return the indices of the models whose mean is best on the validation rows, the value of `settings.metric`, and its outputs.
+
+    Starting with the best model, each next one by its value is added if the mean becomes better: Wortsman et al. (2022), recipe 1, except
+    that a mean that is equally good is not taken, since its members must be trained. The outputs are None if one model is best.
+    """
+    order = sorted(range(len(models)), key=lambda index: (-values[index], index))
+    chosen: tuple[int, ...] = (order[0],)
+    best, outputs = values[order[0]], None
+    mean = copy.deepcopy(models[order[0]])
+    for index in order[1:]:
+        mean.load_state_dict(average_weights(models[member] for member in (*chosen, index)))
+        value, found = evaluate(task, mean, base, learn, settings)
+        if value > best:
+            chosen, best, outputs = (*chosen, index), value, found
+    return chosen, best, outputs
 
 
 def evaluate(task: Task, model: Any, base: Path, learn: PreparedSplits, settings: TrainParams) -> tuple[float, ValidationOutputs]:
@@ -71,5 +97,6 @@ def evaluate(task: Task, model: Any, base: Path, learn: PreparedSplits, settings
             compute_metrics=compute_metrics(task, learn.spec, found.append),
             preprocess_logits_for_metrics=task.condense,
         )
+        trainer.remove_callback(PrinterCallback)
         metrics = trainer.evaluate()
     return float(metrics[f"eval_{settings.metric}"]), found[-1]

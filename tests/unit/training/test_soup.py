@@ -17,7 +17,7 @@ from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import CheckpointPaths, fit
 from components.training.trainer.identity import digest_inputs, training_identity
-from components.training.trainer.soup import average_weights, evaluate, soup_members
+from components.training.trainer.soup import average_weights, evaluate, greedy_soup, soup_members
 from components.training.trainer.state_dir import state_folder
 from tests.support.learn import make_learn
 
@@ -103,6 +103,32 @@ def test_evaluation_repeats_that_of_the_training(learn, tiny_base):
     assert value == result.best_value
     assert np.array_equal(outputs.outputs, result.outputs.outputs)
     assert np.array_equal(outputs.labels, result.outputs.labels)
+
+
+def test_greedy_soup_adds_only_what_helps(learn, tiny_base):
+    task, data, settings = tasks.load("text_classification"), PreparedSplits.read(learn), members()[0]
+    good = fit(task, tiny_base, data, settings)
+    spoiled = copy.deepcopy(good.model)
+    with torch.no_grad():
+        spoiled.classifier.weight.mul_(-100)
+    models, values = [spoiled, good.model, copy.deepcopy(good.model)], [0.0, good.best_value, good.best_value]
+
+    assert greedy_soup(task, models, values, tiny_base, data, settings) == ((1,), good.best_value, None)
+
+
+def test_greedy_soup_returns_the_value_of_the_mean(learn, tiny_base):
+    task, data, settings = tasks.load("text_classification"), PreparedSplits.read(learn), members()[0]
+    model = fit(task, tiny_base, data, settings.model_copy(update={"epochs": 8, "learning_rate": 1e-3})).model
+    halves = [copy.deepcopy(model), copy.deepcopy(model)]  # two models whose mean is the trained one
+    for half, sign in zip(halves, (1, -1), strict=True):
+        with torch.no_grad():
+            half.classifier.bias += sign * torch.tensor([100.0, 0.0, 0.0])
+    values = [evaluate(task, half, tiny_base, data, settings)[0] for half in halves]
+    chosen, value, outputs = greedy_soup(task, halves, values, tiny_base, data, settings)
+
+    assert len(chosen) == 2
+    assert value > max(values)
+    assert task.validate(outputs.outputs, outputs.labels, data.spec)["macro_f1"] == value
 
 
 def test_mean_of_equal_models_is_that_model(tiny_base, learn):
