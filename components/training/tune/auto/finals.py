@@ -91,13 +91,13 @@ def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], budget: B
     groups = rows["group"].astype(str).tolist()
     resampled = selection.resample(score, len(compared), groups, seed=inputs.tune.seed, seconds=seconds)
     errors = resampled.errors()
-    intervals = {trial.number: _interval(trial.value or 0.0, selection.Z * error) for trial, error in zip(compared, errors, strict=True)}
+    intervals = {trial.number: interval(trial.value or 0.0, selection.Z * error) for trial, error in zip(compared, errors, strict=True)}
     scores, costs = [trial.value or 0.0 for trial in compared], [trial.user_attrs[SECONDS] for trial in compared]
     index = selection.cheapest_of_equals(scores, costs, resampled.error_of_difference)
     return Selected(compared[index], _reason(compared, index), intervals, selection.optimism(resampled), notes)
 
 
-def _interval(score: float, half: float, holdouts: int = 1) -> Interval:
+def interval(score: float, half: float, holdouts: int = 1) -> Interval:
     """Return the interval of a score; no metric is above 1."""
     return Interval(score, score - half, min(1.0, score + half), holdouts)
 
@@ -130,7 +130,7 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
     table, means, finalists = table[order], means[order], [finalists[index] for index in order]
     halves = quantile * np.sqrt(factor * table.var(axis=1, ddof=1))
     intervals = {
-        trial.number: _interval(float(mean), float(half), whole) for trial, mean, half in zip(finalists, means, halves, strict=True)
+        trial.number: interval(float(mean), float(half), whole) for trial, mean, half in zip(finalists, means, halves, strict=True)
     }
     index = selection.cheapest_of_equals(means.tolist(), [trial.user_attrs[SECONDS] for trial in finalists], error)
     return Selected(finalists[index], _reason(finalists, index), intervals, selection.nested_optimism(table))

@@ -23,11 +23,11 @@ from components.training.trainer.data import PreparedSplits
 from components.training.trainer.identity import CODE, digest_inputs
 from components.training.trainer.state_dir import state_folder
 from components.training.tune import tuning_artifacts
-from components.training.tune.auto import earlier, finals, leaderboard
+from components.training.tune.auto import earlier, finals, leaderboard, soup
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.portfolio import PROBE, Configuration, Portfolio, build
 from components.training.tune.auto.speed import Speed
-from components.training.tune.auto.trials import SKIPPED, SearchInputs, Trials
+from components.training.tune.auto.trials import SKIPPED, SOUP, SearchInputs, Trials
 from components.training.tune.objective import suggest
 from components.training.tune.run_search import refuse_different_tokenizers
 from components.training.tune.settings import TuneParams
@@ -77,13 +77,15 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
         if not complete:
             raise RetuneError(_nothing(study.trials))
         selected = finals.select(shared, complete, run.runner, budget)
-        run.keep([selected.winner])
+        selected = soup.improved(shared, selected, complete, run.runner, study, budget)
+        run.keep([selected.winner, *(trial for trial in complete if SOUP in selected.winner.user_attrs)])
         earlier.remember(study, selected.winner.user_attrs[SETTINGS])
         chosen = shared.candidate(selected.winner.user_attrs[SETTINGS])
         best = tuning_artifacts.best_of(study, complete, selected.winner, tune.metric, run.stopped_by, chosen.fields)
         board = leaderboard.build(shared, study.trials, selected, budget, run.notes)
         shown = [trial for trial in study.trials if SKIPPED not in trial.user_attrs]
-        tuning_artifacts.write(fresh(out), best, shown, options=chosen.options, board=board)
+        members = selected.winner.user_attrs.get(SOUP, ())
+        tuning_artifacts.write(fresh(out), best, shown, options=chosen.options, soup=members, board=board)
     log.info("chosen from %d candidates: %s", len(complete), leaderboard.sentence(board))
 
 
@@ -112,7 +114,7 @@ class AutoSearch:
 
     def complete(self) -> list[FrozenTrial]:
         """Return the trials that have a score."""
-        return [trial for trial in self._study.trials if trial.state is TrialState.COMPLETE]
+        return [trial for trial in self._study.trials if trial.state is TrialState.COMPLETE and SOUP not in trial.user_attrs]
 
     def trials(self) -> None:
         """Run the probes, then the portfolio, then values that the sampler suggests, until the time for trials is over."""

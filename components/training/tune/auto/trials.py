@@ -36,7 +36,7 @@ from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS
 log = logging.getLogger(__name__)
 
 Keep = Callable[[TrainParams], CheckpointPaths]
-NAME, ENDED, SKIPPED, PLACE = "name", "ended at", "skipped", "outputs"
+NAME, ENDED, SKIPPED, PLACE, SOUP = "name", "ended at", "skipped", "outputs", "soup"
 _RUNGS = 8  # points of a training at which trials are compared
 _STEPS_BEFORE_PRUNING = 200
 
@@ -164,12 +164,8 @@ class Trials:
                 raise optuna.TrialPruned
 
         with temporary() as folder:
-            (folder / "history.jsonl").touch()
-
-            def keep(settings: TrainParams) -> CheckpointPaths:
-                return CheckpointPaths(self.checkpoints(replace(made, settings=settings)), folder / "history.jsonl", resumable=False)
-
-            result, settings = self.fit(made, data, keep=keep if methods.trains(made.settings.method) else None, clock=clock, watch=watch)
+            keep = self.keeping(made, folder) if methods.trains(made.settings.method) else None
+            result, settings = self.fit(made, data, keep=keep, clock=clock, watch=watch)
         changed = {name: value for name, value in settings.model_dump().items() if value != getattr(made.settings, name)}
         if changed:
             trial.set_user_attr(SETTINGS, {**configuration, **changed})
@@ -178,6 +174,14 @@ class Trials:
         result.outputs.write(place)
         trial.set_user_attr(PLACE, f"{self._study.study_name}/{trial.number}")
         return result.best_value
+
+    def keeping(self, made: Made, folder: Path) -> Keep:
+        """Return where a training keeps its best weights, and in `folder` its history."""
+
+        def keep(settings: TrainParams) -> CheckpointPaths:
+            return CheckpointPaths(self.checkpoints(replace(made, settings=settings)), folder / "history.jsonl", resumable=False)
+
+        return keep
 
     def checkpoints(self, made: Made) -> Path:
         """Return the folder in which the step `train` looks for the weights of a candidate."""
