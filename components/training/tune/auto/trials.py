@@ -64,6 +64,8 @@ class SearchInputs:
         fields = {name: value for name, value in configuration.items() if not name.startswith(OPTION) and name not in written}
         if "metric" not in written:
             fields["metric"] = self.tune.metric
+        if self.tune.metric == "macro_f1" and "class_biases" not in {*written, *task.unsupported_settings}:
+            fields["class_biases"] = "fitted"  # kept by the step `train` only if it helps
         settings = self.train.settings(fields)
         pace = rhythm(settings.model_dump(), set(written)) if settings.method != PROBE else {}
         fields |= pace
