@@ -17,8 +17,10 @@ from typing import Any
 
 from bench._output import parser
 from bench.run import cloned, measured, retune
+from components.artifacts.metrics import best_on_validation
 from components.core.documents import read_yaml
 from components.gates import GatesParams
+from components.gates.baseline import BEST
 
 COMPARE = "compare.py"
 COLUMNS = ("example", "metric", "model", "baseline", "reaches", "difference", "interval", "seconds", "memory")
@@ -91,7 +93,8 @@ def figures(params: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of a model and its baseline on the metric of the example's gate `baseline`."""
     settings = read_yaml(params)
     gate = GatesParams.parse(settings["gates"], "gates").baseline
-    metric, baseline = gate.metric, gate.against
+    metric = gate.metric
+    baseline = (best_on_validation(metrics["validation"], metric) or "") if gate.against == BEST else gate.against
     gain = metrics["differences"][baseline][metric]
     return {
         "task": settings["task"],

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     )
     mlflow_uri: str = Field("", description="URL of MLflow's server, http://… or https://…")
     mlflow_user: str = Field("", description="user name for MLflow's server")
-    mlflow_password: SecretStr = Field(NOTHING, description="password of mlflow_user")
+    mlflow_password: SecretStr = Field(NOTHING, description="password of RETUNE_MLFLOW_USER")
     mlflow_database: SecretStr = Field(
         NOTHING, description="MLflow's own database, postgresql+psycopg://mlflow:…@HOST/mlflow; used by `retune migrate` only"
     )
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     dvc_remote: str = Field("", description="DVC remote: s3://BUCKET/PREFIX, or a folder")
     s3_endpoint: str = Field("", description="URL of an S3-compatible service, http://…; empty: Amazon S3")
     s3_access_key: str = Field("", description="access key of the S3 service")
-    s3_secret_key: SecretStr = Field(NOTHING, description="secret key of s3_access_key")
+    s3_secret_key: SecretStr = Field(NOTHING, description="secret key of RETUNE_S3_ACCESS_KEY")
     server_deadline: float = Field(120, gt=0, description="seconds that a server may take to start, or be unreachable during a run")
     server_linger: float = Field(300, ge=0, description="seconds that the managed server keeps running after its last use")
     ledger_key: SecretStr = Field(NOTHING, description="key that signs the ledger's head in MLflow; at least 16 characters")

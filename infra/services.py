@@ -7,6 +7,7 @@ name as shared are not started. Reads and writes var/services/state.json and, ne
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,14 +17,14 @@ from pathlib import Path
 
 from components.core.atomic import write_text
 from components.core.errors import Cancelled, Unavailable
-from components.core.exits import run_command
+from components.core.exits import cancel_on, run_command
 from components.core.locks import lock
 from components.core.output_dir import make_private
 from components.core.process import end_group, owner, quiet_environment
 from components.model.base_resolver import PROJECT
 from flows.orchestrator import orphaned_runs
 from flows.orchestrator.prefect_api import POOL, client_settings
-from flows.orchestrator.processes import RestartedProcess, cancel_on_signals, end_supervisor, log_tail, running, spawn
+from flows.orchestrator.processes import RestartedProcess, end_supervisor, log_tail, running, spawn
 from flows.orchestrator.server import prefect_server
 from flows.orchestrator.services import STATE, State, read_state
 from flows.project.workspace import Workspace, open_project
@@ -111,7 +112,7 @@ def main(verb: str, workers: str = "1") -> None:
     workspace = open_project()
     settings = read_settings(workspace.project)
     if verb == "supervise":
-        cancel_on_signals()
+        cancel_on(signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
         with contextlib.suppress(Cancelled):
             supervise(workspace, settings, int(workers))
     elif verb == "up":

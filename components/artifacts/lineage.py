@@ -27,3 +27,9 @@ class Lineage(Artifact):
     python: str
     packages: dict[str, str]
     pseudo: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def tags(self) -> dict[str, object]:
+        """The tags of its run and its version in MLflow."""
+        names = ("candidate", "git_commit", "dirty", "data_digest", "base_source", "base_digest", "flow_run")
+        return {f"retune.{name}": getattr(self, name) for name in names}

@@ -1,5 +1,7 @@
 """`reports/evaluation/metrics.json`: the scores of the candidate and its baselines on the test split."""
 
+from collections.abc import Collection, Mapping
+
 from pydantic import Field
 
 from components.artifacts.base import Artifact, Record
@@ -44,6 +46,7 @@ class Metrics(Artifact):
     """Headline metrics, paired differences to each baseline (candidate minus baseline), and details.
 
     Classes and calibration exist for classification tasks only; `tables` are added by the task; `says` describes each metric.
+    `validation` are the metrics of each baseline on the validation rows, by which the best one is chosen without test rows.
     `model_digest`, `snapshot` and `test_digest` identify the model folder, the raw data and the test rows.
     """
 
@@ -57,6 +60,7 @@ class Metrics(Artifact):
     headline: dict[str, Estimate]
     baselines: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Estimate]]
+    validation: dict[str, dict[str, float]] = Field(default_factory=dict)
     classes: dict[str, ClassScore] = Field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     brier: Estimate | None = None
@@ -65,3 +69,13 @@ class Metrics(Artifact):
     reliability: tuple[CalibrationBin, ...] = ()
     tables: tuple[ReportTable, ...] = ()
     says: dict[str, str] = Field(default_factory=dict)
+
+    def best_baseline(self, metric: str) -> str | None:
+        """Return the baseline that is best on validation; the last one if that is unknown, None without baselines."""
+        return best_on_validation(self.validation, metric) or next(reversed(self.baselines), None)
+
+
+def best_on_validation(scores: Mapping[str, Mapping[str, float]], metric: str, without: Collection[str] = ()) -> str | None:
+    """Return the baseline with the highest `metric` in `Metrics.validation`, on ties the last; None if none has a score."""
+    values = {name: own[metric] for name, own in scores.items() if metric in own and name not in without}
+    return max(reversed(values), key=values.__getitem__, default=None)

@@ -8,13 +8,24 @@ from typing import Any
 
 from pydantic import Field
 
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 from components.core.text import UnicodeForm
+
+
+class SoupMember(Record):
+    """A training whose weights are part of an average; `settings` are those that differ from the settings of the first member."""
+
+    settings: dict[str, float | int | str | bool | None]
+    best_value: float
+    best_step: int
 
 
 class Training(Artifact):
     """The effective settings, the hardware, and the result of the training; `task_options` are those that the search chose.
 
+    `soup` lists the members if the weights are an average: settings, steps and `best_step` are then those of the first member, `seconds`
+    is the sum, and `best_value` belongs to the average. `class_biases` (nats) were added to the output layer; `macro_f1_gain` is the gain
+    on held-out validation rows with its standard error, if they were fitted.
     `temperature` as in ModelSpec; if it was fitted, `validation_nll` is the mean negative log-likelihood (nats) of the validation rows
     before and after.
     """
@@ -40,6 +51,9 @@ class Training(Artifact):
     weights_sha256: str
     temperature: float = 1.0
     validation_nll: tuple[float, float] | None = None
+    soup: tuple[SoupMember, ...] = ()
+    class_biases: dict[str, float] = Field(default_factory=dict)
+    macro_f1_gain: tuple[float, float] | None = None
 
 
 class ModelSpec(Artifact):

@@ -139,7 +139,11 @@ def read_trials(file: Path) -> list[Trial]:
         return []
     trials = []
     for row in pq.read_table(file).to_pylist():
-        value, seconds = (number if number is not None and math.isfinite(number) else None for number in (row["value"], row.get("seconds")))
-        values = {int(step): float(value) for step, value in json.loads(row["intermediate"]).items() if math.isfinite(value)}
-        trials.append(Trial(row["number"], row["state"], value, json.loads(row["params"]), seconds, values))
+        value, seconds = (number if _is_finite(number) else None for number in (row["value"], row.get("seconds")))
+        values = {int(step): float(value) for step, value in json.loads(row["intermediate"] or "{}").items() if _is_finite(value)}
+        trials.append(Trial(row["number"], row["state"], value, json.loads(row["params"] or "{}"), seconds, values))
     return sorted(trials, key=lambda trial: trial.number)
+
+
+def _is_finite(number: float | None) -> bool:
+    return number is not None and math.isfinite(number)

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import select
+import signal
 import sys
 import tempfile
 import threading
@@ -16,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from components.core.errors import BadInput, Cancelled, RetuneError, Unavailable, readable_error
@@ -62,6 +64,19 @@ def run_command(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt as error:
         return _report(f"interrupted; {RESUME}", Cancelled.exit_code, error)
     return code
+
+
+def cancel_on(*signals: signal.Signals) -> None:
+    """Turn signals into `Cancelled`, so that cleanup runs, which further ones do not interrupt; an ignored one (`nohup`) stays ignored."""
+
+    def cancel(number: int, _frame: FrameType | None) -> None:
+        for other in signals:
+            signal.signal(other, signal.SIG_IGN)
+        raise Cancelled(f"ended by {signal.Signals(number).name}; run again to resume")
+
+    for number in signals:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, cancel)
 
 
 def debug_mode() -> bool:

@@ -58,7 +58,7 @@ def make_private(folder: Path) -> None:
 
 
 def open_log(path: Path) -> int:
-    """Open a private service log for appending and return the descriptor."""
+    """Open a private log for appending and return the descriptor."""
     with private(path.parent):
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 

@@ -41,8 +41,7 @@ def temporary(most: int | None = None) -> Iterator[Path]:
 
 def make() -> Path:
     """Return a new folder that the caller deletes with `remove`; the first call of a process also sweeps."""
-    home = tempfile.gettempdir()
-    _sweep_once(home)
+    _sweep_once(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{_owner_name()}-"))
     _lock(folder, os.O_RDONLY)
     return folder
@@ -94,9 +93,7 @@ def sweep(home: Path, pattern: str = f"{PREFIX}*") -> None:
             path.unlink(missing_ok=True)
 
 
-@cache
-def _sweep_once(home: str) -> None:
-    sweep(Path(home))
+_sweep_once = cache(sweep)
 
 
 def _owner_name() -> str:

@@ -9,7 +9,7 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ def evaluate(
 ) -> None:
     """Predict the test split with `model` and the baselines, score the predictions, and write the results to `out`.
 
+    The baselines are fitted to the training rows, and compared with each other on the validation rows.
+
     Raises:
         BadData: the test split is empty.
         BadModel: the labels of the model and of `prepared` differ.
@@ -65,10 +67,12 @@ def evaluate(
     candidate = Predictions.from_output(test, predictor.answer(test, evaluate.batch_size))
     train, base_model = read_rows(prepared / "learn" / "train.parquet"), base_folder(base, predictor.spec.base)
     real = train[train[AUGMENTED].isna()].reset_index(drop=True) if AUGMENTED in train else train  # noise would weaken the baselines
-    answers = plugin.predict_baselines(real, test, predictor.spec, base_model)
-    baselines = {name: Predictions.from_output(test, answers[name]) for name in plugin.baselines}
+    fitted = tasks.of(predictor.spec).fit_baselines(real, predictor.spec, base_model)  # with the options of the candidate, e.g. its pooling
+    validation = read_rows(prepared / "learn" / "validation.parquet")
+    baselines = {name: Predictions.from_output(test, fitted[name](test)) for name in plugin.baselines}
+    on_validation = {name: Predictions.from_output(validation, fitted[name](validation)) for name in plugin.baselines}
     metrics = compute_metrics(plugin, candidate, baselines, profile, model_digest, evaluate.min_class_units)
-    metrics = metrics.model_copy(update={"tables": plugin.tables(test, candidate)})
+    metrics = metrics.model_copy(update={"tables": plugin.tables(test, candidate), "validation": validation_scores(plugin, on_validation)})
     _log_metrics(metrics, candidate.groups)
 
     fresh(out)
@@ -106,6 +110,15 @@ def compute_metrics(
     )
 
 
+def validation_scores(task: tasks.Task, baselines: Mapping[str, Predictions]) -> dict[str, dict[str, float]]:
+    """Return the metrics of each baseline on the validation rows; macro-F1 is over all classes, however few their rows are."""
+    scores = {}
+    for name, predictions in baselines.items():
+        measured = metric_set(task, predictions, 1)
+        scores[name] = {metric: measured.score(metric, predictions).value for metric in measured.metrics}
+    return scores
+
+
 def _class_metrics(truth: ClassificationMetrics, candidate: Predictions) -> dict[str, Any]:
     right = candidate.predicted == candidate.expected
     confidences = candidate.probabilities.max(axis=1)
@@ -127,19 +140,17 @@ def flatten(metrics: Metrics) -> dict[str, float]:
         scores |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
     for name, gains in metrics.differences.items():
         scores |= {f"{name}_{metric}": metrics.baselines[name][metric].value for metric in gains}
-    for metric, gain in _over_strongest(metrics).items():
-        scores |= {f"{metric}_over_{_strongest(metrics)}": gain.value, f"{metric}_over_{_strongest(metrics)}_low": gain.low}
+    for metric, (best, gain) in _over_best(metrics).items():
+        scores |= {f"{metric}_over_{best}": gain.value, f"{metric}_over_{best}_low": gain.low}
     calibration = {"brier": metrics.brier.value if metrics.brier else None, "ece": metrics.ece, "ece_debiased": metrics.ece_debiased}
     return scores | {name: value for name, value in calibration.items() if value is not None}
 
 
-def _strongest(metrics: Metrics) -> str:
-    """Return the name of the strongest baseline, which a task lists last."""
-    return list(metrics.differences)[-1]
-
-
-def _over_strongest(metrics: Metrics) -> dict[str, Estimate]:
-    return metrics.differences[_strongest(metrics)] if metrics.differences else {}
+def _over_best(metrics: Metrics) -> dict[str, tuple[str, Estimate]]:
+    """Return for each metric the baseline that is best on validation, and the difference to it."""
+    compared = next(iter(metrics.differences.values()), {})
+    best = {metric: name for metric in compared if (name := metrics.best_baseline(metric))}
+    return {metric: (name, metrics.differences[name][metric]) for metric, name in best.items()}
 
 
 def write_tables(metrics: Metrics, candidate: Predictions, out: Path) -> None:
@@ -191,10 +202,10 @@ def _classes(truth: ClassificationMetrics, predicted: npt.NDArray[np.int64]) -> 
 
 def _log_metrics(metrics: Metrics, groups: npt.NDArray[np.str_]) -> None:
     log.info("%d test rows in %d groups", metrics.rows, metrics.groups)
-    for metric, gain in _over_strongest(metrics).items():
+    for metric, (best, gain) in _over_best(metrics).items():
         score = metrics.headline[metric]
         log.info("%s %.3f (%.3f to %.3f)", metric, score.value, score.low, score.high)
-        log.info("%s over %s %+.3f (%+.3f to %+.3f)", metric, _strongest(metrics), gain.value, gain.low, gain.high)
+        log.info("%s over %s %+.3f (%+.3f to %+.3f)", metric, best, gain.value, gain.low, gain.high)
     if left_out := metrics.left_out:
         log.warning("%d of %d classes are too rare for macro-F1: %s", len(left_out), len(metrics.classes), ", ".join(left_out))
     names, sizes = np.unique(groups, return_counts=True)

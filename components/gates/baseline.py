@@ -1,32 +1,47 @@
 """Better than a baseline: the paired difference on the test set."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
-from components.artifacts.metrics import Estimate
+from components.artifacts.metrics import Estimate, best_on_validation
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
+from components.gates.support import ROLE, Evidence, GateSection, hypothesis, inconclusive, interval, result
 
+BEST = "best"
 STRONGEST = "strongest"
+SELECTORS = (BEST, STRONGEST)
+"""Values of `against` that are not the name of a baseline."""
+PROBE = "probe"
+"""The linear probe, a baseline and a training method."""
 
 
 class Params(GateSection):
     """The baseline that the candidate must beat, and the margin."""
 
-    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
+    role: Role = Field(Role.REQUIRED, description=ROLE)
     metric: str = Field("macro_f1", description="a metric of the task, on the test split")
-    against: str = Field("tfidf", description="a baseline of the task, or strongest: every baseline")
+    against: str = Field(
+        "tfidf", description="a baseline of the task; best: the one that is best on the validation split; strongest: every baseline"
+    )
     margin: float = Field(0.0, ge=0, description="lower limit for the difference's interval, in the metric's unit")
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if the interval of the difference is above the margin, else INCONCLUSIVE; a difference below the margin rejects.
 
-    With `strongest`, this must hold for every baseline: an intersection-union test, which needs no correction.
+    With `strongest`, this must hold for every baseline: an intersection-union test, which needs no correction. `best` is chosen on other
+    rows than the test set, so it needs none either. A candidate that is a linear probe is not compared with itself.
     """
-    names = sorted(evidence.baselines) if params.against == STRONGEST else [params.against]
+    own = [PROBE] if evidence.method == PROBE and PROBE in evidence.baselines else []
+    names = _selected(evidence, params, own)
+    if params.against in own:
+        reason = "gates.baseline.against: probe: the candidate is itself a linear probe of the base model, so it cannot be better"
+        return inconclusive("baseline", reason, change="`gates.baseline.against: best`")
     if not names or any(name not in evidence.baselines for name in names):
         available = ", ".join(sorted(evidence.baselines)) or "none"
-        reason = f"gates.baseline.against: no predictions of {params.against!r}; available: {available}"
+        missing = "validation scores" if params.against == BEST and not names else "predictions"
+        reason = f"gates.baseline.against: no {missing} of {params.against!r}; available: {available}"
         return inconclusive("baseline", reason, change="`dvc repro evaluate`")
     differences = {name: evidence.difference(params.metric, evidence.baselines[name]) for name in names}
     hardest = min(differences, key=lambda name: (not differences[name].doubt, differences[name].low))
@@ -39,12 +54,25 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         outcome, reason = Outcome.PASS, f"{gain} is above {limit}"
     else:
         outcome, reason = Outcome.INCONCLUSIVE, f"{gain} is too close to {limit}; more test rows would decide"
+    notes = ("the baseline probe is left out: the candidate is itself a linear probe",) if own and params.against in SELECTORS else ()
     change = f"PASS with a margin below {estimate.low:+.3f}"
-    return result("baseline", outcome, reason, params.metric, estimate, params.margin, evidence, hypotheses=hypotheses, change=change)
+    return result(
+        *("baseline", outcome, reason, params.metric, estimate, params.margin, evidence), hypotheses=hypotheses, change=change, notes=notes
+    )
+
+
+def _selected(evidence: Evidence, params: Params, own: Sequence[str]) -> list[str]:
+    if params.against == STRONGEST:
+        return sorted(set(evidence.baselines) - set(own))
+    if params.against == BEST:
+        best = best_on_validation(evidence.baseline_scores, params.metric, without=own)
+        return [best] if best else []
+    return [params.against]
 
 
 def _format(estimate: Estimate, against: str, params: Params) -> tuple[str, str]:
-    limit = f"gates.baseline.margin {params.margin:g} over {against} ({interval(estimate, signed=True)})"
+    name = f"{against}, the best baseline on validation" if params.against == BEST else against
+    limit = f"gates.baseline.margin {params.margin:g} over {name} ({interval(estimate, signed=True)})"
     return f"{params.metric} difference {estimate.value:+.3f}", limit
 
 

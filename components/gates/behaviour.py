@@ -56,7 +56,7 @@ class Params(GateSection):
     padding: tuple[str, ...] = Field(
         ("Please note: {text}", "{text} (as noted)", "{text} Thank you."), description="phrases in the texts' language; {text} is the text"
     )
-    min_cases: int = Field(20, ge=5, description="per kind; a kind with fewer cases is informational")
+    min_cases: int = Field(20, ge=5, description="cases per kind; a kind with fewer is informational")
     margin: float = Field(0.05, gt=0, lt=1, description="allowed increase of the failure rate over the champion's")
     at_most: AtMost = Field(default_factory=AtMost, description="allowed failure rate of each kind")
 

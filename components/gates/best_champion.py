@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Role
-from components.gates.support import Evidence, GateSection, Need, inconclusive
+from components.gates.support import ROLE, Evidence, GateSection, Need, inconclusive
 from components.gates.support.noninferiority import common_rows, compare
 
 NEEDS: frozenset[Need] = frozenset({"best_champion"})
@@ -12,7 +12,7 @@ NEEDS: frozenset[Need] = frozenset({"best_champion"})
 class Params(GateSection):
     """Margin by which the candidate may be worse than the best champion so far."""
 
-    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
+    role: Role = Field(Role.REQUIRED, description=ROLE)
     metric: str = Field("accuracy", description="a metric of the task, on the test split")
     margin: float = Field(
         0.02, gt=0, description="non-inferiority: lower limit for the difference's interval is minus this; in the metric's unit"

@@ -5,14 +5,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from components.artifacts.verdict import GateResult, Role
-from components.gates.support import Evidence, GateSection, inconclusive
+from components.gates.support import ROLE, Evidence, GateSection, inconclusive
 from components.gates.support.noninferiority import common_rows, compare, new_labels, unknown_labels
 
 
 class Params(GateSection):
     """How the candidate must compare with the champion, and what happens if the champion cannot be scored."""
 
-    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
+    role: Role = Field(Role.REQUIRED, description=ROLE)
     metric: str = Field("accuracy", description="a metric of the task, on the test split")
     aim: Literal["non_inferiority", "superiority"] = Field("non_inferiority", description="superiority: better than the champion")
     margin: float = Field(

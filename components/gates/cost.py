@@ -26,7 +26,7 @@ class Params(GateSection):
     batch_sizes: tuple[int, ...] = Field((1, 32), min_length=1, description="texts per request")
     pairs: int = Field(20, ge=20, le=1000, description="blocks per version; candidate and champion are timed in pairs, in random order")
     requests: int = Field(10, ge=3, le=1000, description="requests per block; fewer if max_seconds is too short")
-    max_seconds: float = Field(20, gt=0, description="for all blocks; a block has at least 2 requests, however long they take")
+    max_seconds: float = Field(20, gt=0, description="seconds for all blocks; a block has at least 2 requests, however long they take")
     max_others: float = Field(0.25, gt=0, le=1, description="CPU share of other processes above which times are inconclusive")
     slower_than: float = Field(1.1, ge=1, description="allowed ratio of the median and 95 % quantile to the champion's")
     bigger_than: float | None = Field(1.5, ge=1, description="allowed ratio of package size and memory to the champion's; null: no limit")

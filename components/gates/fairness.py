@@ -15,7 +15,7 @@ from components.core.text import Label
 from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
 from components.gates.support.slicing import Slice, by_column, is_large, required_size, test_rows
 from components.stats.significance import difference_of_shares
-from components.stats.units import Bools, Floats, Units, jackknife_variance, symmetric
+from components.stats.units import Bools, Units, jackknife_variance, symmetric
 
 
 class Params(GateSection):
@@ -31,7 +31,7 @@ class Params(GateSection):
         100,
         ge=50,
         le=1_000_000,
-        description="of a value and of all other rows; smaller values are informational. With groups: 50 groups instead",
+        description="minimum rows of a value, and of all other rows; smaller values are informational. With groups: 50 groups instead",
     )
 
     @model_validator(mode="after")
@@ -117,17 +117,13 @@ def _by_groups(hits: Bools, inside: Bools, units: Units, counts: tuple[int, int]
     totals = [float(by_group.sum()) for by_group in sums]
     value = totals[0] / totals[1] - totals[2] / totals[3]
     rest = [total - by_group for total, by_group in zip(totals, sums, strict=True)]
-    rates = [_divide(rest[k], rest[k + 1], totals[k] / totals[k + 1]) for k in (0, 2)]
+    rates = [np.divide(rest[k], rest[k + 1], out=np.full_like(rest[k], totals[k] / totals[k + 1]), where=rest[k + 1] > 0) for k in (0, 2)]
     error = float(np.sqrt(jackknife_variance(value, rates[0] - rates[1])))
     if error < 1e-12:
         shares = [(totals[k] / totals[k + 1] * count + 1) / (count + 2) for k, count in zip((0, 2), counts, strict=True)]
         value = shares[0] - shares[1]
         error = float(np.sqrt(sum(share * (1 - share) / (count + 2) for share, count in zip(shares, counts, strict=True))))
     return value, error, float(max(min(counts) - 1, 1))
-
-
-def _divide(hits: Floats, rows: Floats, default: float) -> Floats:
-    return np.divide(hits, rows, out=np.full_like(hits, default), where=rows > 0)
 
 
 def _wider(centre: float, error: float, limit: float, freedom: float) -> float:

@@ -3,13 +3,13 @@
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support import ROLE, Evidence, GateSection, hypothesis, interval, result
 
 
 class Params(GateSection):
     """The minimum score."""
 
-    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
+    role: Role = Field(Role.REQUIRED, description=ROLE)
     metric: str = Field("macro_f1", description="a metric of the task, on the test split")
     at_least: float = Field(0.65, description="minimum for the lower end of the metric's interval, in the metric's unit")
 

@@ -27,7 +27,7 @@ class Params(GateSection):
     last: int = Field(5, ge=0, le=50, description="number of test sets of earlier snapshots, the newest first; 0: none")
     sets: tuple[str, ...] = Field((), description="paths of regression sets: tables with text and label")
     margin: float = Field(
-        0.03, gt=0, description="of accuracy, or the task's first metric: a difference proven to be within it cannot reject"
+        0.03, gt=0, description="margin of accuracy, or of the task's first metric: a difference proven to be within it cannot reject"
     )
 
 

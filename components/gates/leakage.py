@@ -11,7 +11,7 @@ from pydantic import Field
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.core.errors import shorten
-from components.gates.support import Evidence, GateSection, Need, inconclusive, interval
+from components.gates.support import ROLE, Evidence, GateSection, Need, inconclusive, interval
 from components.gates.support.evidence import TrainingRows
 from components.gates.support.leak_probe import probe
 from components.gates.support.learned_rows import CANDIDATE_ROWS, measure_exposure, rows_name
@@ -27,16 +27,14 @@ _TOO_GOOD_FROM = 100  # rows or groups: a model with 97 % accuracy answers all o
 class Params(GateSection):
     """Allowed overlap of test and training rows, and limits for suspicious results."""
 
-    role: Role = Field(
-        Role.REQUIRED, description="required | blocking | informational | off; such rows are excluded from every comparison in any case"
-    )
+    role: Role = Field(Role.REQUIRED, description=f"{ROLE}; rows that a compared model was trained on are excluded in any case")
     max_exact_share: float = Field(0.0, ge=0, lt=1, description="share of the test rows that occur word for word in the training rows")
     max_near_share: float = Field(0.01, ge=0, lt=1, description="share of the test rows with a near copy in the training rows")
     max_learnt_share: float = Field(
         0.05,
         ge=0,
         lt=1,
-        description="share of the test rows excluded because a compared model was trained on them or on near copies",
+        description="maximum share of learnt test rows: a compared model was trained on them or on near copies; they are excluded",
     )
     unknown: Literal["ask", "skip"] = Field(
         "ask",

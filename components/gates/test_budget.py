@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import LEVEL, Evidence, GateSection, Need, inconclusive
+from components.gates.support import LEVEL, ROLE, Evidence, GateSection, Need, inconclusive
 
 NEEDS: frozenset[Need] = frozenset({"candidate_number"})
 
@@ -11,7 +11,7 @@ NEEDS: frozenset[Need] = frozenset({"candidate_number"})
 class Params(GateSection):
     """The budget of a frozen test set."""
 
-    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off; off: every candidate is decided at 5 %")
+    role: Role = Field(Role.REQUIRED, description=f"{ROLE}; off: every candidate is decided at 5 %")
     at_most: int = Field(5, ge=1, le=1000, description="candidates per test set; each is decided at 5 % divided by this")
     shared: float = Field(
         0.1,

@@ -11,7 +11,7 @@ from components.core.errors import BadParams, RetuneError
 from components.core.hashing import digest_value
 from components.core.section import nearest
 from components.gates import GatesParams, available, is_enabled, load
-from components.gates.baseline import STRONGEST
+from components.gates.baseline import SELECTORS
 from components.gates.support import Evidence
 from components.judge.multiple_testing import combine, correct_tests
 
@@ -93,8 +93,8 @@ def check_metrics(gates: GatesParams, metrics: Mapping[str, tuple[float, float]]
     used = [(f"{name}.metric", getattr(gates, name).metric) for name in enabled]
     used += [("champion.also", metric) for metric in gates.champion.also if "champion" in enabled]
     faults = [f"{setting}: unknown metric {metric!r}{nearest(metric, list(metrics))}" for setting, metric in used if metric not in metrics]
-    if "baseline" in enabled and (against := gates.baseline.against) not in (*baselines, STRONGEST):
-        faults.append(f"baseline.against: unknown baseline {against!r}{nearest(against, list(baselines))}")
+    if "baseline" in enabled and (against := gates.baseline.against) not in (*baselines, *SELECTORS):
+        faults.append(f"baseline.against: unknown baseline {against!r}{nearest(against, [*baselines, *SELECTORS])}")
     low, high = metrics.get(gates.floor.metric, (-np.inf, np.inf))
     if "floor" in enabled and not low < gates.floor.at_least < high:
         faults.append(f"floor.at_least: expected a {gates.floor.metric} above {low:g} and below {high:g}, found {gates.floor.at_least:g}")

@@ -207,7 +207,7 @@ class Ledger:
     def requests(self, model: str | None = None) -> list[Request]:
         """Return all requests, answered or not, oldest first."""
         with reading(self._engine) as connection:
-            return [request for _, request in _requests(connection) if model in (None, request.model)]
+            return [request for _, request in _requests(connection, *([requests.c.model == model] if model is not None else []))]
 
     def open_requests(self, model: str | None = None) -> list[Request]:
         """Return the requests that can be answered now, oldest first."""

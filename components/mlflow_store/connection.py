@@ -250,13 +250,13 @@ def tags_of(values: Mapping[str, object]) -> list[RunTag]:
     return [RunTag(key(name), _fitting(name, text(value), TAG_CHARACTERS)) for name, value in values.items() if value is not None]
 
 
-def metrics_of(values: Mapping[str, float], step: int = 0, at: int | None = None) -> list[Metric]:
+def metrics_of(values: Mapping[str, float]) -> list[Metric]:
     """Return `values` as metrics; leave out and log infinities and NaN, because MLflow stores infinity as 1.8e308."""
     skipped = [name for name, value in values.items() if not math.isfinite(value)]
     if skipped:
         log.warning("not finite, not recorded as metrics: %s", ", ".join(skipped))
-    at = now_ms() if at is None else at
-    return [Metric(key(name), float(value), at, step) for name, value in values.items() if name not in skipped]
+    at = now_ms()
+    return [Metric(key(name), float(value), at, 0) for name, value in values.items() if name not in skipped]
 
 
 def text(value: object) -> str:

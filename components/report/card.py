@@ -59,7 +59,7 @@ def metadata(facts: PageFacts) -> Any:
     results = [
         EvalResult(
             task_type=task or "other",
-            dataset_type=_slug(run.lineage.model),
+            dataset_type=re.sub(r"[^\w.-]+", "-", run.lineage.model).strip("-") or "data",
             dataset_name=f"{wording.cut(run.lineage.model, 80)}, snapshot {run.lineage.data_digest[:12]}",
             dataset_split="test",
             dataset_revision=run.lineage.data_digest,
@@ -233,10 +233,6 @@ def _origin(facts: PageFacts) -> list[tuple[str, Any]]:
 
 def _join(names: list[str]) -> str:
     return listed([wording.cut(name, 160) for name in names], 8, "; ")
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-") or "data"
 
 
 @cache

@@ -69,12 +69,6 @@ def trial_costs(trials: Sequence[Trial]) -> Markup:
     return drawing(plane.height, "Duration of each trial in seconds", plane.axes("trial", "seconds"), *bars)
 
 
-def setting_names(trials: Sequence[Trial], first: Sequence[str]) -> list[str]:
-    """Return the names of all varied settings, starting with `first` in that order."""
-    varied = {name for trial in trials for name in trial.params}
-    return [*(name for name in first if name in varied), *sorted(varied - set(first))]
-
-
 def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[str]) -> Markup:
     """Return one line per trial from its settings to its value; the best is drawn last and strongest."""
     finished_last = sorted((t for t in trials if t.value is not None), key=lambda t: (t.state == "COMPLETE", t.value or 0.0))

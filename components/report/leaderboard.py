@@ -17,6 +17,7 @@ STATES = {
 }
 WINNER = ("diamond", "champion")
 WORDS = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "skipped": "skipped"}
+SHOWN = 10  # candidates; the rest is folded
 SHORT_BUDGET = 2.0  # minutes below which the axis shows seconds
 
 
@@ -31,6 +32,7 @@ def leaderboard(board: Leaderboard | None) -> dict[str, Any]:
         "board": board,
         "board_rows": [row for row in rows if row[0].state != "skipped"],
         "skipped": [entry for entry in board.candidates if entry.state == "skipped"],
+        "board_shown": SHOWN,
         "board_axis": forests.axis(scale) if scored else None,
         "board_plot": best_over_time(board) if scored else None,
         "board_counts": counts(board),

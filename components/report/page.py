@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.metrics import ClassScore, Estimate, Metrics
+from components.artifacts.metrics import ClassScore, Estimate, Metrics, best_on_validation
 from components.report import charts, error_analysis, forests, leaderboard, panel, wording
 from components.report.facts import ChampionFacts, PageFacts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
@@ -93,7 +93,9 @@ def _key_figures(facts: PageFacts) -> list[tuple[str, str, str]]:
     first, estimate = ordered(metrics.headline)[0]
     name = wording.named(first)
     references = [(f"champion {champion.version}", champion.differences)] if champion else []
-    references += [(wording.named(baseline), gaps) for baseline, gaps in metrics.differences.items() if baseline != guessing(metrics)]
+    best, guess = metrics.best_baseline(first), guessing(metrics)
+    baselines = sorted((name for name in metrics.differences if name != guess), key=lambda name: name != best)
+    references += [(wording.named(baseline), metrics.differences[baseline]) for baseline in baselines]
     against = [
         (f"against {wording.cut(reference, 30)}", wording.signed(gaps[first].value), f"{name}, {forests.between(gaps[first], signs=True)}")
         for reference, gaps in references[:2]
@@ -130,7 +132,13 @@ def _scores(metrics: Metrics, champion: ChampionFacts | None) -> dict[str, Any]:
         ]
         blocks.append((name, rows, forests.estimate_plot(own, None, "", "") if shared else forests.axis(own)))
     off_scale = shared and any(estimate.value < scale.low for _, rows, _ in blocks for _, estimate, _, _ in rows)
-    return {"scores": blocks, "off_scale": off_scale, "score_axis": forests.axis(scale) if shared else None}
+    best = best_on_validation(metrics.validation, blocks[0][0]) if blocks else None
+    return {
+        "scores": blocks,
+        "off_scale": off_scale,
+        "score_axis": forests.axis(scale) if shared else None,
+        "best_baseline": wording.named(best) if best else None,
+    }
 
 
 def _models(metrics: Metrics, champion: ChampionFacts | None) -> list[PageModel]:
@@ -245,7 +253,9 @@ def account(facts: PageFacts) -> tuple[int, list[tuple[str, int]], int] | None:
 def _search(facts: PageFacts) -> dict[str, Any]:
     metric = facts.best.metric if facts.best else "value"
     importance = sorted(facts.best.importance.items(), key=lambda item: -item[1]) if facts.best else []
-    names = charts.setting_names(facts.trials, [name for name, _ in importance])
+    settings = {name for trial in facts.trials for name in trial.params}
+    first = [name for name, _ in importance if name in settings]
+    names = [*first, *sorted(settings - set(first))]
     varied = any(trial.value is not None and trial.params for trial in facts.trials)
     return {
         "importance": importance,

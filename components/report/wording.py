@@ -17,6 +17,7 @@ _NAMES: Mapping[str, str] = {
     "micro_f1": "micro-F1",
     "weighted_f1": "weighted F1",
     "tfidf": "TF-IDF",
+    "probe": "linear probe",
     "majority": "most frequent class",
     "ece": "ECE",
     "brier": "Brier score",

@@ -4,9 +4,7 @@ Reads the runs' artifacts and DVC's cache. Scores the older version with its own
 """
 
 import contextlib
-import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,7 +106,7 @@ def compare_answers(model: RegisteredModel, old: registry.Version, new: registry
         BadModel: the old version cannot be loaded or scored.
     """
     rows = cached_rows(model.project, new, TEST, "test.parquet")
-    params = read_json(model, new, "params.json")
+    params = artifact_access.read_json(model.uri, new, "params.json")
     threshold = params.get("gates", {}).get("leakage", {}).get("near_duplicate", NEAR)
     trained_on = [text for version in (old, new) for text in training_texts(model, version)]
     fresh = ~similar_pairs(rows["text"].tolist(), trained_on, threshold)
@@ -162,16 +160,13 @@ def changed(before: Mapping[str, object], after: Mapping[str, object]) -> dict[s
 def read_params(model: RegisteredModel, version: registry.Version) -> dict[str, object]:
     """Return a version's settings by dotted name, with the tuned ones as `tuned.NAME`; empty if its run is missing."""
     try:
-        chosen = read_json(model, version, "search/best.json").get("settings", {})
-        return {**flatten(read_json(model, version, "params.json")), **{f"tuned.{name}": value for name, value in chosen.items()}}
+        chosen = artifact_access.read_json(model.uri, version, "search/best.json").get("settings", {})
+        return {
+            **flatten(artifact_access.read_json(model.uri, version, "params.json")),
+            **{f"tuned.{name}": value for name, value in chosen.items()},
+        }
     except NotFound:
         return {}
-
-
-def read_json(model: RegisteredModel, version: registry.Version, path: str) -> dict[str, Any]:
-    """Return a JSON artifact of a version's run."""
-    content: dict[str, Any] = json.loads(artifact_access.artifact(model.uri, version, path).read_text(encoding="utf-8"))
-    return content
 
 
 def compare_data(model: RegisteredModel, old: registry.Version, new: registry.Version) -> Data:

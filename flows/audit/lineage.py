@@ -17,7 +17,7 @@ from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access, package
 from components.mlflow_store.registry.verify import checked_package
 from components.mlflow_store.tracking.rows import DIGITS, ROWS
-from flows.audit.diff import read_json, read_manifest
+from flows.audit.diff import read_manifest
 from flows.audit.registered_model import RegisteredModel, shown
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def trace_version(model: RegisteredModel, number: int) -> Trail:
     tags, lost = version.tags, list[str]()
     hashes = model.hashes(version)
     lineage = _read(lost, lambda: Lineage.read(artifact_access.artifact(model.uri, version, Lineage.FILE).parent))
-    training = _read(lost, lambda: read_json(model, version, "training/training.json")) or {}
+    training = _read(lost, lambda: artifact_access.read_json(model.uri, version, "training/training.json")) or {}
     manifest = (
         _read(lost, lambda: read_manifest(model, version).model_dump(include={"source", "rows", "taken_at", "columns"}, mode="json")) or {}
     )
@@ -95,8 +95,8 @@ def trace_version(model: RegisteredModel, number: int) -> Trail:
         base={"digest": tags.get("retune.base_digest"), "source": tags.get("retune.base_source")},
         pseudo=lineage.pseudo if lineage else {},
         hashes=hashes,
-        params=_read(lost, lambda: read_json(model, version, "params.json")) or {},
-        tuned=(_read(lost, lambda: read_json(model, version, "search/best.json")) or {}).get("settings", {}),
+        params=_read(lost, lambda: artifact_access.read_json(model.uri, version, "params.json")) or {},
+        tuned=(_read(lost, lambda: artifact_access.read_json(model.uri, version, "search/best.json")) or {}).get("settings", {}),
         machine={name: training.get(name) for name in ("device", "precision", "threads")} if training else {},
         packages={"python": lineage.python, **lineage.packages} if lineage else {},
         run=version.run_id,

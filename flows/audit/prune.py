@@ -17,8 +17,10 @@ from components.mlflow_store import registry
 from components.mlflow_store.connection import store_lock
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.ledger_head import join_faults
+from components.mlflow_store.registry.package import size_of
 from flows.audit import retention
 from flows.audit.registered_model import RegisteredModel, open_model, open_models
+from flows.dvc_adapter.cache import object_path
 from flows.dvc_adapter.config import cache_folder
 from flows.project.run_locks import folder_lock
 from flows.project.workspace import open_project
@@ -135,14 +137,14 @@ def dvc_objects(project: Path, deleted: Pairs, kept: Pairs) -> tuple[list[Deleti
     cache = cache_folder(project)
     if not cache.is_relative_to(project):
         return [], [f"DVC's cache {cache} is shared with other projects: run `dvc gc` for all of them together"]
-    candidates = retention.with_members(cache, [digest for pair in deleted for digest in retention.hashes_of_version(*pair)])
+    candidates = retention.with_members(project, [digest for pair in deleted for digest in retention.hashes_of_version(*pair)])
     if not candidates:
         return [], []
     used = [digest for pair in kept for digest in retention.hashes_of_version(*pair)]
-    referenced = retention.with_members(cache, [*used, *retention.hashes_of_workspaces(project), *retention.hashes_of_git(project)])
+    referenced = retention.with_members(project, [*used, *retention.hashes_of_workspaces(project), *retention.hashes_of_git(project)])
     # A folder's listing is deleted last: after a kill, only it still names the folder's files.
     unreferenced = sorted(candidates - referenced, key=lambda digest: (digest.endswith(".dir"), digest))
-    paths = [(digest, retention.object_path(cache, digest)) for digest in unreferenced]
+    paths = [(digest, object_path(project, digest)) for digest in unreferenced]
     return [Deletion("DVC object", digest, path.stat().st_size, path) for digest, path in paths if path.is_file()], []
 
 
@@ -169,7 +171,7 @@ def unfinished(roots: Sequence[Path], pairs: Pairs, idle_days: float) -> Iterato
                 yield Deletion("search journal", path.stem, path.stat().st_size, path)
         for path in sorted((root / "var/checkpoints").glob("*")):
             if path.is_dir() and retention.idle(path, idle_days):
-                yield Deletion("checkpoints", path.name, retention.size(path), path)
+                yield Deletion("checkpoints", path.name, size_of(path), path)
 
 
 @contextmanager

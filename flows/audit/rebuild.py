@@ -66,8 +66,8 @@ def rebuild(model: RegisteredModel, number: int, keep: Path | None = None) -> Re
         notes = lay_out_workspace(root, model.project, recipe)
         reason = unrepeatable_search(model, recipe)
         if reason:
-            restore_tuned(root, model.project, recipe)
-            notes.append(f"the search {reason}: its chosen settings are taken from DVC's cache")
+            restore_tuned(root, model, recipe)
+            notes.append(f"the search {reason}: its recorded settings are used, and the training is repeated with them")
         stages = [stage for stage in recipe.stages if stage != TUNE or not reason]
         run_stages(root, stages)
         comparison = compare_files(recipe.lock, model.project, root, stages)
@@ -106,6 +106,11 @@ def environment_notes(model: RegisteredModel, recipe: Recipe, root: Path) -> lis
         original = Lineage.read(artifact_access.artifact(model.uri, recipe.version, Lineage.FILE).parent)
     except NotFound as error:
         return [*notes, f"the original hardware and packages are unknown: {error}"]
+    notes += [
+        f"train.{name}: was {old.settings[name]}, is {new.settings[name]}, because of the memory: bits may differ"
+        for name in ("batch_size", "accumulation")
+        if old.settings.get(name) != new.settings.get(name)
+    ]
     for name in ("threads", "device", "precision"):
         if getattr(old, name) != getattr(new, name):
             notes.append(f"{name}: was {getattr(old, name)}, is {getattr(new, name)} (train.{name}, or the hardware)")

@@ -4,6 +4,7 @@ Reads the version's tags, the package's dvc.lock, dvc.yaml, params.yaml and copy
 """
 
 import filecmp
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -130,13 +131,15 @@ def differing_files(code: Path, packaged: Path, complete: bool) -> list[str]:
 
 
 def unrepeatable_search(model: RegisteredModel, recipe: Recipe) -> str | None:
-    """Return why repeating the version's search may give another result: a time limit, or trials of earlier searches.
+    """Return why repeating the version's search may give another result: its strategy, a time limit, or trials of earlier searches.
 
     Raises:
         NotFound: neither DVC's cache nor the run has the search's result.
     """
     if TUNE not in recipe.lock["stages"]:
         return None
+    if _strategy(recipe) == "auto":
+        return "tried what fitted into its minutes (tune.strategy auto)"
     try:
         path = cached_file(model.project, recipe.outs(TUNE)["models/tuned/best.json"])
     except (NotFound, KeyError):
@@ -147,13 +150,32 @@ def unrepeatable_search(model: RegisteredModel, recipe: Recipe) -> str | None:
     return f"started from {best['carried']} trials of earlier searches" if best.get("carried") else None
 
 
-def restore_tuned(root: Path, project: Path, recipe: Recipe) -> None:
-    """Copy the search's result into the workspace.
+def _strategy(recipe: Recipe) -> str | None:
+    path = recipe.package / "artifacts/params.yaml"
+    params = read_yaml(path) if path.is_file() else {}
+    return (params.get("tune") or {}).get("strategy") if isinstance(params, dict) else None
+
+
+def restore_tuned(root: Path, model: RegisteredModel, recipe: Recipe) -> None:
+    """Copy the search's result from DVC's cache, or from the run's artifacts, into the workspace.
 
     Raises:
-        NotFound: it is missing from DVC's cache.
+        NotFound: it is missing from both.
     """
     folder = root / "models/tuned"
     folder.mkdir(parents=True)
     for path, md5 in recipe.outs(TUNE).items():
-        shutil.copyfile(cached_file(project, md5), folder / Path(path).name)
+        shutil.copyfile(_search_file(model, recipe, Path(path).name, md5), folder / Path(path).name)
+
+
+def _search_file(model: RegisteredModel, recipe: Recipe, name: str, md5: str) -> Path:
+    try:
+        return cached_file(model.project, md5)
+    except NotFound as missing:
+        try:
+            logged = artifact_access.artifact(model.uri, recipe.version, f"search/{name}")
+        except NotFound:
+            raise missing from None
+        if hashlib.md5(logged.read_bytes()).hexdigest() != md5:
+            raise missing from None
+        return logged

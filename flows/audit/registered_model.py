@@ -14,6 +14,7 @@ from components.mlflow_store.connection import sqlite_path
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.versions import LEDGER, PROMOTED
 from flows.production.promotion import environment as find_environment
+from flows.project.models import name_of
 from flows.project.stores import LOCAL, champion_of
 from flows.project.workspace import open_project
 
@@ -102,14 +103,15 @@ class RegisteredModel:
         return hashes
 
 
-def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -> RegisteredModel:
-    """Return the registered model `name` of an environment, for the project that contains `start` (default: working folder).
+def open_model(name: str | None, environment: str = LOCAL, start: Path | None = None) -> RegisteredModel:
+    """Return the registered model `name` (default: that of params.yaml) of an environment, for the project at `start` (default: here).
 
     Raises:
         NotFound: there is no project, nothing is registered in it, or the model does not exist; the message lists the models.
-        BadParams: the environment does not exist.
+        BadParams: the environment does not exist, or params.yaml has no valid name.
     """
     project = open_project(start)
+    name = name or name_of(project.params)
     stores = champion_of(project) if environment == LOCAL else find_environment(environment, start)
     versions = tuple(registry.versions(stores.mlflow, name))
     if not versions:

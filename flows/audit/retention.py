@@ -18,8 +18,8 @@ from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.ledger_head import join_faults
 from components.mlflow_store.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
 from components.model.base_resolver import REGISTERED
-from flows.audit.diff import read_json
 from flows.audit.registered_model import RegisteredModel
+from flows.dvc_adapter.cache import object_path
 from flows.project.checkout import checkouts
 from flows.project.git import git, has_repository
 from flows.settings import EnvironmentSettings, read_settings
@@ -162,38 +162,28 @@ def hashes_of_git(project: Path) -> Iterator[str]:
         yield from _HASH.findall(_git(project, ["cat-file", "--batch"], "\n".join(existing) + "\n"))
 
 
-def with_members(cache: Path, digests: Iterable[str]) -> set[str]:
-    """Return the hashes, and for each folder (`….dir`) those of its files if the cache has the listing.
+def with_members(project: Path, digests: Iterable[str]) -> set[str]:
+    """Return the hashes, and for each folder (`….dir`) those of its files if DVC's cache has the listing.
 
     Raises:
         RetuneError: a listing cannot be read, so its members are unknown and nothing may be deleted.
     """
     hashes = set(digests)
     for digest in [digest for digest in hashes if digest.endswith(".dir")]:
-        path = object_path(cache, digest)
-        if path.is_file():
-            hashes |= _listed(path)
+        path = object_path(project, digest)
+        try:
+            hashes |= {str(entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else set()
+        except (ValueError, TypeError, KeyError):
+            raise RetuneError(
+                f"{path} in DVC's cache is corrupt, so nothing is deleted: delete the file, then `dvc pull` restores it if it was pushed"
+            ) from None
     return hashes
-
-
-def _listed(path: Path) -> set[str]:
-    try:
-        return {str(entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, TypeError, KeyError):
-        raise RetuneError(
-            f"{path} in DVC's cache is corrupt, so nothing is deleted: delete the file, then `dvc pull` restores it if it was pushed"
-        ) from None
-
-
-def object_path(cache: Path, digest: str) -> Path:
-    """Return the path of an object in DVC's cache."""
-    return cache / "files/md5" / digest[:2] / digest[2:]
 
 
 def study_of(model: RegisteredModel, version: registry.Version) -> str | None:
     """Return the search that a version's settings came from."""
     try:
-        return str(read_json(model, version, "search/best.json").get("study")) or None
+        return str(artifact_access.read_json(model.uri, version, "search/best.json").get("study")) or None
     except NotFound:
         return None
 
@@ -210,11 +200,6 @@ def idle(path: Path, days: float) -> bool:
     """Return whether nothing at or below `path` was written for `days` days."""
     newest: float = max(file.stat().st_mtime for file in (path, *(path.rglob("*") if path.is_dir() else ())))
     return bool(time.time() - newest > days * _DAY)
-
-
-def size(folder: Path) -> int:
-    """Return the total size of the files in a folder, in bytes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _git(project: Path, arguments: list[str], text: str | None = None) -> str:

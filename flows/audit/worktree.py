@@ -3,7 +3,6 @@
 A rebuild does not touch the project's registry, searches or DVC cache; the cache is only read.
 """
 
-import fcntl
 import logging
 import shutil
 import tempfile
@@ -14,18 +13,15 @@ from pathlib import Path
 import yaml
 
 from components.core.errors import BadInput, NotFound, RetuneError
+from components.core.temporary import sweep, temporary
 from flows.dvc_adapter.cache import cached_folder
 from flows.dvc_adapter.config import inherit, share_remote
 from flows.dvc_adapter.repro import dvc
-from flows.project.checkout import remove
+from flows.project.checkout import FOLDER, remove
 from flows.project.git import NO_GIT, git, has_commit, prefix
 from flows.settings import read_settings
 
 log = logging.getLogger(__name__)
-
-PREFIX = "retune-rebuild-"  # of the temporary folder, which contains the worktree and a lock file held while its owner runs
-FOLDER = "retune-rebuild"
-OWNED = "owned"
 
 
 @contextmanager
@@ -44,42 +40,21 @@ def worktree(project: Path, commit: str, keep: Path | None = None) -> Iterator[P
         raise NotFound(
             f"commit {commit[:12]} is not in the repository of {project}: `git fetch` it from the repository where the version was built"
         )
-    remove_abandoned(project)
+    sweep(Path(tempfile.gettempdir()))
+    git(project, "worktree", "prune")  # forget the swept ones
     if keep is not None:
         if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
             raise BadInput(f"{keep} is {'not empty' if keep.is_dir() else 'a file'}: choose a folder that does not exist")
         git(project, "worktree", "add", "--quiet", "--detach", str(keep.resolve()), commit)
         yield keep.resolve() / prefix(project)
         return
-    home = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-    try:
-        with (home / OWNED).open("w") as owned:
-            fcntl.flock(owned, fcntl.LOCK_EX)  # before git lists the folder: a listed folder without a lock may be removed
+    with temporary() as folder:
+        home = folder.resolve()
+        try:
             git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
             yield home / FOLDER / prefix(project)
-    finally:
-        remove(project, home, FOLDER)
-
-
-def remove_abandoned(project: Path) -> None:
-    """Remove the folders of this project's killed rebuilds; the kernel releases a lock when its owner dies."""
-    for line in git(project, "worktree", "list", "--porcelain").splitlines():
-        root = Path(line.removeprefix("worktree "))
-        home = root.parent
-        if line.startswith("worktree ") and root.name == FOLDER and home.name.startswith(PREFIX) and _is_free(home / OWNED):
-            log.info("removing %s, left by a killed rebuild", home)
-            remove(project, home, FOLDER)
-
-
-def _is_free(owned: Path) -> bool:
-    try:
-        with owned.open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return not owned.parent.exists()  # the temporary folder was emptied; git still lists it
-    except OSError:  # it is locked, or belongs to another account
-        return False
-    return True
+        finally:
+            remove(project, home)
 
 
 def prepare_worktree(root: Path, project: Path) -> None:

@@ -9,29 +9,15 @@ import gc
 import logging
 import signal
 import sys
-from types import FrameType
 
 from components.core.errors import Cancelled
-from components.core.exits import RESUME, run_command
+from components.core.exits import RESUME, cancel_on, run_command
 from components.core.process import quiet_environment
 from flows.cli.options import app
 
 from flows.cli import pipeline, auto, tasks, promotion, inspect, leaderboard, audit, serve, schedule, maintain  # noqa: F401  # isort: skip  # this order is that of the help
 
 ANYWHERE = ("--debug", "--quiet", "--verbose")  # options of the application that may follow the command
-
-
-def _terminated(number: int, _frame: FrameType | None) -> None:
-    for ignored in (signal.SIGTERM, signal.SIGHUP):  # a second signal must not interrupt the cleanup
-        signal.signal(ignored, signal.SIG_IGN)
-    raise Cancelled(f"ended by {signal.Signals(number).name}; run again to resume")
-
-
-def install_signal_handlers() -> None:
-    """Turn SIGTERM and SIGHUP into `Cancelled`, so that cleanup runs; an ignored signal (`nohup`) stays ignored."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminated)
 
 
 def main() -> None:
@@ -44,7 +30,7 @@ def main() -> None:
     for chatty in ("alembic", "botocore", "mlflow", "httpx", "httpx2", "httpcore", "filelock", "great_expectations"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # MLflow's client retries by itself
-    install_signal_handlers()
+    cancel_on(signal.SIGTERM, signal.SIGHUP)
     sys.exit(run_command(_command))
 
 

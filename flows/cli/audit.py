@@ -98,7 +98,7 @@ def _show_data(data: "Data", limit: int | None) -> None:
 @app.command(rich_help_panel=INSPECT)
 def lineage(
     name: Name,
-    version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="The version to trace.")] = None,
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="The version to trace.")] = None,
     data: Annotated[
         str | None, typer.Option("--data", metavar="HASH_OR_ROW_ID", help="A snapshot (beginning of its digest) or a row to trace forward.")
     ] = None,

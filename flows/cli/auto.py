@@ -41,7 +41,7 @@ def auto(
         result = run_retrain(workspace, inline=True)
         print_json({"result": asdict(result), "leaderboard": read_leaderboard(None, None, file, None).model_dump(mode="json")})
         return
-    out.print(f"{file}: {guess or 'kept'}", markup=False)
+    out.print(f"wrote {file}: {guess}" if guess else f"uses {file}", markup=False)
     with live_progress(workspace.root, out):
         result = run_retrain(workspace, inline=True)
     out.print()

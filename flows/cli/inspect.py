@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.options import INSPECT, AsJson, ModelName, ParamsFile, app, out, print_json, print_table
-from flows.cli.promotion import EnvironmentName, Name, Number
+from flows.cli.promotion import DefaultName, EnvironmentName
 from flows.project.models import open_model
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def show_status(state: dict[str, Any], standing: dict[str, Any]) -> None:
 
 @app.command(rich_help_panel=INSPECT)
 def history(
-    name: Name,
+    name: DefaultName = None,
     everything: Annotated[bool, typer.Option("--all", help="Include versions that never became champion, and rejections.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check that no entry of the ledger was changed; exit 1 if one was.")] = False,
     environment: EnvironmentName = "local",
@@ -106,7 +106,7 @@ def history(
         print_json([event.as_json() for event in events])
         return
     if not events:
-        out.print(f"{name}: nothing was promoted yet{'' if everything else '; --all shows the registered versions'}")
+        out.print(f"{model.name}: nothing was promoted yet{'' if everything else '; --all shows the registered versions'}")
         return
     rows = []
     for event in events:
@@ -136,7 +136,7 @@ def _show_verification(ledger: "LedgerCheck") -> None:
 
 @app.command(rich_help_panel=INSPECT)
 def champion(
-    name: Name,
+    name: DefaultName = None,
     at: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="A time, e.g. 2026-11-01T12:00Z; UTC without a zone, 00:00 UTC for a date. Default: now."),
@@ -161,19 +161,19 @@ def champion(
         return
     entry, until = reign.entry, f"until {shown(reign.until)}" if reign.until else "until now"
     action = f"{entry.action} by {entry.who}{', by force' if entry.forced else ''}"
-    out.print(f"{name} version {entry.version}, from {shown(entry.at)} {until}: {action}: {entry.why}", markup=False)
+    out.print(f"{model.name} version {entry.version}, from {shown(entry.at)} {until}: {action}: {entry.why}", markup=False)
     if not reign.registered:
-        repair = "" if reign.until else f"; run `retune rollback {name}`, or promote another version"
+        repair = "" if reign.until else f"; run `retune rollback {model.name}`, or promote another version"
         out.print(f"version {entry.version} was deleted from the registry{repair}", markup=False)
     elif not reign.agrees:
         actual = f"version {reign.alias}" if reign.alias else "no version"
-        out.print(f"the alias champion is at {actual}: `retune reconcile {name}` repairs it", markup=False)
+        out.print(f"the alias champion is at {actual}: `retune reconcile {model.name}` repairs it", markup=False)
 
 
 @app.command(rich_help_panel=INSPECT)
 def why(
-    name: Name,
-    version: Number,
+    name: DefaultName = None,
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="A version number, with or without NAME before it.")] = None,
     gate: Annotated[str | None, typer.Option(help="Show the evidence of this gate only.")] = None,
     evidence: Annotated[
         str | None, typer.Option(metavar="DIGEST", help="An earlier verdict: the beginning of its digest in `retune history`.")
@@ -185,11 +185,15 @@ def why(
 
     Shows each gate's outcome, value, interval and threshold, and what would change the outcome.
 
-    Example: `retune why diagnosis 3 --gate champion`
+    Example: `retune why 3` and `retune why diagnosis 3 --gate champion`
     """
     from flows.audit.registered_model import open_model
     from flows.audit.verdict_evidence import why as read
 
+    if version is None:  # the only argument is the version
+        if name is None or not name.isdecimal():
+            raise typer.BadParameter("give a version: `retune why VERSION` or `retune why NAME VERSION`")
+        version, name = int(name), None
     verdict, digest = read(open_model(name, environment), version, gate, evidence)
     if as_json:
         print_json({"version": version, "evidence": digest, **verdict.model_dump(mode="json")})

@@ -72,15 +72,12 @@ def show_leaderboard(board: "Leaderboard") -> None:
         out.print("no candidates were compared: tune.strategy is not auto; `retune init DATA --strategy auto` writes settings for it")
         return
     rows = [_row(entry) for entry in board.candidates]
+    cost = f"{_plain(duration(board.seconds))} of {_plain(duration(board.minutes * 60))}"
     if out.is_terminal:
         print_table(COLUMNS, [_styled(entry, row) for entry, row in zip(board.candidates, rows, strict=True)])
     else:
         show_table(COLUMNS, rows)
-    out.print(
-        f"\n{counts(board)}; {board.metric} on {board.validation_rows:,} validation rows; {duration(board.seconds)} of "
-        f"{duration(board.minutes * 60)}",
-        markup=False,
-    )
+    out.print(f"\n{counts(board)}; {board.metric} on {board.validation_rows:,} validation rows; {cost}", markup=False)
     for line in filter(None, (board.plan, optimism(board), *board.notes)):
         out.print(line, markup=False)
 
@@ -92,7 +89,14 @@ def _row(entry: "Candidate") -> tuple[str, ...]:
     score = "–" if entry.score is None else f"{entry.score:.3f}{interval}"
     state = "winner" if entry.winner else "" if entry.state == "complete" else entry.state
     why = ": ".join(filter(None, (state, entry.reason)))
-    return entry.name, score, entry.method, entry.base, duration(entry.seconds), percent(entry.share), why
+    return entry.name, score, entry.method, entry.base, _plain(duration(entry.seconds)), _plain(percent(entry.share)), why
+
+
+def _plain(words: str) -> str:
+    """Return a number for the page with usual spaces, so that a line can be searched."""
+    from components.report.wording import THIN
+
+    return words.replace(THIN, " ")
 
 
 def _styled(entry: "Candidate", row: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from components.artifacts.tuning_result import TuneProgress
@@ -71,18 +72,21 @@ def _logging_to_stderr() -> Iterator[None]:
                 handler.setStream(stream)
 
 
-def _display(progress: SearchProgress) -> Group:
-    now = progress.read()
+def _display(progress: SearchProgress) -> Table:
+    now, lines = progress.read(), Table.grid()
     if now is None:
-        return Group(Text(f"running the pipeline, {_clock(time.time() - progress.started)}", style="dim"))
+        lines.add_row(Text(f"running the pipeline, {_clock(time.time() - progress.started)}", style="dim"))
+        return lines
     budget = now.minutes * 60
     bar = ProgressBar(total=budget, completed=budget - now.seconds_left, width=40)
-    return Group(Text(headline(now), style="bold"), bar, Text(running(now)), Text(best(now)))
+    for line in (Text(headline(now), style="bold"), bar, Text(running(now)), Text(best(now))):
+        lines.add_row(line)
+    return lines
 
 
 def headline(progress: TuneProgress) -> str:
     """Return the remaining time and the phase, e.g. `searching: 7:32 of 15:00 minutes left, refining`."""
-    return f"searching: {_clock(progress.seconds_left)} of {_clock(progress.minutes * 60)} minutes left, {progress.phase}"
+    return f"searching: {_clock(progress.seconds_left)} of {_clock(progress.minutes * 60)} minutes left, {progress.phase or 'starting'}"
 
 
 def running(progress: TuneProgress) -> str:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @app.command(rich_help_panel=MAINTAIN)
 def reconcile(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A registered model. Default: all of them.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A registered model. Default: all of them.")] = None,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Accept a ledger that was changed, lost or newly signed as it is; needs --why.")
+        bool, typer.Option("--accept", help="Accept the present content of a ledger that was changed, lost or newly signed; needs --why.")
     ] = False,
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason for --accept; recorded in the ledger.")] = "",
     environment: EnvironmentName = "local",
@@ -29,7 +29,8 @@ def reconcile(
 ) -> None:
     """Repair the aliases in MLflow from the ledger.
 
-    Refuses a ledger that was changed since it was written. `--accept` starts a new chain over it, for all models of the ledger.
+    Fails if the ledger was changed since it was written. `--accept` keeps its present content and starts a new hash chain, for all
+    models of the ledger.
 
     Example: `retune reconcile` and `retune reconcile --accept --why "restored from Monday's copy"`
     """
@@ -50,7 +51,7 @@ def reconcile(
 
 @app.command(rich_help_panel=MAINTAIN)
 def verify(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A registered model. Default: all models of the project.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A registered model. Default: all models of the project.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the files of all current and past champions.
@@ -119,7 +120,7 @@ def rebuild(
 @app.command(rich_help_panel=MAINTAIN)
 def prune(
     keep: Annotated[int, typer.Option(metavar="N", help="Keep at least this number of the newest versions of each model.")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A registered model. Default: all models of the project.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A registered model. Default: all models of the project.")] = None,
     idle_days: Annotated[float, typer.Option(min=0, help="Days after which an interrupted search or training counts as abandoned.")] = 7,
     yes: Annotated[bool, typer.Option("--yes", help="Delete. Without it, only show what would be deleted.")] = False,
     as_json: AsJson = False,

@@ -63,10 +63,8 @@ ModelName = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="A model of this project: its registered name or its folder in models/.")
 ]
 ModelVersion = Annotated[
-    str,
-    typer.Option("--model-version", metavar="VERSION", help="NAME@ALIAS or NAME/VERSION. Default: the champion of this project's model."),
+    str, typer.Option("--model-version", metavar="VERSION", help="NAME@ALIAS or NAME/VERSION. Default: the champion of the model.")
 ]
-OldModelVersion = Annotated[str, typer.Option("--model", hidden=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run without Prefect: no server, no run page.")]
 
@@ -76,23 +74,24 @@ def replaced_option(old: str, new: str) -> None:
     warn_once(f"{old} is now {new}; the old name works in this release only")
 
 
-def chosen_version(version: str, old: str) -> str:
-    """Return the value of `--model-version`, or that of its old name `--model`; both together are an error."""
-    if not old:
-        return version
+def chosen_version(model: str | None, version: str) -> tuple[str | None, str]:
+    """Return the values of `--model` and `--model-version`; NAME@ALIAS or NAME/VERSION as `--model` is the use before this release."""
+    if model is None or not {"@", "/"} & set(model):
+        return model, version
     if version:
         raise typer.BadParameter("--model is the old name of --model-version: give --model-version only")
     replaced_option("--model", "--model-version")
-    return old
+    return None, model
 
 
 def print_json(value: Any) -> None:
-    """Print a record or a list as JSON on standard output."""
+    """Print a record or a list as JSON on standard output; NaN and infinities as null."""
     if hasattr(value, "model_dump"):
         value = value.model_dump(mode="json")
     elif hasattr(value, "__dataclass_fields__"):
         value = {name: getattr(value, name) for name in value.__dataclass_fields__}
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(value, default=str)  # with NaN and Infinity, which are not JSON
+    print(json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2, ensure_ascii=False))
 
 
 def show(record: Any, text: str, as_json: bool) -> None:

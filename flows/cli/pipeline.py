@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,7 +16,6 @@ from flows.cli.options import (
     Inline,
     ModelName,
     ModelVersion,
-    OldModelVersion,
     ParamsFile,
     app,
     chosen_version,
@@ -26,7 +26,7 @@ from flows.cli.options import (
     show,
 )
 from flows.project.models import open_model
-from flows.project.workspace import find_project, open_workspace
+from flows.project.workspace import MODELS, find_project
 
 if TYPE_CHECKING:
     from flows.pipeline.actions import Result
@@ -36,7 +36,7 @@ Strategy = Literal["auto", "search", "none"]
 
 @app.command(rich_help_panel=START)
 def init(
-    data: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL or Parquet file with one labelled example per row.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV, JSONL or Parquet file with one labelled example per row.")],
     params: Annotated[Path, typer.Option("--params", metavar="FILE", help="The parameter file to write.")] = Path("params.yaml"),
     name: Annotated[str | None, typer.Option(help="The registered model's name. Default: the name of the data file.")] = None,
     strategy: Annotated[
@@ -58,8 +58,14 @@ def init(
     missing = missing_commit(Path.cwd())
     record = {"params": str(params), "task": guess.task, "columns": guess.columns, "missing": missing}
     before = f"Before a run: {missing}\n" if missing else ""
-    option = "" if params == Path("params.yaml") else f" --params {params}"
-    show(record, f"{params}: {guess}\n{before}Review it, then: retune run{option}", as_json)
+    show(record, f"{params}: {guess}\n{before}Review it, then: retune run{model_option(params)}", as_json)
+
+
+def model_option(params: Path) -> str:
+    """Return the option of `retune run` for a new parameter file: the model's folder in models/, or the file."""
+    if params.name == "params.yaml" and params.parent.parent.resolve() == Path(MODELS).resolve():
+        return f" --model {quote(params.parent.name)}"
+    return "" if params == Path("params.yaml") else f" --params {quote(str(params))}"
 
 
 def missing_commit(folder: Path) -> str:
@@ -75,7 +81,7 @@ def missing_commit(folder: Path) -> str:
 @app.command(rich_help_panel=PIPELINE)
 def snapshot(
     source: Annotated[
-        str | None, typer.Argument(help="Data to use instead of `snapshot.source`: a file, a glob, a folder or a URI.")
+        str | None, typer.Argument(metavar="SOURCE", help="Data to use instead of `snapshot.source`: a file, a glob, a folder or a URI.")
     ] = None,
     params: ParamsFile = None,
     model: ModelName = None,
@@ -171,12 +177,11 @@ def judge(
     from components.artifacts.verdict import Outcome
     from flows.pipeline import actions
     from flows.pipeline.judge import judge as run_gates
-    from flows.project.stores import store
     from flows.run import locked_workspace
 
     with locked_workspace(model, params) as workspace:
         version = actions.register(workspace, actions.record(workspace, ()))
-        verdict = run_gates(workspace, store(workspace), version, again).verdict
+        verdict = run_gates(workspace, version, again).verdict
     if as_json:
         print_json(verdict)
     else:
@@ -205,13 +210,15 @@ def register(params: ParamsFile = None, model: ModelName = None, as_json: AsJson
 
 @app.command(rich_help_panel=PIPELINE)
 def pseudo_label(
-    unlabelled: Annotated[Path, typer.Argument(help="A file of rows without labels, with the columns of the labelled data.")],
+    unlabelled: Annotated[
+        Path, typer.Argument(metavar="UNLABELLED", help="A file of rows without labels, with the columns of the labelled data.")
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .csv, .tsv, .jsonl or .parquet.")],
+    model: ModelName = None,
     model_version: ModelVersion = "",
     min_probability: Annotated[float | None, typer.Option(help="The minimum probability of a written label.", show_default="0.95")] = None,
     params: ParamsFile = None,
     as_json: AsJson = False,
-    old_model: OldModelVersion = "",
     old_floor: Annotated[float | None, typer.Option("--floor", hidden=True)] = None,
 ) -> None:
     """Label rows that a model is confident about.
@@ -226,7 +233,8 @@ def pseudo_label(
     if old_floor is not None:
         replaced_option("--floor", "--min-probability")
     given = (probability for probability in (min_probability, old_floor, 0.95) if probability is not None)
-    version, workspace = chosen_version(model_version, old_model), open_workspace(params)
+    model, version = chosen_version(model, model_version)
+    workspace = open_model(model, params)
     labelled = labelling.pseudo_label(workspace, store(workspace), unlabelled, output, version, next(given))
     if as_json:
         print_json(labelled)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from components.mlflow_store.registry import Promotion
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A registered model's name.")]
+DefaultName = Annotated[str | None, typer.Argument(metavar="NAME", help="A registered model's name. Default: that of params.yaml.")]
 Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version number.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The beginning of the waiting run's id in MLflow; `retune status` shows it.")]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason; recorded in the ledger.")]

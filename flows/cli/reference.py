@@ -41,7 +41,8 @@ def pages() -> dict[str, str]:
 def _commands() -> Iterator[str]:
     group: Any = typer.main.get_command(app)
     yield from ("# Command line", "", _GENERATED, "", f"`retune [OPTIONS] COMMAND`: {group.help}", "")
-    yield "These options come before or after the command, except `--version`, which comes before it."
+    yield "These options come before or after the command, except `--version`, which comes before it. Which commands take a version as"
+    yield "NAME VERSION, and which as NAME@ALIAS: [scoring.md](scoring.md)."
     yield from _parameters(group.params)
     panels: dict[str, list[tuple[str, Any]]] = {}
     for name, command in group.commands.items():

@@ -17,7 +17,7 @@ from flows.cli.options import PIPELINE, SCHEDULE, AsJson, Inline, app, out, prin
 @app.command(rich_help_panel=SCHEDULE)
 def retrain(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="[NAME]", help="A model of this project. Default: the model of its params.yaml.")] = "",
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model of this project. Default: the model of its params.yaml.")] = "",
     inline: Inline = False,
     as_json: AsJson = False,
 ) -> None:

@@ -13,7 +13,6 @@ from flows.cli.options import (
     AsJson,
     ModelName,
     ModelVersion,
-    OldModelVersion,
     ParamsFile,
     app,
     chosen_version,
@@ -23,7 +22,7 @@ from flows.cli.options import (
     show,
 )
 from flows.project.models import open_model
-from flows.project.workspace import Workspace, open_project, open_workspace
+from flows.project.workspace import Workspace, open_project
 
 ALIASES = ("champion", "challenger", "previous")
 
@@ -32,7 +31,9 @@ ALIASES = ("champion", "challenger", "previous")
 def predict(
     texts: Annotated[
         list[str],
-        typer.Argument(help="Texts, or JSON objects for a task with several inputs; `-` reads one per line from standard input."),
+        typer.Argument(
+            metavar="TEXTS", help="Texts, or JSON objects for a task with several inputs; `-` reads one per line from standard input."
+        ),
     ],
     params: ParamsFile = None,
     model: ModelName = None,
@@ -84,6 +85,7 @@ def score(
     output: Annotated[
         str, typer.Argument(metavar="OUTPUT", help="The output folder, or sql://NAME/TABLE; {date} and {time} are replaced, in UTC.")
     ],
+    model: ModelName = None,
     model_version: ModelVersion = "",
     column: Annotated[
         list[str] | None, typer.Option(metavar="INPUT=COLUMN", help="The column of an input, e.g. text=description; repeatable.")
@@ -96,7 +98,6 @@ def score(
     replace: Annotated[bool, typer.Option("--replace", help="Remove the output of an earlier `retune score` and start over.")] = False,
     params: ParamsFile = None,
     as_json: AsJson = False,
-    old_model: OldModelVersion = "",
 ) -> None:
     """Score every row of a table with a registered version.
 
@@ -110,8 +111,8 @@ def score(
 
     settings = ScoringSettings(rows_per_part, on_bad_row, prefix, scoring.read_columns(column or []))
     target = scoring.expand(output, datetime.now(UTC))
-    version = chosen_version(model_version, old_model)
-    manifest = scoring.score(open_workspace(params), source, target, version, settings, replace)
+    model, version = chosen_version(model, model_version)
+    manifest = scoring.score(open_model(model, params), source, target, version, settings, replace)
     parts = f" in {len(manifest.parts)} part{'s' * (len(manifest.parts) > 1)}" if manifest.parts else ""
     quarantined = f", {manifest.quarantined:,} in quarantine" if manifest.quarantined else ""
     text = f"{target}: {manifest.scored:,} of {manifest.rows:,} rows scored by {manifest.model_uri}{parts}{quarantined}"

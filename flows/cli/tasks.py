@@ -1,6 +1,6 @@
 """The command that lists tasks: the data that each expects, and its settings."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args
 
 import typer
@@ -24,7 +24,7 @@ _MACRO = "mean of the F1 scores of the labels"
 
 @app.command(rich_help_panel=START)
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="The task to describe.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The task to describe.")] = None,
     options: Annotated[str, typer.Option("--options", metavar="YAML", help="Options of NAME, to show the task with them.")] = "{}",
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +45,9 @@ def tasks(
     elif name:
         _print_one(described[0])
     else:
-        _print_all(described)
+        keys = ("columns", "inputs", "metrics", "baselines")
+        print_table(("task", *keys), ([task["task"], *(", ".join(task[key]) for key in keys)] for task in described))
+        out.print("\nwithout options; `retune tasks NAME --options '{…}'` shows a task with options", markup=False)
 
 
 def describe_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,12 +86,6 @@ def _parse_options(text: str) -> Mapping[str, Any]:
     if not isinstance(parsed, Mapping):
         raise BadParams(f"--options: expected a mapping, e.g. {{kind: multi}}, found {text!r}")
     return parsed
-
-
-def _print_all(described: Sequence[Mapping[str, Any]]) -> None:
-    keys = ("columns", "inputs", "metrics", "baselines")
-    print_table(("task", *keys), ([task["task"], *(", ".join(task[key]) for key in keys)] for task in described))
-    out.print("\nwithout options; `retune tasks NAME --options '{…}'` shows a task with options", markup=False)
 
 
 def _print_one(task: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import httpx
 
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
+from components.core.output_dir import open_log
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def send_all(store: Store, server: str, artifacts: list[ArtifactFile], var: Path
     transferred = _sent(var / SENT, server)
     digests = {artifact.target: digest_file(artifact.path) for artifact in artifacts}
     pending = [artifact for artifact in artifacts if transferred.get(artifact.target) != digests[artifact.target]]
-    with (var / SENT).open("a", encoding="utf-8") as notes:
+    with open(open_log(var / SENT), "a", encoding="utf-8") as notes:
         for artifact, _ in _at_once(store.send, pending):
             notes.write(json.dumps({"server": server, "place": artifact.target, "sha256": digests[artifact.target]}) + "\n")
             notes.flush()

@@ -148,7 +148,7 @@ def shown(uri: str, roots: ArtifactRoots) -> set[tuple[object, ...]]:
     """Return the runs, versions and aliases that a store shows, with the values that must be equal."""
     client, everything = connect(uri), 3  # MLflow's ViewType.ALL
     entries: set[tuple[object, ...]] = set()
-    experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=everything)]
+    experiments = [experiment.experiment_id for experiment in all_pages(client.search_experiments, view_type=everything)]
     for run in all_pages(client.search_runs, experiments, run_view_type=everything):
         entries.add(("run", run.info.run_id, run.info.status, roots.on_server(run.info.artifact_uri), len(run.data.metrics)))
     for model in all_pages(client.search_registered_models):

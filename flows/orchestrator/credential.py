@@ -1,6 +1,5 @@
 """The credential of the servers that Retune starts: a line USER:PASSWORD in var/prefect/auth, readable by its owner only."""
 
-import math
 import os
 import secrets
 from contextlib import suppress
@@ -13,15 +12,21 @@ from components.core.output_dir import closed_to, make_private, private
 
 FILE = Path("prefect/auth")  # below var/
 USER = "retune"
+_LOCK_SECONDS = 10.0  # another process needs milliseconds
 
 
 def make(var: Path) -> str:
-    """Return the credential of the servers of `var`, and create it if needed; raise RetuneError if it belongs to another account."""
+    """Return the credential of the servers of `var`, and create it if needed.
+
+    Raises:
+        LockTimeout: another process holds the lock.
+        RetuneError: the file belongs to another account.
+    """
     if secret := read(var):
         return secret
     path = var / FILE
     make_private(path.parent)
-    with private(path.parent), lock(path.with_name("auth.lock"), math.inf):
+    with private(path.parent), lock(path.with_name("auth.lock"), _LOCK_SECONDS):
         if not (secret := read(var)):  # another process has not just created it
             secret = f"{USER}:{secrets.token_urlsafe(32)}"
             write_text(path, f"{secret}\n")

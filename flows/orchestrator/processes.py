@@ -2,19 +2,17 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import httpx
 import psutil
 
-from components.core.errors import Cancelled, Unavailable
+from components.core.errors import Unavailable
 from components.core.output_dir import open_log
 from components.core.process import end_group, is_foreign, tied_command
 
@@ -121,16 +119,3 @@ def log_tail(log: Path, lines: int = 5) -> str:
     """Return the last non-empty lines of a log; empty if it does not exist."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
-
-
-def cancel_on_signals() -> None:
-    """Raise Cancelled on SIGTERM, SIGHUP and SIGINT, and ignore further ones, so that the services are ended first."""
-    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-
-    def cancel(number: int, _frame: FrameType | None) -> None:
-        for other in signals:
-            signal.signal(other, signal.SIG_IGN)
-        raise Cancelled(f"ended by {signal.Signals(number).name}")
-
-    for number in signals:
-        signal.signal(number, cancel)

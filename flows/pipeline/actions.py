@@ -256,17 +256,10 @@ def _promote(workspace: Workspace, version: registry.Version, judged: JudgeResul
     """Promote the version if the champion is still the one that the verdict compared with; return whether anything changed."""
     verdict = judged.verdict
     served = any(gate.gate == "servability" and gate.outcome is Outcome.PASS for gate in verdict.gates)
-    done = registry.promote(
-        store(workspace),
-        workspace.ledger,
-        version.name,
-        version.number,
-        expected=int(verdict.champion) if verdict.champion else None,
-        who="retune run",
-        why=verdict.reason,
-        verified=judged.fresh and served,  # this package has answered in this run
-        evidence=verdict.evidence,
-    )
+    expected = int(verdict.champion) if verdict.champion else None
+    decision = registry.Decision(expected, "retune run", verdict.reason, evidence=verdict.evidence)
+    answered = judged.fresh and served  # this package has answered in this run
+    done = registry.promote(store(workspace), workspace.ledger, version.name, version.number, decision, verified=answered)
     return events.publish_promotion(done).changed
 
 

@@ -12,9 +12,11 @@ import pandas as pd
 
 from components.artifacts.behaviour import Behaviour
 from components.artifacts.cost import Cost
+from components.artifacts.metrics import Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.artifacts.served_answers import ServedAnswers
+from components.artifacts.training import Training
 from components.core.errors import BadModel, BadParams
 from components.core.hashing import digest_file, digest_value
 from components.evaluation.behaviour import evaluate_cases, make_cases, read_cases
@@ -73,6 +75,8 @@ def gather(
     evidence = Evidence(
         candidate=candidate,
         baselines={path.stem: Predictions.read(path) for path in predicted if path.stem != "candidate"},
+        baseline_scores=Metrics.read(workspace.reports / "evaluation").validation,
+        method=str(Training.read(workspace.model.parent).settings.get("method", "")),
         champion=champion,
         best_champion=reference_model(sessions, task, references.anchor, versions, test, test_digest),
         min_class_units=params.evaluate.min_class_units,

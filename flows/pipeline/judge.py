@@ -19,6 +19,7 @@ from flows.pipeline.historical_data import TEST, cached_rows, row_keys
 from flows.pipeline.model_sessions import ModelSessions
 from flows.pipeline.reference_models import ReferenceModels, reference_models
 from flows.project.params import Params, read_params
+from flows.project.stores import store
 from flows.project.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,13 @@ class JudgeResult:
     fresh: bool
 
 
-def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool = False) -> JudgeResult:
+def judge(workspace: Workspace, version: registry.Version, again: bool = False) -> JudgeResult:
     """Judge the registered candidate, or return the existing verdict for the same gates and reference models.
 
     Judges again if `again` is set, or if the existing verdict is undecided for a temporary reason (e.g. a server that did not start in
     time) and no person has decided about it.
     """
-    params, ledger = read_params(workspace.params), Ledger(workspace.ledger)
+    params, ledger, uri = read_params(workspace.params), Ledger(workspace.ledger), store(workspace)
     test = Metrics.read(workspace.reports / "evaluation").test_digest
     references = reference_models(ledger.entries(version.name), version.key)
     key = verdict_key(

@@ -1,6 +1,5 @@
 """Publish the results of a run: the report page, the model card, and the verdict for Prefect."""
 
-import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -92,11 +91,10 @@ def describe_reference(workspace: Workspace, name: str, verdict: Verdict) -> rep
 def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
     """Return the content of a JSON artifact of a version's run; empty if it is missing."""
     try:
-        content: dict[str, Any] = json.loads(artifact_access.artifact(uri, version, path).read_text(encoding="utf-8"))
+        return artifact_access.read_json(uri, version, path)
     except (NotFound, ValueError) as error:
         log.warning("the report shows the champion without %s: %s", path, error)
         return {}
-    return content
 
 
 def in_markdown(judged: JudgeResult, result: Result) -> str:

@@ -7,7 +7,6 @@ from flows.orchestrator.prefect_adapter import flow, task
 from flows.pipeline import actions, publish_report
 from flows.pipeline import judge as judging
 from flows.pipeline.actions import Result
-from flows.project.stores import store
 from flows.project.workspace import Workspace, open_workspace
 
 check = task(actions.check)
@@ -38,7 +37,7 @@ def run_pipeline(workspace: Workspace) -> Result:
     stages += [reproduce(workspace, stage) for stage in STAGES if stage not in unchanged]
     run = record(workspace, stages)
     version = register(workspace, run)
-    judged = judge(workspace, store(workspace), version)
+    judged = judge(workspace, version)
     result = settle(workspace, run, version, judged)
     publish(workspace, run, stages, judged, result)
     return result

@@ -13,7 +13,7 @@ from components.core.errors import BadInput, BadParams
 from components.core.section import nearest
 from components.ledger import Ledger, Request
 from components.mlflow_store import registry
-from components.mlflow_store.registry import Environment, Promotion
+from components.mlflow_store.registry import Decision, Environment, Promotion
 from components.mlflow_store.registry.environments import judged_here, reference_number
 from flows.production import events
 from flows.production.promotion_checks import (
@@ -67,19 +67,11 @@ def promote(env: Environment, name: str, number: int, *, who: str, why: str | No
     """
     why, version = checked_reason(why, force=force), find(env, name, number)
     verdict = None if force else passed(env, version)
-    return events.publish_promotion(
-        registry.promote(
-            env.mlflow,
-            env.ledger,
-            name,
-            number,
-            expected=judged_champion(version, verdict) if verdict else "any",
-            who=who,
-            why=why or (verdict.reason if verdict else ""),
-            forced=force,
-            evidence=verdict.evidence if verdict else None,
-        )
-    )
+    if verdict is None:
+        decision = Decision("any", who, why or "", forced=True)
+    else:
+        decision = Decision(judged_champion(version, verdict), who, why or verdict.reason, evidence=verdict.evidence)
+    return events.publish_promotion(registry.promote(env.mlflow, env.ledger, name, number, decision))
 
 
 def promote_from(
@@ -106,20 +98,9 @@ def promote_from(
     if verdict is not None:
         check_copied(source, target, copied, verdict)
         expected = reference_number(copied) if judged_here(copied) else expected
-    return events.publish_promotion(
-        registry.promote(
-            target.mlflow,
-            target.ledger,
-            name,
-            copied.number,
-            expected=expected,
-            who=who,
-            why=f"{text} (version {number} of {source.name}{registry.judged_elsewhere_note(source, version, head)})",
-            forced=force,
-            origin=source.name,
-            evidence=copied.evidence,
-        )
-    )
+    text += f" (version {number} of {source.name}{registry.judged_elsewhere_note(source, version, head)})"
+    decision = Decision(expected, who, text, forced=force, origin=source.name, evidence=copied.evidence)
+    return events.publish_promotion(registry.promote(target.mlflow, target.ledger, name, copied.number, decision))
 
 
 def rollback(env: Environment, name: str, to: int | None, *, who: str, why: str) -> Promotion:
@@ -148,19 +129,8 @@ def approve(env: Environment, run: str, *, who: str, why: str) -> Promotion:
     request = ledger.open_request(run)
     version = find(env, request.model, request.version)
     check_evidence(env, version, request)
-    promotion = events.publish_promotion(
-        registry.promote(
-            env.mlflow,
-            env.ledger,
-            request.model,
-            request.version,
-            expected=request.expected,
-            who=who,
-            why=why,
-            evidence=request.evidence,
-            request=request,  # answered in the same transaction
-        )
-    )
+    decision = Decision(request.expected, who, why, evidence=request.evidence, request=request)  # answered in the same transaction
+    promotion = events.publish_promotion(registry.promote(env.mlflow, env.ledger, request.model, request.version, decision))
     if not promotion.changed:
         ledger.answer(request.run, "approved", who, why)
         registry.refresh_ledger_head(env.mlflow, env.ledger, request.model)

@@ -8,18 +8,17 @@ from components.core.errors import BadInput, NotFound
 from components.core.section import nearest
 from components.ledger import Ledger, Request
 from components.mlflow_store import registry
+from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry import Environment, Version
 from components.mlflow_store.registry.environments import judged_here, reference_number
+from components.mlflow_store.registry.versions import find as find_version
 
 
 def find(environment: Environment, name: str, number: int) -> Version:
     """Return a version; raise NotFound, with the existing ones, if the model or the version does not exist."""
     check_known(environment, name)
-    versions = registry.versions(environment.mlflow, name)
-    version = next((version for version in versions if version.number == number), None)
-    if version is None:
-        raise NotFound(f"{name} has no version {number}; there are: {', '.join(str(one.number) for one in versions) or 'none'}")
-    return version
+    with translated_errors(environment.mlflow):
+        return find_version(connect(environment.mlflow), name, number)
 
 
 def check_known(environment: Environment, name: str) -> None:

@@ -55,7 +55,7 @@ def make_checkout(project: Path, pid: int) -> Path:
         raise NotFound(f"a scheduled run uses committed code, but {no_commit(project)}")
     home = project / RUNS / uuid.uuid4().hex[:12]
     make_private(home)
-    record = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN), "prefix": prefix(project)}
+    record = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN), "prefix": prefix(project), "project": str(project)}
     # Before the worktree exists: a folder without an owner may be removed by another run.
     (home / OWNER).write_text(json.dumps(record), encoding="utf-8")
     git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
@@ -64,9 +64,14 @@ def make_checkout(project: Path, pid: int) -> Path:
 
 def root_of(home: Path) -> Path:
     """Return the project folder in the checkout below `home`: the top, or a subfolder of a larger repository."""
+    return home / FOLDER / _recorded(home, "prefix")
+
+
+def _recorded(home: Path, name: str) -> str:
+    """Return a value of the owner file below `home`; empty if there is none."""
     with suppress(OSError, ValueError, AttributeError):
-        return home / FOLDER / str(json.loads((home / OWNER).read_text(encoding="utf-8")).get("prefix", ""))
-    return home / FOLDER
+        return str(json.loads((home / OWNER).read_text(encoding="utf-8")).get(name, ""))
+    return ""
 
 
 def checkouts(project: Path) -> list[Path]:
@@ -74,10 +79,10 @@ def checkouts(project: Path) -> list[Path]:
     return sorted(root for home in (project / RUNS).glob("*") if (root := root_of(home)).is_dir())
 
 
-def remove(project: Path, home: Path, folder: str = FOLDER) -> None:
-    """Remove the folder `home` with the git worktree `folder` in it."""
+def remove(project: Path, home: Path) -> None:
+    """Remove the folder `home` with the git worktree in it."""
     with suppress(RetuneError):  # git may not have registered it yet
-        git(project, "worktree", "remove", "--force", str(home / folder))
+        git(project, "worktree", "remove", "--force", str(home / FOLDER))
     shutil.rmtree(home, ignore_errors=True)
     try:
         git(project, "worktree", "prune")
@@ -140,6 +145,7 @@ def enter_checkout(model: str) -> Workspace:
     if not is_checkout(project):
         raise RetuneError(f"{root} is not a checkout in {project / RUNS}: `retune retrain` and the deployment create one")
     load_into_environment(project)
+    os.environ[PROJECT] = str(project)  # the base models of adapters are in its workspaces
     os.environ[STATE] = str(project / "var")  # interrupted searches and trainings survive the checkout
     commit = head_commit(root)
     params = committed_params(root, project, model, commit)
@@ -162,8 +168,10 @@ def committed_params(root: Path, project: Path, model: str, commit: str) -> Path
 
 
 def project_of() -> Path:
-    """Return the project of RETUNE_PROJECT, else the one at or above the working folder."""
-    return find_project(Path(os.environ.get(PROJECT) or Path.cwd()).resolve())
+    """Return the project of RETUNE_PROJECT, else the one at or above the working folder; for a checkout, the one it was made from."""
+    root = find_project(Path(os.environ.get(PROJECT) or Path.cwd()).resolve())
+    homes = (folder.parent for folder in (root, *root.parents) if folder.name == FOLDER)
+    return next((Path(project) for home in homes if (project := _recorded(home, "project"))), root)
 
 
 def is_checkout(project: Path) -> bool:

@@ -3,7 +3,7 @@
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,6 @@ SHAPES = (
     Shape("text_classification", ("text_a", "text_b", "label"), {"pair": True}),
 )
 """In order of precedence; a table that matches none is searched for a text and a label."""
-
-
-def shape_of(columns: Sequence[str]) -> Shape | None:
-    """Return the first shape whose columns are present; None if none matches."""
-    names = {name.lower() for name in columns}
-    return next((shape for shape in SHAPES if names.issuperset(shape.columns)), None)
 
 
 @dataclass(frozen=True)
@@ -133,11 +127,6 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool, str
     return guess
 
 
-def slug(stem: str) -> str:
-    """Return a valid model name for the name of a file."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "model"
-
-
 def guess_columns(data: Path) -> Guess:
     """Guess from the first rows of a file; raise BadSource if it cannot be read, or no column looks like a text or a label."""
     frame, settings, split_files = read_head(data)
@@ -149,7 +138,8 @@ def guess_columns(data: Path) -> Guess:
 def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
     """Return the guess for the columns of the first rows."""
     names = [str(name) for name in frame.columns]
-    if (shape := shape_of(names)) is not None:
+    lower = {name.lower() for name in names}
+    if shape := next((shape for shape in SHAPES if lower.issuperset(shape.columns)), None):
         return _shaped(frame, shape, delimiter)
     text = pick(TEXT_NAMES, [name for name in names if looks_like_text(frame[name])], lambda name: -float(word_counts(frame[name]).mean()))
     rest = [name for name in names if name != text]
@@ -183,6 +173,11 @@ def _max_length(texts: "pd.Series[str]") -> int:
     """Return a length in tokens that covers 99 % of the texts, rounded up to one of MAX_LENGTHS."""
     words = float(word_counts(texts).quantile(0.99))
     return next((limit for limit in MAX_LENGTHS if words * TOKENS_PER_WORD + 2 <= limit), MAX_LENGTHS[-1])
+
+
+def slug(text: str) -> str:
+    """Return `text` as a model name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "model"
 
 
 def read_head(data: Path) -> tuple[pd.DataFrame, SnapshotParams, bool]:

@@ -37,7 +37,7 @@ def survey_models(project: Path) -> tuple[list[ModelFolder], list[str]]:
     models, faults = [], []
     for file in files:
         try:
-            models.append(ModelFolder(_name(file), file))
+            models.append(ModelFolder(name_of(file), file))
         except BadParams as fault:
             faults.append(str(fault))
     return models, faults
@@ -68,7 +68,8 @@ def _same_name(*models: ModelFolder) -> str:
     return f"{' and '.join(str(model.params) for model in models)} both name the model {models[0].name!r}: give one of them another name"
 
 
-def _name(file: Path) -> str:
+def name_of(file: Path) -> str:
+    """Return the registered name in a parameter file; raise BadParams if the file or the name is missing."""
     if not file.is_file():
         raise BadParams(f"{file.parent} has no params.yaml: `retune init DATA --params {file}` writes one")
     raw = read_yaml(file)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 import psutil
 
 from components.core.errors import RetuneError, Unavailable
-from flows.orchestrator.processes import cancel_on_signals, end_supervisor, spawn
+from components.core.exits import cancel_on
+from flows.orchestrator.processes import end_supervisor, spawn
 from infra.local.layout import Stack, open_stack
 from infra.local.services import Service, database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
 from infra.local.supervisor import CODE, read_state, stack_lock, supervisor_of, sweep
@@ -91,7 +93,7 @@ def location(stack: Stack, name: str) -> str:
 
 def supervise(folder: Path, project: Path, workers: int) -> None:
     """Run the supervisor until this process receives a signal."""
-    cancel_on_signals()
+    cancel_on(signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     with supervisor_of(open_stack(folder), project, workers) as supervisor:
         supervisor.start()
         supervisor.run()

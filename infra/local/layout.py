@@ -4,7 +4,6 @@ Reads and writes ports.json, secrets.env and retune.env (mode 600), and defines 
 """
 
 import json
-import math
 import random
 import secrets
 from collections.abc import Mapping
@@ -95,7 +94,7 @@ def make_stack(folder: Path) -> Stack:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "ports.json").exists():
         raise BadParams(f"{folder} is not empty and not a stack; choose a new folder")
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    with lock(folder / "lock", math.inf):  # two processes must not generate different secrets
+    with lock(folder / "lock", 10.0):  # two processes must not generate different secrets
         if not (folder / "ports.json").exists():
             write_text(folder / "ports.json", json.dumps(free_ports(), indent=2), PRIVATE)
         known = read_variables(folder / "secrets.env")

@@ -139,17 +139,11 @@ def worker_service(stack: Stack, project: Path, number: int) -> Service:
 
 def is_online(stack: Stack, worker: str) -> bool:
     """Return whether a worker has a recent heartbeat at Prefect's server."""
-    workers = ask(stack, f"/work_pools/{POOL}/workers/filter", {}) or []
-    return any(entry["name"] == worker and entry["status"] == "ONLINE" for entry in workers)
-
-
-def ask(stack: Stack, path: str, body: object) -> Any:
-    """Return the response of Prefect's server; None after an error."""
     use_credential(stack.prefect, f"{USER}:{stack.secrets['PREFECT_PASSWORD']}")
-    try:
-        return post(f"{stack.prefect}{path}", body, timeout=5).json()
-    except httpx.HTTPError:
-        return None
+    with suppress(httpx.HTTPError):
+        workers = post(f"{stack.prefect}/work_pools/{POOL}/workers/filter", {}, timeout=5).json()
+        return any(entry["name"] == worker and entry["status"] == "ONLINE" for entry in workers)
+    return False
 
 
 def started_by(stack: Stack) -> list[psutil.Process]:

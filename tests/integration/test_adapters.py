@@ -222,7 +222,7 @@ def test_changed_package_is_rejected(run: Versions) -> None:
 
 @pytest.mark.exhaustive
 def test_scoring_server_passes_the_servability_gate(run: Versions) -> None:
-    verdict = judge(run.workspace, run.uri, run.small).verdict
+    verdict = judge(run.workspace, run.small).verdict
 
     assert {result.gate: result.outcome for result in verdict.gates}["servability"] is Outcome.PASS, verdict.reason
 

@@ -91,7 +91,7 @@ def test_champion_is_known_for_every_time() -> None:
     now = read_json("champion", "tickets")
 
     assert (now["version"], now["agrees"], now["registered"], now["until"]) == (1, True, True, None)
-    assert read_json("champion", "tickets", "--at", datetime.now(UTC).isoformat())["version"] == 1
+    assert read_json("champion", "--at", datetime.now(UTC).isoformat())["version"] == 1
     with pytest.raises(NotFound, match="the first was version 1"):
         invoke("champion", "tickets", "--at", "2026-01-01")
     with pytest.raises(BadInput, match="is not a valid time"):
@@ -110,7 +110,7 @@ def test_why_shows_the_evidence_of_a_verdict() -> None:
     output = invoke("why", "tickets", "2").stdout
     assert all(gate["gate"] in output and gate["reason"] in output for gate in evidence["gates"])
     assert [gate["gate"] for gate in read_json("why", "tickets", "2", "--gate", "floor")["gates"]] == ["floor"]
-    assert read_json("why", "tickets", "1")["evidence"] == read_json("history", "tickets")[0]["evidence"]
+    assert read_json("why", "1")["evidence"] == read_json("history")[0]["evidence"]
     with pytest.raises(NotFound, match="no gate 'flor'; did you mean 'floor'"):
         invoke("why", "tickets", "2", "--gate", "flor")
     with pytest.raises(NotFound, match="it was not judged"):

@@ -148,7 +148,7 @@ def test_killed_scoring_into_a_table_keeps_rows_and_version(project: Path, works
     client.set_registered_model_alias("tickets", "champion", "2")
     moved = (
         "scored was started with models:/tickets/1, but tickets is version 2 now: "
-        "pass --model tickets/1 to continue, or --replace to start again"
+        "pass --model-version tickets/1 to continue, or --replace to start again"
     )
     try:
         with pytest.raises(BadInput, match=moved):

@@ -120,19 +120,19 @@ def test_scoring_server_answers_as_evaluated(run: TaskRun) -> None:
 
 
 def test_gates_decide_and_the_server_answers_as_evaluated(run: TaskRun) -> None:
-    verdict = judge(run.workspace, run.uri, run.version).verdict
+    verdict = judge(run.workspace, run.version).verdict
 
     (served,) = [result for result in verdict.gates if result.gate == "servability"]
     assert (served.outcome, served.n) == (Outcome.PASS, min(12, len(pipeline.tested_rows(run.workspace)))), served.reason
     (refused,) = [table for table in served.tables if table.title == "Malformed requests"]
     assert len(refused.rows) >= 5
     assert verdict.tested
-    assert judge(run.workspace, run.uri, run.version).fresh is False
+    assert judge(run.workspace, run.version).fresh is False
 
 
 def test_page_and_card_show_the_metrics(run: TaskRun) -> None:
     lineage = LINEAGE.model_copy(update={"model": run.params.name})
-    known = Run(lineage, judge(run.workspace, run.uri, run.version).verdict, "1", made_at=datetime(2026, 11, 22, tzinfo=UTC))
+    known = Run(lineage, judge(run.workspace, run.version).verdict, "1", made_at=datetime(2026, 11, 22, tzinfo=UTC))
     params = yaml.safe_load(run.workspace.params.read_text(encoding="utf-8"))
     page = write_report(run.workspace.root, run.workspace.reports / "report.html", replace(known, params=params)).read_text(
         encoding="utf-8"

@@ -49,7 +49,7 @@ def use_small_model(project: Path) -> None:
     path = project / "models/tickets/params.yaml"
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["base"]["model"] = str(project / "base-model")
-    params["tune"] |= {"initial_trial": {}, "space": {}}
+    params["tune"]["minutes"] = 1
     params["train"] |= {"learning_rate": 5.0e-3, "epochs": 6, "batch_size": 16, "warmup": 0.0}
     params["gates"]["floor"]["at_least"] = 0.4
     params["retrain"] = params.get("retrain", {}) | {"cron": "0 3 * * 1", "timezone": "Europe/Berlin"}

@@ -1,9 +1,11 @@
 """The tickets with labels of every kind of text classification, and in every data format of `contrastive`."""
 
 import json
+from typing import Any
 
 import pandas as pd
 
+from components.artifacts.predictions import ModelOutput
 from components.model import tasks
 from tests.support.tickets import TOPICS
 
@@ -35,6 +37,14 @@ def _labels(text: str, label: str) -> str:
     return json.dumps([*([label] if label != "network" else []), *urgent])
 
 
+def tagged(tickets: pd.DataFrame) -> pd.DataFrame:
+    """Return the tickets for token classification, with long words as entities, in the form that `read` returns."""
+    tags = [" ".join("B-LONG" if len(word) > 5 else "O" for word in text.split()) for text in tickets["text"]]
+    read, faults = tasks.load("token_classification").read(tickets.assign(tokens=tickets["text"], tags=tags))
+    assert not faults
+    return read
+
+
 def paired(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with each text split into `text_a` and `text_b`."""
     words = [text.split() for text in rows["text"]]
@@ -61,6 +71,11 @@ def contrastive_rows(tickets: pd.DataFrame, data: str = "pairs", count: int = 60
     read, faults = tasks.load("contrastive", {"data": data}).read(frame)
     assert not faults
     return read
+
+
+def predict_baselines(task: tasks.Task, train: pd.DataFrame, test: pd.DataFrame, spec: Any, base: Any) -> dict[str, ModelOutput]:
+    """Return the predictions of every baseline for `test`, fitted to `train`."""
+    return {name: predict(test) for name, predict in task.fit_baselines(train, spec, base).items()}
 
 
 def statistics_of(task, predictions):

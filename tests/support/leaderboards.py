@@ -1,4 +1,4 @@
-"""Leaderboards of automatic searches, built by hand."""
+"""Candidates and leaderboards of automatic searches."""
 
 from typing import Any
 

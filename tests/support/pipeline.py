@@ -127,8 +127,7 @@ def assess(workspace: Workspace, params: Params) -> None:
 
 def enter(workspace: Workspace, params: Params) -> tuple[str, Version]:
     """Record and register the candidate in a new store; return the store's URI and the version."""
-    workspace.var.mkdir(exist_ok=True)
-    uri = new_store(workspace.root / "store")
+    uri = new_store(workspace.var)
     lineage = LINEAGE.model_copy(update={"model": params.name})
     run = record(workspace.root, uri, lineage=lineage, params={"task": params.task})
     return uri, register(workspace.root, uri, run_id=run.run_id, key=run.key, lineage=lineage)

@@ -14,8 +14,8 @@ class PreprocessParams(Section):
     """How rows are cleaned, split and truncated."""
 
     unicode_form: UnicodeForm = Field("NFC", description="NFC keeps compatibility characters, NFKC folds them")
-    test_share: float = Field(0.2, gt=0, lt=1, description="of the groups")
-    validation_share: float = Field(0.1, gt=0, lt=1, description="of the groups")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of the groups in the test set")
+    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the groups in the validation split")
     split_seed: int = Field(20261121, ge=0, lt=2**63, description="changing it moves rows: champions have then seen test rows")
     split_by: Literal["text", "id"] = Field(
         "text", description="decides the split of a row without a group; id: as before 0.1.0, a text with a new id may move"
@@ -26,7 +26,7 @@ class PreprocessParams(Section):
 
     augment_copies: int = Field(0, ge=0, le=100, description="noisy copies of each training row, added to training; 0: none")
     augment_noise: float = Field(0.05, gt=0, le=0.3, description="share of a copy's characters that are changed")
-    augment_seed: int = Field(7, ge=0, lt=2**63, description="of the noise")
+    augment_seed: int = Field(7, ge=0, lt=2**63, description="seed of the noise in the copies")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:

@@ -19,15 +19,17 @@ class SnapshotParams(Section):
     )
     query: str | None = Field(default=None, min_length=1, description="for sql://NAME: the SELECT that returns the rows")
     columns: dict[str, str] = Field(default_factory=dict, description="canonical name: source name, e.g. {text: description}")
-    encoding: str = Field(default="utf-8", description="of CSV, TSV and JSONL; a byte-order mark is accepted")
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="of CSV; None: a comma, or a tab in .tsv files")
+    encoding: str = Field(default="utf-8", description="encoding of CSV, TSV and JSONL files; a byte-order mark is accepted")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="delimiter of CSV files; null: a comma, or a tab in .tsv files"
+    )
     quoting: Literal["double", "backslash", "none"] | None = Field(
         default=None,
-        description='of CSV and TSV. double: cells may be quoted, and a quote in a cell is written ""; backslash: it is written \\"; '
-        "none: quotes are text. None: double, and a file in which quotes seem to be text is refused",
+        description='in CSV and TSV. double: cells may be quoted, and a quote in a cell is written ""; backslash: it is written \\"; '
+        "none: quotes are text. null: double, and a file in which quotes seem to be text is refused",
     )
     split_column: str | None = Field(
-        None, min_length=1, description="the source column with the split of a row: train, validation or test. None: use the names of files"
+        None, min_length=1, description="the source column with the split of a row: train, validation or test. null: use the names of files"
     )
     split_files: bool = Field(default=True, description="whether files named train, validation and test set the split of their rows")
     class_labels: Literal["names", "numbers"] = Field(

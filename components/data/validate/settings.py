@@ -14,8 +14,8 @@ class ValidateParams(Section):
 
     min_rows: int = Field(default=100, ge=2, description="minimum rows after quarantine")
     min_rows_per_class: int = Field(default=20, ge=1, description="minimum rows of every label after quarantine")
-    min_characters: int = Field(default=2, ge=1, description="of a text; a row with fewer goes to quarantine")
-    max_characters: int = Field(default=20_000, ge=1, description="of a text; a row with more goes to quarantine")
+    min_characters: int = Field(default=2, ge=1, description="minimum characters of a text; a row with fewer goes to quarantine")
+    max_characters: int = Field(default=20_000, ge=1, description="maximum characters of a text; a row with more goes to quarantine")
     max_duplicate_share: float = Field(default=0.5, ge=0, le=1, description="maximum share of rows that repeat the text of another row")
     labels: tuple[str, ...] = Field(default=(), description="the allowed labels; empty: any label is allowed")
     label_map: dict[str, str] = Field(

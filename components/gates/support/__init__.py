@@ -3,6 +3,17 @@
 Gates that compare models, slice the test set, or look for copies of training rows in it also use the modules of this package.
 """
 
-from components.gates.support.evidence import LEVEL, Evidence, GateSection, Need, ReferenceModel, hypothesis, inconclusive, interval, result
+from components.gates.support.evidence import (
+    LEVEL,
+    ROLE,
+    Evidence,
+    GateSection,
+    Need,
+    ReferenceModel,
+    hypothesis,
+    inconclusive,
+    interval,
+    result,
+)
 
-__all__ = ["LEVEL", "Evidence", "GateSection", "Need", "ReferenceModel", "hypothesis", "inconclusive", "interval", "result"]
+__all__ = ["LEVEL", "ROLE", "Evidence", "GateSection", "Need", "ReferenceModel", "hypothesis", "inconclusive", "interval", "result"]

@@ -77,6 +77,8 @@ class Evidence:
 
     Always present:
         candidate, baselines: predictions of the candidate, and of the baselines by name.
+        baseline_scores: the metrics of each baseline on the validation rows.
+        method: the training method of the candidate.
         champion: the current champion; None if there is none yet.
         min_class_units: `evaluate.min_class_units`, the test rows (or groups) that a class needs to count in macro-F1.
         level: one-sided error of a required gate.
@@ -100,6 +102,8 @@ class Evidence:
     baselines: Mapping[str, Predictions]
     champion: ReferenceModel | None
     min_class_units: int
+    baseline_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    method: str = ""
     best_champion: ReferenceModel | None = None
     level: float = LEVEL
     candidate_number: int | None = None
@@ -182,10 +186,13 @@ class Evidence:
         return np.asarray(self.candidate.predicted == self.candidate.expected)
 
 
+ROLE = "effect of the gate's outcome: see Roles in gates.md"
+
+
 class GateSection(Section):
     """Base class of a gate's settings: every gate has a role."""
 
-    role: Role = Field(Role.BLOCKING, description="required (promotion needs it) | blocking (can only reject) | informational | off")
+    role: Role = Field(Role.BLOCKING, description=ROLE)
 
     @field_validator("role", mode="before")
     @classmethod

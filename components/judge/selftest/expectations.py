@@ -51,7 +51,9 @@ class Trial:
         """Return the gates' results for a model against another (as champion, best champion and baseline), with the correction checked."""
         given, reference = self.evidence, ReferenceModel(None, other)
         fields |= {"best_champion": reference, "level": given.level, "crosscheck": False}
-        results = decide(Evidence(model, {self.gates.baseline.against: other}, reference, given.min_class_units, **fields), self.gates)
+        baseline = self.gates.baseline
+        fields["baseline_scores"] = {baseline.against: {baseline.metric: 0.0}}  # the only baseline is the best
+        results = decide(Evidence(model, {baseline.against: other}, reference, given.min_class_units, **fields), self.gates)
         check_correction(results)
         check_combine(results)
         return {result.gate: result for result in results}

@@ -3,7 +3,6 @@
 Reads the ledger; moves the aliases `champion` and `previous`, and removes `challenger` from a version that became champion.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -15,8 +14,6 @@ from components.mlflow_store.connection import connect, store_lock, translated_e
 from components.mlflow_store.registry.artifact_access import models
 from components.mlflow_store.registry.ledger_head import require_intact, store_head
 from components.mlflow_store.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, lookup, search
-
-log = logging.getLogger(__name__)
 
 ADOPTED_BY = "retune"
 
@@ -33,22 +30,13 @@ def reconcile(uri: str, ledger_url: str, name: str) -> list[str]:
         return sync_aliases_locked(connect(uri), Ledger(ledger_url), name)
 
 
-def sync_aliases(uri: str, ledger: Ledger, name: str) -> list[str]:
-    """Move the aliases to the ledger's head, and log each change; repeat if another process writes to the ledger meanwhile."""
-    with champion_lock(uri, name):
-        changes = sync_aliases_locked(connect(uri), ledger, name)
-    for sentence in changes:
-        log.info("%s: %s", name, sentence)
-    return changes
-
-
 def champion_lock(uri: str, name: str) -> AbstractContextManager[None]:
     """Hold the lock of a model's champion: no other process of this machine promotes, moves aliases or deletes versions meanwhile."""
     return store_lock(uri, f"aliases {name}")
 
 
 def sync_aliases_locked(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
-    """Sync the aliases like `sync_aliases`, and store the ledger's head in MLflow; the caller holds the lock."""
+    """Correct the aliases like `reconcile`, and store the ledger's head in MLflow; the caller holds the lock."""
     require_intact(client, ledger, name)
     store_head(client, ledger, name)
     changes = [*_adopt(client, ledger, name), *_renumber(client, ledger, name)]

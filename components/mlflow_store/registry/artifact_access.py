@@ -3,9 +3,11 @@
 `delete_version` is the only function that deletes a version together with its runs and files.
 """
 
+import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -45,6 +47,12 @@ def artifact(uri: str, version: Version, path: str) -> Path:
     if not local_path or not Path(local_path).exists():
         raise NotFound(f"{version.uri}: its run {version.run_id or '(none)'} has no artifact {path}; it was deleted or recorded elsewhere")
     return Path(local_path)
+
+
+def read_json(uri: str, version: Version, path: str) -> dict[str, Any]:
+    """Return a JSON artifact of a version's run; raise NotFound like `artifact`."""
+    content: dict[str, Any] = json.loads(artifact(uri, version, path).read_text(encoding="utf-8"))
+    return content
 
 
 def sizes(uri: str, version: Version) -> tuple[int, int]:

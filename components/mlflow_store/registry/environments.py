@@ -16,6 +16,7 @@ from components.core.errors import BadModel
 from components.core.temporary import temporary
 from components.ledger import Entry
 from components.mlflow_store.connection import (
+    all_pages,
     connect,
     delete_artifacts,
     ensure_experiment,
@@ -95,7 +96,8 @@ def _copy_run(source: Environment, target: Environment, client: MlflowClient, ve
         run = origin.get_run(version.run_id)
         histories = [point for name in run.data.metrics for point in origin.get_metric_history(version.run_id, name)]
     experiment = ensure_experiment(client, target.mlflow, version.name)
-    for incomplete in client.search_runs([experiment], f"tags.`{KEY}` = '{version.key}' and tags.`{ORIGIN}` = '{source.name}'"):
+    same = f"tags.`{KEY}` = '{version.key}' and tags.`{ORIGIN}` = '{source.name}'"
+    for incomplete in all_pages(client.search_runs, [experiment], same):
         client.delete_run(incomplete.info.run_id)
         delete_artifacts(str(incomplete.info.artifact_uri))
     tags = {KEY: version.key, ORIGIN: source.name, "retune.origin_run": version.run_id}

@@ -14,20 +14,21 @@ from components.core.errors import BadInput, BadModel, NotFound
 from components.ledger import Action, Entry, Ledger, Request, StaleVerdict
 from components.ledger.records import Expected, check_expected
 from components.mlflow_store.connection import connect, translated_errors
-from components.mlflow_store.registry.aliases import champion_lock, sync_aliases, sync_aliases_locked
+from components.mlflow_store.registry.aliases import champion_lock, find_champion, reconcile, sync_aliases_locked
 from components.mlflow_store.registry.verdicts import read_verdict, verdict_lock
 from components.mlflow_store.registry.verify import checked_package, registered_version, verify
-from components.mlflow_store.registry.versions import Version, find, lookup, search
+from components.mlflow_store.registry.versions import Version, find, search, versions
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Actor and reason of a change. `expected` is the champion that the decision is based on (None: no champion; "any": any).
+    """Actor and reason of a change.
 
-    `evidence` is the digest of the verdict, and `request` the approval request that the decision answers, if any:
-    both must still be current when the ledger is written.
+    `expected` is the champion that the verdict is about (None: no champion; "any": a person decides without a verdict). `evidence` is the
+    digest of the verdict, and `request` the approval request that the decision answers, if any: both must still be current when the
+    ledger is written.
     """
 
     expected: Expected
@@ -50,45 +51,27 @@ class Promotion:
     entry: Entry
 
 
-def promote(
-    uri: str,
-    ledger_url: str,
-    name: str,
-    number: int,
-    *,
-    expected: Expected,
-    who: str,
-    why: str,
-    forced: bool = False,
-    action: Action = "promoted",
-    verified: bool = False,
-    origin: str | None = None,
-    evidence: str | None = None,
-    request: Request | None = None,
-) -> Promotion:
+def promote(uri: str, ledger_url: str, name: str, number: int, decision: Decision, verified: bool = False) -> Promotion:
     """Verify a version and make it the champion; the old champion becomes `previous`. Repeating it changes nothing.
 
-    `expected` is the champion that the verdict is about (None: no champion; "any": a person decides without a verdict). `evidence` and
-    `request` belong to the decision and are checked again when the ledger is written. `verified` means that this package has answered
-    in this run: then its files are checked, but it is not loaded again.
+    `verified` means that this package has answered in this run: then its files are checked, but it is not loaded again.
 
     Raises:
         NotFound: the version does not exist; nothing was moved.
         BadModel: the verification failed; nothing was moved.
         BadInput: meanwhile the version was judged again, the request was answered, or this evidence was rejected; nothing was moved.
-        StaleVerdict: the champion is not `expected`; nothing was moved.
+        StaleVerdict: the champion is not the one that the decision expects; nothing was moved.
     """
     version, ledger = registered_version(uri, name, number), Ledger(ledger_url)
-    with translated_errors(uri):
-        sync_aliases(uri, ledger, name)
+    for sentence in reconcile(uri, ledger_url, name):
+        log.info("%s: %s", name, sentence)
     if not _is_of(head := ledger.head(name), version):
-        check_expected(expected, head, action)  # fail before loading a model; the ledger checks it again
+        check_expected(decision.expected, head, decision.action)  # fail before loading a model; the ledger checks it again
         if verified:
             checked_package(uri, version)
         else:
             verify(uri, name, number)
-    decision = Decision(expected, who, why, action, forced, origin, evidence, request)
-    return swap_champion(uri, ledger, version, decision, read_verdict(uri, version, evidence))
+    return swap_champion(uri, ledger, version, decision, read_verdict(uri, version, decision.evidence))
 
 
 def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why: str) -> Promotion:
@@ -102,13 +85,13 @@ def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why
         BadModel: the verification failed; nothing was moved.
         StaleVerdict: the champion was changed meanwhile; nothing was moved.
     """
-    with translated_errors(uri):
-        sync_aliases(uri, ledger := Ledger(ledger_url), name)
-        known = {(version.number, version.key) for version in search(connect(uri), name)}
-    entries = ledger.entries(name)
+    for sentence in reconcile(uri, ledger_url, name):
+        log.info("%s: %s", name, sentence)
+    known = {(version.number, version.key) for version in versions(uri, name)}
+    entries = Ledger(ledger_url).entries(name)
     registered = {entry.version for entry in entries if (entry.version, entry.key) in known}
     number = rollback_target(name, entries, registered, to)
-    return promote(uri, ledger_url, name, number, expected=entries[-1].version, who=who, why=why, action="rolled back")
+    return promote(uri, ledger_url, name, number, Decision(entries[-1].version, who, why, "rolled back"))
 
 
 def rollback_target(name: str, entries: Sequence[Entry], registered: set[int], to: int | None) -> int:
@@ -228,10 +211,7 @@ def _anchor_is_deleted(client: MlflowClient, entries: Sequence[Entry]) -> bool:
     anchor = next((entry for entry in reversed(entries) if entry.version == entries[-1].anchor), None)
     if anchor is None:
         return False
-    version = lookup(client, anchor.model, anchor.version)
-    if version is not None and version.key == anchor.key:
-        return False
-    return all(version.key != anchor.key for version in search(client, anchor.model))
+    return find_champion(client, anchor) is None and all(version.key != anchor.key for version in search(client, anchor.model))
 
 
 def new_anchor(entries: Sequence[Entry], number: int, action: Action, verdict: Verdict | None, *, gone: bool = False) -> int:

@@ -36,7 +36,6 @@ from components.mlflow_store.connection import (
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.versions import (
     ADAPTER,
-    BASE_SOURCE,
     CHALLENGER,
     CHAMPION,
     COMPLETE,
@@ -229,14 +228,8 @@ def create_version(
 def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:
     intervals = {name: {"value": score.value, "low": score.low, "high": score.high} for name, score in metrics.headline.items()}
     return {
-        "retune.candidate": lineage.candidate,
-        "retune.git_commit": lineage.git_commit,
-        "retune.dirty": lineage.dirty,
-        "retune.data_digest": lineage.data_digest,
-        BASE_SOURCE: lineage.base_source,
-        "retune.base_digest": lineage.base_digest,
+        **lineage.tags,
         "retune.test_digest": metrics.test_digest,
-        "retune.flow_run": lineage.flow_run,
         "retune.dvc_lock": json.dumps(lineage.hashes, sort_keys=True),
         "retune.metrics": json.dumps(intervals),
     }

@@ -133,13 +133,7 @@ def lineage_tags(lineage: Lineage) -> dict[str, object]:
     """Return tags for code, data and flow run; `retune.dvc.PATH` is DVC's md5 of that output."""
     return {
         "mlflow.source.git.commit": lineage.git_commit,
-        "retune.git_commit": lineage.git_commit,
-        "retune.dirty": lineage.dirty,
-        "retune.candidate": lineage.candidate,
-        "retune.data_digest": lineage.data_digest,
-        "retune.base_source": lineage.base_source,
-        "retune.base_digest": lineage.base_digest,
-        "retune.flow_run": lineage.flow_run,
+        **lineage.tags,
         "retune.python": lineage.python,
         **{f"retune.dvc.{path}": md5 for path, md5 in lineage.hashes.items()},
     }

@@ -59,7 +59,7 @@ def close_orphaned_runs(uri: str, model: str | None = None, exclusive: bool = Fa
     """
     with translated_errors(uri):
         client = connect(uri)
-        experiments = [record.experiment_id for record in client.search_experiments() if model in (None, record.name)]
+        experiments = [record.experiment_id for record in all_pages(client.search_experiments) if model in (None, record.name)]
         if not experiments:
             return 0
         running = search(client, experiments, "attributes.status = 'RUNNING'")

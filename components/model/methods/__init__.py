@@ -53,11 +53,6 @@ def trains(name: str) -> bool:
     return bool(getattr(load(name), "TRAINS", True))
 
 
-def unknown_method(name: str) -> str:
-    """Return the message about a method that does not exist."""
-    return plugins.unknown(__name__, name, available(), "method")
-
-
 def all_settings() -> Any:
     """Return a section with the settings of every method: they are fields of `train`, without a list to edit."""
     sections = [load(name).Params for name in available()]

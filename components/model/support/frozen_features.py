@@ -5,6 +5,7 @@ A linear model on these vectors is exactly an output layer of the model, for eve
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,10 +87,12 @@ def features_of(
     *,
     precision: str = "float32",
     cache: FeatureCache | None = None,
+    most_mib: float = math.inf,
 ) -> FrozenFeatures:
     """Return the features of the encoded rows `table` from `model`, which `task` built of `base`; it stays in evaluation mode.
 
     The same rows in another order give the same bits, with and without `cache`; labels do not matter. `precision` is float32 or bfloat16.
+    If the features need more than `most_mib` MiB, the rows are sampled; the sample does not depend on their order either.
 
     Raises:
         BadModel: a feature is NaN or infinite.
@@ -97,7 +100,7 @@ def features_of(
     inputs, targets, kept = _read(table)
     layer = output_layer(model, int(model.config.num_labels))[1]
     names = [_row_name(row, marks) for row, marks in zip(inputs, kept, strict=True)]
-    first = {name: index for index, name in reversed(list(enumerate(names)))}
+    first = _sample({name: index for index, name in reversed(list(enumerate(names)))}, kept, most_mib * 2**20 / (4 * layer.in_features))
     distinct = sorted(first.values(), key=lambda index: (len(inputs[index]["input_ids"]), names[index]))
     key = _key(model, layer, spec, [names[index] for index in distinct], precision)
     stored = cache.get(key) if cache else None
@@ -114,9 +117,24 @@ def features_of(
     sizes = np.array([1 if kept[index] is None else len(kept[index]) for index in distinct], dtype=np.int64)
     begin = dict(zip((names[index] for index in distinct), np.cumsum(sizes) - sizes, strict=True))
     counts = [1 if marks is None else len(marks) for marks in kept]
-    indices = np.concatenate([np.arange(begin[name], begin[name] + count) for name, count in zip(names, counts, strict=True)] or [sizes])
-    rows = np.repeat(np.arange(len(names)), counts)
-    return FrozenFeatures(stored[indices], targets, rows, rows, layer.bias is not None)
+    sampled = np.repeat([name in first for name in names], counts)
+    spans = [np.arange(begin[name], begin[name] + count) for name, count in zip(names, counts, strict=True) if name in first]
+    rows = np.repeat(np.arange(len(names)), counts)[sampled]
+    return FrozenFeatures(stored[np.concatenate(spans or [sizes])], targets[sampled], rows, rows, layer.bias is not None)
+
+
+def _sample(rows: dict[bytes, int], kept: Sequence[Any], most: float) -> dict[bytes, int]:
+    """Return the rows with the smallest names, which are hashes, that have at most `most` vectors together."""
+    total = 0
+    sampled = dict[bytes, int]()
+    for name in sorted(rows):
+        marks = kept[rows[name]]
+        total += 1 if marks is None else len(marks)
+        if total > most:
+            log.info("frozen features: %d of %d different rows are sampled, because all need too much memory", len(sampled), len(rows))
+            return sampled
+        sampled[name] = rows[name]
+    return sampled
 
 
 def _read(table: pa.Table) -> tuple[list[dict[str, Any]], npt.NDArray[Any], list[Any]]:

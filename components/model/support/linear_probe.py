@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.model.support.cross_validation import Fold, make_folds
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats
 from components.model.support.one_thread import on_one_thread
@@ -26,7 +27,8 @@ STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 _PATIENCE = 2  # strengths in a row with a lower metric
 _FOLDS, _ROWS_OF_FEWER_FOLDS, _FEWER_FOLDS = 5, 4000, 3
-_MOST = 250_000_000  # features x outputs: about a second per ten iterations
+_MOST = 100_000_000  # vectors x width x outputs: about half a minute
+_FEWEST_OUTPUTS = 4  # fewer outputs do not allow more vectors: these are copied for each fold
 _ITERATIONS = 300
 
 Solution = tuple[Floats, Floats]
@@ -83,13 +85,13 @@ def fit_head(features: FrozenFeatures, solver: Solver, weightings: Sequence[str]
     return on_one_thread(lambda: _chosen(features, solver, weightings, evaluate, folds))
 
 
-def _chosen(
-    features: FrozenFeatures, solver: Solver, weightings: Sequence[str], evaluate: Evaluate, folds: list[tuple[Any, Any]]
-) -> LinearHead:
+def _chosen(features: FrozenFeatures, solver: Solver, weightings: Sequence[str], evaluate: Evaluate, folds: list[Fold]) -> LinearHead:
     best = (-math.inf, STRENGTHS[len(STRENGTHS) // 2], weightings[0], np.zeros(0), np.zeros(0))
     for weighting in weightings if folds else ():
         worse, own = 0, -math.inf
-        for strength, logits in zip(STRENGTHS, _out_of_fold(features, solver, weighting, folds), strict=False):
+        # The best strengths of two weightings are close to each other.
+        strengths = STRENGTHS[max(0, STRENGTHS.index(best[1]) - 2) if best[0] > -math.inf else 0 :]
+        for strength, logits in zip(strengths, _out_of_fold(features, solver, weighting, strengths, folds), strict=True):
             outputs, expected, value = evaluate(features, logits)
             if value > best[0]:
                 best = (value, strength, weighting, outputs, expected)
@@ -104,9 +106,11 @@ def _chosen(
     return LinearHead(*single, described, outputs, expected, value if folds else math.nan)
 
 
-def _out_of_fold(features: FrozenFeatures, solver: Solver, weighting: str, folds: list[tuple[Any, Any]]) -> Iterator[Floats]:
+def _out_of_fold(
+    features: FrozenFeatures, solver: Solver, weighting: str, strengths: Sequence[float], folds: list[Fold]
+) -> Iterator[Floats]:
     """Yield for each strength the logits of every row from the head of the other folds."""
-    paths = [_solutions(features.take(train), solver, weighting, STRENGTHS) for train, _ in folds]
+    paths = [_solutions(features.take(train), solver, weighting, strengths) for train, _ in folds]
     for heads in zip(*paths, strict=True):
         logits = np.zeros((len(features.vectors), len(heads[0][1])))
         for (weight, bias), (_, held) in zip(heads, folds, strict=True):
@@ -119,7 +123,7 @@ def _solutions(features: FrozenFeatures, solver: Solver, weighting: str, strengt
     vectors = features.vectors.astype(np.float64)
     centre = vectors.mean(axis=0) if features.bias else np.zeros(vectors.shape[1])
     spread = np.sqrt(np.square(vectors - centre).mean(axis=0))
-    spread[spread <= 1e-6 * spread.max(initial=0.0)] = np.inf  # a constant feature gets the weight 0
+    spread[spread <= 1e-6 * np.abs(vectors).max(axis=0)] = np.inf  # a constant feature gets the weight 0
     for weight, bias in solver((vectors - centre) / spread, features.targets, weighting, strengths, features.bias):
         weight = weight / spread
         yield weight, bias - weight @ centre
@@ -202,7 +206,7 @@ def ridge(vectors: Floats, targets: npt.NDArray[Any], weighting: str, strengths:
 def _sample(features: FrozenFeatures) -> npt.NDArray[np.int64]:
     """Return the indices of the vectors to fit on: all, or whole groups in a fixed random order up to a limit."""
     outputs = int(features.targets.max(initial=0)) + 1 if features.targets.ndim == 1 else features.targets.shape[1]
-    most = _MOST // max(1, features.vectors.shape[1] * outputs)
+    most = _MOST // max(1, features.vectors.shape[1] * max(outputs, _FEWEST_OUTPUTS))
     if len(features.vectors) <= most:
         return np.arange(len(features.vectors))
     groups, members = np.unique(features.groups, return_inverse=True)
@@ -212,18 +216,9 @@ def _sample(features: FrozenFeatures) -> npt.NDArray[np.int64]:
     return np.sort(order[:most])
 
 
-def _folds(features: FrozenFeatures, strata: Any) -> list[tuple[Any, Any]]:
-    """Return the folds as indices of training and held-out vectors; none if there are too few groups or rows per class."""
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-
-    rows, groups = len(features.vectors), len(np.unique(features.groups))
-    count = min(_FOLDS if rows < _ROWS_OF_FEWER_FOLDS else _FEWER_FOLDS, groups)
-    if strata is not None and rows:
-        count = min(count, int(np.unique(strata, return_counts=True)[1].max()))
-    if count < 2:
+def _folds(features: FrozenFeatures, strata: Any) -> list[Fold]:
+    """Return the folds as indices of training and held-out vectors; none if there are too few groups, or no class has two rows."""
+    rows = len(features.vectors)
+    if strata is not None and len(np.unique(strata)) == rows:
         return []
-    kind = GroupKFold if strata is None else StratifiedGroupKFold
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a rare class is not in every fold
-        split = kind(count, shuffle=True, random_state=0).split(features.vectors, strata, features.groups)
-        return [(train, held) for train, held in split if len(train) and len(held)]
+    return make_folds(features.groups, strata, count=_FOLDS if rows < _ROWS_OF_FEWER_FOLDS else _FEWER_FOLDS)

@@ -23,13 +23,17 @@ from components.artifacts.training import ModelSpec
 from components.core import plugins
 from components.core.errors import BadParams
 from components.core.section import Section
-from components.model.support import pretrained
+from components.model.support import pretrained, probe_baseline
 from components.model.support.batches import token_lengths
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.linear_probe import LinearHead
 from components.model.support.metrics import Floats, Metric
 
 FOLDER = Path(__file__).parent
+
+
+Baseline = probe_baseline.Baseline
+"""A fitted baseline: predicts rows with `columns`, `text` and `label`. Like a predictor, it uses `label` only for `measured`."""
 
 
 class Predictor(Protocol):
@@ -213,8 +217,11 @@ class Task(Protocol):
         """Return the row statistics of `test_metrics` by name, each (rows,); the caller adds `ModelOutput.measured`."""
 
     @abstractmethod
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Return the predictions of each baseline for `test`; `base` is the folder of the base model."""
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
+        """Fit the baselines to the training rows; return them by name, in the order of `baselines`.
+
+        `base` is the folder of the base model.
+        """
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the built-in slices of the task: for each slice column the value of each row, "" for none."""

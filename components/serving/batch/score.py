@@ -124,7 +124,7 @@ def check_version(target: str, model: str, version: registry.Version, unfinished
     if unfinished is not None and (unfinished.model_uri, unfinished.package) != (version.uri, version.tags.get(PACKAGE, "")):
         raise BadInput(
             f"{target} was started with {unfinished.model_uri}, but {model} is version {version.number} now: "
-            f"pass --model {unfinished.model_uri.removeprefix('models:/')} to continue, or --replace to start again"
+            f"pass --model-version {unfinished.model_uri.removeprefix('models:/')} to continue, or --replace to start again"
         )
 
 

@@ -61,10 +61,6 @@ class ContrastiveStart(TrainerCallback):
         self.steps, self.epochs = steps, steps / epoch
         self._every, self._vectors = every, vectors
 
-    def lasts(self, state: TrainerState) -> bool:
-        """Return whether the next step belongs to the start."""
-        return state.global_step < self.steps
-
     def loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch.
 

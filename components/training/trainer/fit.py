@@ -10,14 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    TrainerCallback,
-    TrainingArguments,
-    enable_full_determinism,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import enable_full_determinism, set_seed
 
 from components.core.errors import BadModel
 from components.core.temporary import temporary
@@ -36,8 +30,6 @@ from components.training.trainer.settings import TrainParams, check_fields, chec
 from components.training.trainer.trainer import FineTuner
 
 log = logging.getLogger(__name__)
-
-_ENDED = {True: "epochs", False: "no training"}
 
 
 @dataclass(frozen=True)
@@ -95,13 +87,11 @@ def fit(
     With `keep`, training resumes from the newest valid checkpoint, stops early by `patience`, and returns the best checkpoint; a training
     that has ended is only loaded.
     Without it nothing is stored and the last weights are returned. `evaluations` spreads that many evaluations over the training
-    instead of `settings.evaluations_per_epoch`; `watch` is called with the number of each, from 1, and its metric.
-    `callbacks` are added to Trainer's. `cache` keeps the features of a linear probe, see `probe_head`. A method that does not train is
-    evaluated once.
+    instead of `settings.evaluations_per_epoch`; `watch` gets the number of each, from 1, and its metric; `cache` as in `probe_head`;
+    `callbacks` are added to Trainer's.
 
     Raises:
         BadParams: the metric is unknown, or the hardware does not support the precision.
-        BadModel: the base model cannot be loaded, or gives features that are not finite.
         RetuneError: the loss is NaN or infinite.
     """
     check_metric("train.metric", settings.metric, task.validation_metrics)
@@ -121,18 +111,17 @@ def fit(
             task, base, learn, settings, arguments, [*_callbacks(settings, clock, observer, keep, start), *callbacks], start, cache
         )
         trainer.compute_metrics = compute_metrics(task, learn.spec, observer.receive)
-        if checkpoint and keep:
-            log.info("resuming from %s, %.0f s trained so far", checkpoint[0], checkpoint[1].seconds)
-            _restore_history(checkpoint[0], keep)
-        trains = methods.trains(settings.method)
-        speed = _run(trainer, checkpoint) if trains else 0.0
-        if not trains:
-            trainer.evaluate()
-        elif not keep:
+        if keep:
+            _start_history(checkpoint[0] if checkpoint else None, keep.history)
+        if checkpoint:
+            start_of = "using the finished training in" if checkpoint[1].stopped_by else "resuming from"
+            log.info("%s %s, %.0f s trained so far", start_of, checkpoint[0], checkpoint[1].seconds)
+        speed = _run(trainer, checkpoint, settings.method)
+        if not keep:
             trainer.use_average()
         state: Any = trainer.state
-        stopped_by = (checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or _ENDED[trains]
-        if keep and trains and not keep.resumable and not (checkpoint and checkpoint[1].stopped_by):
+        stopped_by = (checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or _end(settings.method)
+        if keep and methods.trains(settings.method) and not keep.resumable and not (checkpoint and checkpoint[1].stopped_by):
             checkpoints.seal_best(state, keep.history, clock.seconds(), stopped_by, speed)
         # On the CPU, because the adapter is merged there when the version is loaded.
         adapter_weights = lora.learned_weights(trainer.module.cpu()) if keep and settings.stores_adapter else None
@@ -141,8 +130,8 @@ def fit(
             model=model,
             steps=state.global_step,
             epochs=round(state.epoch or 0.0, 4),
-            best_step=state.best_global_step if keep and trains else observer.best_step,
-            best_value=state.best_metric if keep and trains else observer.best_value,
+            best_step=state.best_global_step if keep else observer.best_step,
+            best_value=state.best_metric if keep else observer.best_value,
             stopped_by=stopped_by,
             resumed=checkpoint[1].step if checkpoint else 0,
             seconds=round(clock.seconds(), 2),
@@ -163,11 +152,16 @@ def _best_outputs(observer: EvalObserver, folder: Path, state: Any) -> Validatio
     return cast(ValidationOutputs, observer.best_outputs or observer.outputs)  # training always ends with an evaluation
 
 
-def _restore_history(checkpoint: Path, keep: CheckpointPaths) -> None:
-    """Restore the history of the checkpoint, because the output folder was emptied since."""
-    history = checkpoint / checkpoints.HISTORY
-    if history.exists():
-        keep.history.write_bytes(history.read_bytes())
+def _end(method: str) -> str:
+    """Return why a training ends if nothing stops it."""
+    return "epochs" if methods.trains(method) else "no training"
+
+
+def _start_history(checkpoint: Path | None, history: Path) -> None:
+    """Restore the history of the checkpoint, because the output folder was emptied since; without a checkpoint start an empty one."""
+    stored = checkpoint / checkpoints.HISTORY if checkpoint else None
+    history.parent.mkdir(parents=True, exist_ok=True)
+    history.write_bytes(stored.read_bytes() if stored and stored.exists() else b"")
 
 
 def _trainer(
@@ -237,8 +231,15 @@ def _log_size(method: str, trainer: FineTuner) -> None:
     log.info("method %s: %s of %s weights learn (%.1f %%)", method, f"{learning:,}", f"{total:,}", 100 * learning / total)
 
 
-def _run(trainer: FineTuner, checkpoint: tuple[Path, checkpoints.CheckpointManifest] | None) -> float:
-    """Train or resume, or only load the best checkpoint of a training that has ended; return the examples per second."""
+def _run(trainer: FineTuner, checkpoint: tuple[Path, checkpoints.CheckpointManifest] | None, method: str) -> float:
+    """Train or resume, or only load the best checkpoint of a training that has ended; return the examples per second.
+
+    A `method` that does not train is only evaluated.
+    """
+    if not methods.trains(method):
+        measured = trainer.evaluate()
+        trainer.state.best_global_step, trainer.state.best_metric = 0, measured[f"eval_{trainer.args.metric_for_best_model}"]
+        return 0.0
     if checkpoint and checkpoint[1].stopped_by:
         trainer.state = checkpoints.state_of(checkpoint[0])
         trainer.load_best(checkpoints.best(checkpoint[0]))

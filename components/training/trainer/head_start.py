@@ -24,6 +24,7 @@ from components.training.trainer.state_dir import state_folder
 log = logging.getLogger(__name__)
 
 CACHE = "features"
+_MOST_MIB = 512  # more rows hardly change a linear probe
 
 
 def probe_head(model: Any, task: Task, base: Path, learn: PreparedSplits, settings: TrainParams, cache: FeatureCache | None) -> LinearHead:
@@ -38,7 +39,7 @@ def probe_head(model: Any, task: Task, base: Path, learn: PreparedSplits, settin
     """
     cache = cache or FeatureCache(state_folder(CACHE), 0)
     rows = pa.concat_tables([learn.train.table, learn.validation.table])
-    features = features_of(model, task, base, learn.spec, rows, precision=hardware.precision(settings), cache=cache)
+    features = features_of(model, task, base, learn.spec, rows, precision=hardware.precision(settings), cache=cache, most_mib=_MOST_MIB)
     features = features.take(features.rows < len(learn.train))
     if learn.groups is not None:
         features = replace(features, groups=learn.groups[features.rows])

@@ -7,13 +7,13 @@ from components.core.hashing import digest_folder, digest_sources, digest_value
 from components.training.trainer import hardware
 from components.training.trainer.settings import TrainParams
 
-_CODE = ("core", "artifacts", "model", "training/trainer")
-_AFTER_TRAINING = {"lora_store", "calibration"}
+CODE = ("core", "artifacts", "model", "training/trainer")
+_AFTER_TRAINING = {"lora_store", "calibration", "class_biases"}
 
 
 def digest_inputs(learn: Path, base: Path) -> str:
     """Return a digest of the folder `learn`, the folder of the base model and the code that trains."""
-    return digest_value([digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_sources(*_CODE)])
+    return digest_value([digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_sources(*CODE)])
 
 
 def training_identity(inputs: str, spec: ModelSpec, settings: TrainParams) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from components.core import plugins
 from components.core.errors import BadParams
 from components.core.section import Section, current_names, nearest
 from components.model import methods
@@ -22,6 +23,11 @@ _USED_IF: dict[str, tuple[str, tuple[str, ...]]] = {
     "swa": ("schedule", ("constant",)),  # an average over falling learning rates is hardly an average
 }
 _LENGTH = ("epochs", "contrastive_start")
+_OF_TRAINING = (
+    *("epochs", "contrastive_start", "learning_rate", "accumulation", "optimizer", "schedule", "warmup", "weight_decay", "max_grad_norm"),
+    *("label_smoothing", "dropout", "l1", "r_drop", "neftune", "ema", "swa", "evaluations_per_epoch", "patience"),
+)
+"""The fields that only a method with training steps reads; those that depend on another field are left out."""
 
 
 if TYPE_CHECKING:
@@ -76,22 +82,27 @@ class TrainParams(MethodSettings):
     )
     evaluations_per_epoch: int = Field(1, ge=1, le=1_000, description="evaluations on the validation split, each with a checkpoint")
     patience: int = Field(2, ge=0, le=10_000, description="evaluations without improvement before training stops; 0: never")
-    metric: str = Field("macro_f1", description="of the validation split; the checkpoint with the best value is kept")
+    metric: str = Field("macro_f1", description="metric of the validation split; the checkpoint with the best value is kept")
     calibration: Literal["none", "temperature"] = Field(
         "none", description="temperature: fitted on the validation split after training; changes probabilities, never the predicted label"
     )
+    class_biases: Literal["none", "fitted"] = Field(
+        "none",
+        description="fitted: after training, shift the output layer's bias towards rare classes if that raises macro-F1 on the validation "
+        "split, by cross-validation",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the arithmetic; auto: bfloat16 if the hardware supports it"
+        "auto", description="number format of the computation; auto: bfloat16 if the hardware supports it"
     )
     threads: int = Field(0, ge=0, le=4_096, description="0: all physical cores; a different number gives different weights")
     max_minutes: float = Field(60, gt=0, description="wall-clock time over all restarts; training stops cleanly at the limit")
-    seed: int = Field(7, ge=0, lt=2**32, description="of the weights of the head, the order of the rows and dropout")
+    seed: int = Field(7, ge=0, lt=2**32, description="seed of the weights of the head, the order of the rows and dropout")
 
     @field_validator("method")
     @classmethod
     def _exists(cls, name: str) -> str:
         if name not in methods.available():
-            raise ValueError(methods.unknown_method(name))
+            raise ValueError(plugins.unknown(methods.__name__, name, methods.available(), "method"))
         return name
 
     @field_validator("warmup")
@@ -186,11 +197,13 @@ def _unread(settings: Mapping[str, Any], changed: Collection[str], tuned: Collec
 
 
 def _method_fields() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the fields that depend on the method: its own, and those that need a base that learns in place."""
+    """Return the fields that depend on the method: its own, those that need training steps, and those that need a base that learns."""
     loaded = {name: methods.load(name) for name in methods.available()}
     in_place = tuple(name for name, method in loaded.items() if method.IN_PLACE)
     own = {field: ("method", (name,)) for name, method in loaded.items() for field in method.Params.model_fields}
-    return {"layer_decay": ("method", in_place), "l2_sp": ("method", in_place)} | own
+    training = tuple(name for name in loaded if methods.trains(name))
+    of_training = {field: ("method", training) for field in _OF_TRAINING if field not in _USED_IF}
+    return of_training | {"layer_decay": ("method", in_place), "l2_sp": ("method", in_place)} | own
 
 
 def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collection[str]) -> list[str]:
@@ -206,6 +219,8 @@ def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collect
         faults.append(f"unfreeze_every: no layer is unfrozen within {epochs:g} epochs, found {settings['unfreeze_every']:g}")
     if {"swa", "contrastive_start"} <= {*changed} and settings["swa"] * epochs > settings["epochs"] and not {*_LENGTH} & set(tuned):
         faults.append(f"swa: would also average steps of contrastive_start, found {settings['swa']:g} of {epochs:g} epochs")
+    if {"head_start", "contrastive_start"} <= {*changed}:
+        faults.append("head_start: contrastive_start changes the features that the probe is fitted on; remove one of them")
     if "contrastive_start" in changed and settings["batch_size"] == 1 and "batch_size" not in tuned:
         faults.append("contrastive_start: compares the rows of a batch, found batch_size 1")
     freezing = {"method", "frozen_layers", "unfreeze_every"} & set(tuned)

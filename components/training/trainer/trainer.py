@@ -90,7 +90,7 @@ class FineTuner(Trainer):
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Return the task's loss and, during training, the penalties."""
         own, plain = self._shares(inputs) if model.training else (1.0, 1.0)
-        if model.training and self._start is not None and self._start.lasts(self.state):
+        if model.training and self._start is not None and self.state.global_step < self._start.steps:
             return plain * (self._start.loss(model, inputs) + self._penalties())
         copy, labels = dict(inputs), inputs.get("labels")  # Trainer removes the labels for label smoothing
         loss, outputs = self._task_loss(model, inputs, num_items_in_batch)

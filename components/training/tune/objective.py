@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from components.core.errors import RetuneError, first_line
@@ -15,8 +14,8 @@ from components.model.support.feature_cache import FeatureCache
 from components.model.tasks import Task
 from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
-from components.training.trainer.fit import fit
 from components.training.trainer.head_start import CACHE
+from components.training.trainer.memory import fit_within_memory
 from components.training.trainer.settings import Value
 from components.training.trainer.state_dir import state_folder
 from components.training.tune import tuning_artifacts
@@ -42,8 +41,7 @@ class Search:
         trials = self.tune.trials - len(finished_trials(study))
         seconds = self.tune.minutes * 60 - seconds_spent(study)
         if trials > 0 and seconds > 0:
-            errors = (RetuneError, torch.OutOfMemoryError)
-            study.optimize(self._trial, trials, seconds, catch=errors, callbacks=[self._after])
+            study.optimize(self._trial, trials, seconds, catch=(RetuneError,), callbacks=[self._after])
         return "trials" if len(finished_trials(study)) >= self.tune.trials else "max_minutes"
 
     def _trial(self, trial: optuna.Trial) -> float:
@@ -69,9 +67,9 @@ class Search:
             settings = self._settings(chosen)
             cache = FeatureCache(state_folder(CACHE), self.tune.cache_mib)
             base, learn = self.bases[settings.base], self.learn[settings.base]
-            fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch, cache=cache)
+            fitted, _ = fit_within_memory(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch, cache=cache)
             return fitted.best_value
-        except (RetuneError, torch.OutOfMemoryError) as error:
+        except RetuneError as error:
             trial.set_user_attr(ERROR, first_line(error))
             raise
         finally:

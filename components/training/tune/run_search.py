@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,7 @@ def search(
     """
     bases = [str(choice) for choice in space["base"].choices] if "base" in space else [train.fixed.base]
     splits = {each: _trial_splits(task, learn, each, tune.train_fraction) for each in bases}
-    if task.by_token and any(not _equal(splits[bases[0]], encoded) for encoded in splits.values()):
-        raise BadParams(
-            f"params.yaml: tune.space.base: the tokenizers of {', '.join(bases)} differ and the task's metrics count tokens, so trials "
-            "cannot be compared; search each base model in a separate run: the test metrics count bytes or words"
-        )
+    refuse_different_tokenizers(task, splits, "tune.space.base")
     identity, context = _identity(learn, base, name, tune, train, space, bases)
     run = Search(task, {each: base_folder(base, each) for each in bases}, splits, tune, train, space)
     first = {field: value for field, value in tune.initial_trial.items() if field in space}
@@ -56,6 +53,20 @@ def search(
         trials = study.trials
     tuning_artifacts.write(fresh(out), best, trials)
     log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, tuning_artifacts.listed(best.settings))
+
+
+def refuse_different_tokenizers(task: tasks.Task, splits: Mapping[str, PreparedSplits], setting: str) -> None:
+    """Check that scores of trials with different base models can be compared; `setting` names the bases in params.yaml.
+
+    Raises:
+        BadParams: the task's validation metrics count tokens, and the tokenizers differ.
+    """
+    first = next(iter(splits.values()))
+    if task.by_token and any(not _equal(first, encoded) for encoded in splits.values()):
+        raise BadParams(
+            f"params.yaml: {setting}: the tokenizers of {', '.join(splits)} differ and the task's metrics count tokens, so trials "
+            "cannot be compared; search each base model in a separate run: the test metrics count bytes or words"
+        )
 
 
 def _equal(first: PreparedSplits, second: PreparedSplits) -> bool:

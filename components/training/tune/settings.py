@@ -13,14 +13,25 @@ from components.training.trainer.settings import TrainParams, TrainSection, Valu
 
 log = logging.getLogger(__name__)
 
-NOT_SEARCHABLE = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision", "lora_store")
+NOT_SEARCHABLE = (
+    "epochs",
+    "metric",
+    "seed",
+    "patience",
+    "evaluations_per_epoch",
+    "max_minutes",
+    "threads",
+    "precision",
+    "lora_store",
+    "class_biases",
+)
 """The fields of `train` that cannot be searched: set by the search itself, making trials incomparable, or without effect on them."""
 
 
 class Dimension(Section):
     """A searched field of `train` and its range; with `when`, it is searched only if other fields have the given values."""
 
-    type: Literal["float", "int", "categorical"] = Field(description="of the values")
+    type: Literal["float", "int", "categorical"] = Field(description="type of the values")
     low: float | None = Field(None, description="smallest value, for float and int")
     high: float | None = Field(None, description="largest value, for float and int")
     log: bool = Field(False, description="search the logarithm")
@@ -81,18 +92,18 @@ class TuneParams(Section):
 
     strategy: Literal["auto", "search", "none"] = Field(
         "search",
-        description="auto: chooses what `train` and `task_options` do not state, from the task's portfolio; search: fields set to `tuned`; none",
+        description="auto: chooses what `train` and `task_options` do not state; search: chooses the fields set to `tuned`; none",
     )
-    metric: str = Field("macro_f1", description="of the validation split, maximised")
-    minutes: float = Field(3, gt=0, le=100_000, description="total over all processes and restarts; no trial starts after it")
+    metric: str = Field("macro_f1", description="metric of the validation split that the search maximises")
+    minutes: float = Field(3, gt=0, le=100_000, description="time over all processes and restarts; no trial starts after it")
     candidates: CandidateChoices = Field(CandidateChoices(), description="auto: limits the choice")
-    trials: int = Field(4, ge=1, le=100_000, description="total over all processes and restarts")
-    train_fraction: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial uses, stratified by class")
-    epochs: float = Field(1, gt=0, le=10_000, description="of a trial")
+    trials: int = Field(4, ge=1, le=100_000, description="number of trials over all processes and restarts")
+    train_fraction: float = Field(0.2, gt=0, le=1, description="share of the training rows that a trial uses, stratified by class")
+    epochs: float = Field(1, gt=0, le=10_000, description="epochs of a trial")
     evaluations: int = Field(2, ge=1, le=1_000, description="points at which the pruner may stop a trial")
     prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
     explore: int = Field(3, ge=1, le=10_000, description="random trials, `initial_trial` included, before the sampler uses earlier ones")
-    seed: int = Field(7, ge=0, lt=2**32, description="of the sampler")
+    seed: int = Field(7, ge=0, lt=2**32, description="seed of the sampler")
     cache_mib: float = Field(
         DEFAULT_MIB, ge=0, description="maximum size in MiB of var/features, the frozen features of linear probes; 0: none are stored"
     )

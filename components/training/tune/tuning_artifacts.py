@@ -82,17 +82,19 @@ def write(
     trials: Sequence[FrozenTrial],
     *,
     options: Mapping[str, Any] | None = None,
+    soup: Sequence[Mapping[str, Value]] = (),
     board: Leaderboard | None = None,
 ) -> None:
     """Write trials.parquet, leaderboard.json, settings.json sorted by name and, last, best.json.
 
-    `options` are the chosen task options; without a `board` the leaderboard is empty.
+    `options` are the chosen task options, `soup` the other members of an average of weights; without a `board` the leaderboard is empty.
     """
     rows = [_row(trial) for trial in trials if trial.state is not TrialState.WAITING]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / TRIALS)
     board = board or Leaderboard(metric=best.metric, minutes=0.0, seconds=best.seconds, validation_rows=0)
     board.write(out)
-    TunedSettings(settings=dict(sorted(best.settings.items())), task_options=dict(sorted((options or {}).items()))).write(out)
+    settings, chosen = dict(sorted(best.settings.items())), dict(sorted((options or {}).items()))
+    TunedSettings(settings=settings, task_options=chosen, soup=tuple(dict(member) for member in soup)).write(out)
     best.write(out)
 
 

@@ -59,7 +59,7 @@ def warm_start(study: optuna.Study, studies: Studies, target: StudyContext) -> i
                 continue
             try:
                 copied = _copied(trial, params, source.study_name, target)
-            except ValueError as error:  # a value is outside its range, or not on its grid
+            except ValueError as error:  # a value is of another type, outside its range, or not on its grid
                 log.info("trial %d of study %s is not carried over: %s", trial.number, source.study_name, error)
                 continue
             study.add_trial(copied)
@@ -84,6 +84,9 @@ def _fitting(settings: Mapping[str, Value], target: StudyContext) -> dict[str, V
 
 
 def _copied(trial: FrozenTrial, params: Mapping[str, Value], study: str, target: StudyContext) -> FrozenTrial:
+    for name, value in params.items():
+        if not target.space[name].contains(value):  # Optuna reads a text as a number
+            raise ValueError(f"{name} {value!r} is not in its range")
     return create_trial(
         state=TrialState.COMPLETE,
         value=trial.value,

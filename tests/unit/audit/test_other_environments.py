@@ -13,7 +13,7 @@ from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import CHAMPION
 from components.mlflow_store.registry.versions import COMPLETE, KEY
 from flows.audit.prune import PrunePlan, plan, prune
-from flows.audit.retention import object_path
+from flows.dvc_adapter.cache import object_path
 from tests.support.finished import new_store
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     register(new_store(project / "var"), "k1", "k2")
     Ledger(f"sqlite:///{project}/var/ledger.db")
     for digest in HASHES.values():
-        path = object_path(project / ".dvc/cache", digest)
+        path = object_path(project, digest)
         path.parent.mkdir(parents=True)
         path.write_text("rows")
     register(new_store(tmp_path / "production"), "k9", "k2", "k3")

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from components.core.errors import BadModel, NotFound
 from flows.audit.rebuild import installed
@@ -114,8 +116,15 @@ def test_search_ended_by_time_limit_is_restored(tmp_path: Path, package: Path) -
     recipe = recipe_of(package, tune={"outs": outs})
 
     assert unrepeatable_search(model_of(tmp_path), recipe)
-    restore_tuned(tmp_path / "rebuilt", tmp_path, recipe)
+    restore_tuned(tmp_path / "rebuilt", model_of(tmp_path), recipe)
     assert (tmp_path / "rebuilt/models/tuned/settings.json").read_bytes() == settings
+
+
+def test_automatic_search_is_restored(tmp_path: Path, package: Path) -> None:
+    (package / "artifacts/params.yaml").write_text("tune: {strategy: auto, minutes: 3}")
+    outs = [{"path": "models/tuned/best.json", "md5": keep(tmp_path, b'{"stopped_by": "portfolio"}')}]
+
+    assert "tune.strategy auto" in str(unrepeatable_search(model_of(tmp_path), recipe_of(package, tune={"outs": outs})))
 
 
 def test_search_with_earlier_trials_is_restored(tmp_path: Path, package: Path) -> None:
@@ -130,11 +139,31 @@ def test_completed_search_is_repeated(tmp_path: Path, package: Path) -> None:
     assert not unrepeatable_search(model_of(tmp_path), recipe_of(package, tune={"outs": outs}))
 
 
+@pytest.mark.slow
+def test_search_result_missing_in_the_cache_comes_from_the_run(tmp_path: Path, package: Path) -> None:
+    model, content = model_of(tmp_path), b'{"settings": {}}'
+    write(tmp_path / "logged", settings='{"settings": {}}')
+    (tmp_path / "logged/settings").rename(tmp_path / "logged/settings.json")
+    (tmp_path / "var").mkdir()
+    client = MlflowClient(model.uri)
+    run = client.create_run(client.create_experiment("tickets", (tmp_path / "store").as_uri())).info.run_id
+    client.log_artifact(run, str(tmp_path / "logged/settings.json"), "search")
+    outs = [{"path": "models/tuned/settings.json", "md5": hashlib.md5(content).hexdigest()}]
+    recipe = replace(recipe_of(package, tune={"outs": outs}), version=replace(version(1), run_id=run))
+
+    restore_tuned(tmp_path / "rebuilt", model, recipe)
+
+    assert (tmp_path / "rebuilt/models/tuned/settings.json").read_bytes() == content
+    changed = replace(recipe, lock={"stages": {"tune": {"outs": [{**outs[0], "md5": "0" * 32}]}}})
+    with pytest.raises(NotFound, match="dvc pull"):
+        restore_tuned(tmp_path / "again", model, changed)
+
+
 def test_missing_search_result_is_an_error(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": "0" * 32}]
 
     with pytest.raises(NotFound, match="dvc pull"):
-        restore_tuned(tmp_path / "rebuilt", tmp_path, recipe_of(package, tune={"outs": outs}))
+        restore_tuned(tmp_path / "rebuilt", model_of(tmp_path), recipe_of(package, tune={"outs": outs}))
 
 
 def test_missing_package_is_reported() -> None:

@@ -12,7 +12,8 @@ import pytest
 from components.core.errors import NotFound, RetuneError
 from components.ledger import Ledger, Request
 from flows.audit.prune import dvc_objects, kept_versions, unfinished
-from flows.audit.retention import bases, hashes_of_git, hashes_of_workspaces, idle, object_path, reasons, with_members, workspaces_of
+from flows.audit.retention import bases, hashes_of_git, hashes_of_workspaces, idle, reasons, with_members, workspaces_of
+from flows.dvc_adapter.cache import object_path
 from tests.support.audit_models import model_of, promoted, version
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
@@ -181,7 +182,7 @@ def test_project_without_git_uses_workspaces_only(tmp_path: Path) -> None:
 
 
 def test_folder_keeps_its_files(tmp_path: Path) -> None:
-    listing = tmp_path / "files/md5/aa" / (A[2:] + ".dir")
+    listing = tmp_path / ".dvc/cache/files/md5/aa" / (A[2:] + ".dir")
     listing.parent.mkdir(parents=True)
     listing.write_text(json.dumps([{"md5": B, "relpath": "x"}]))
 
@@ -199,10 +200,9 @@ def test_corrupt_listing_prevents_pruning(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_folder_listing_is_deleted_after_its_files(tmp_path: Path) -> None:
-    cache = tmp_path / ".dvc/cache"
     for digest, content in ((f"{A}.dir", json.dumps([{"md5": B, "relpath": "x"}])), (B, "x")):
-        object_path(cache, digest).parent.mkdir(parents=True, exist_ok=True)
-        object_path(cache, digest).write_text(content)
+        object_path(tmp_path, digest).parent.mkdir(parents=True, exist_ok=True)
+        object_path(tmp_path, digest).write_text(content)
     deleted = version(2, retune__dvc_lock=json.dumps({"data/raw": f"{A}.dir"}))
 
     objects, _ = dvc_objects(tmp_path, [(model_of(tmp_path, deleted), deleted)], [])

@@ -80,8 +80,8 @@ import signal, sys
 from pathlib import Path
 from flows.audit.worktree import worktree
 if sys.argv[2:] == ["as a command"]:
-    from flows.cli import install_signal_handlers
-    install_signal_handlers()
+    from components.core.exits import cancel_on
+    cancel_on(signal.SIGTERM, signal.SIGHUP)
 with worktree(Path(sys.argv[1]), "HEAD") as root:
     print(root, flush=True)
     while True:
@@ -126,7 +126,7 @@ def test_next_rebuild_removes_only_abandoned_worktrees(project: Path, tmp_path: 
             child.kill()
             child.communicate()
         shutil.rmtree(swept.parent)  # like a cleaner of temporary folders
-        kept = tmp_path / "retune-rebuild-mine/retune-rebuild"
+        kept = tmp_path / "retune-rebuild-mine/checkout"
         with worktree(project, "HEAD", kept):
             assert not killed.parent.exists()
         with worktree(project, "HEAD") as root:

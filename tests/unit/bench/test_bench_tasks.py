@@ -42,8 +42,9 @@ def test_unknown_example_lists_the_names() -> None:
         examples(ROOT, ["nowhere"])
 
 
-def test_figures_use_the_metric_of_the_baseline_gate(tmp_path: Path) -> None:
-    settings = {"task": "token_classification", "gates": {"baseline": {"metric": "entity_f1", "against": "frequent_tag"}}}
+@pytest.mark.parametrize("against", ["frequent_tag", "best"])
+def test_figures_use_the_metric_of_the_baseline_gate(tmp_path: Path, against: str) -> None:
+    settings = {"task": "token_classification", "gates": {"baseline": {"metric": "entity_f1", "against": against}}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
     def estimate(value: float) -> dict[str, object]:
@@ -53,6 +54,7 @@ def test_figures_use_the_metric_of_the_baseline_gate(tmp_path: Path) -> None:
         "headline": {"entity_f1": estimate(0.8)},
         "baselines": {"frequent_tag": {"entity_f1": estimate(0.5)}},
         "differences": {"frequent_tag": {"entity_f1": estimate(0.3)}},
+        "validation": {"majority": {"entity_f1": 0.0}, "frequent_tag": {"entity_f1": 0.4}},
         "rows": 90,
         "groups": 60,
     }

@@ -1,6 +1,8 @@
 """The options of the application, the groups of the help, and renamed options."""
 
+import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 
 from components.core import section
 from flows.cli import app
+from flows.cli.options import chosen_version, print_json
+from flows.cli.pipeline import model_option
 from flows.cli.serve import chosen_model
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
@@ -101,6 +105,49 @@ def test_old_name_of_model_version_warns(
 
 def test_old_and_new_name_together_are_refused() -> None:
     assert RUNNER.invoke(app, ["score", "rows.csv", "out", "--model", "a@b", "--model-version", "c@d"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "expected"),
+    [
+        (None, "", (None, "")),
+        ("tickets", "", ("tickets", "")),
+        ("tickets", "mails@champion", ("tickets", "mails@champion")),
+        ("tickets/3", "", (None, "tickets/3")),
+    ],
+)
+def test_model_and_version_are_separate_options(model: str | None, version: str, expected: tuple[str | None, str]) -> None:
+    assert chosen_version(model, version) == expected
+
+
+@pytest.mark.parametrize(
+    ("params", "option"),
+    [
+        ("params.yaml", ""),
+        ("models/tickets/params.yaml", " --model tickets"),
+        ("models/tickets/other.yaml", " --params models/tickets/other.yaml"),
+        ("new tickets/params.yaml", " --params 'new tickets/params.yaml'"),
+    ],
+)
+def test_hint_of_init_selects_the_new_model(params: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert model_option(Path(params)) == option
+
+
+def test_nan_is_printed_as_null(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"value": math.nan, "gates": [{"low": -math.inf, "reason": "NaN"}]})
+
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"value": None, "gates": [{"low": None, "reason": "NaN"}]}
+
+
+def test_why_needs_a_version() -> None:
+    assert RUNNER.invoke(app, ["why", "tickets"]).exit_code == 2
+
+
+def test_usage_has_single_brackets() -> None:
+    for command in ("verify", "lineage", "retrain"):
+        assert "[[" not in RUNNER.invoke(app, [command, "--help"]).output
 
 
 def test_old_floor_of_pseudo_label_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

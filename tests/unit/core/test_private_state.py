@@ -10,6 +10,7 @@ import pytest
 from components.core.output_dir import close_to_others, closed_to, make_private, open_log
 from components.ledger import Ledger
 from components.mlflow_store import tracking
+from flows.migrate import files
 from flows.settings import load_into_environment
 
 
@@ -42,6 +43,12 @@ def test_logs_and_folders_are_private(tmp_path: Path) -> None:
     os.close(open_log(tmp_path / "var/services/services.log"))
 
     assert [mode(tmp_path / each) for each in ("var", "var/services", "var/services/services.log")] == [0o700, 0o700, 0o600]
+
+
+def test_list_of_migrated_files_is_private(tmp_path: Path) -> None:
+    files.send_all(files.Store("http://mlflow", "", ""), "http://mlflow", [], tmp_path)
+
+    assert mode(tmp_path / files.SENT) == 0o600
 
 
 @pytest.fixture

@@ -146,8 +146,8 @@ def test_sweep_needs_psutil(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_all_temporary_folders_have_an_owner() -> None:
-    """Exceptions: error logs, which stay; the folder of a rebuild, which git lists; the password file of one command."""
-    known = {"components/core/exits.py", "components/core/temporary.py", "flows/audit/worktree.py", "infra/passwords.py"}
+    """Exceptions: error logs, which stay; the password file of one command."""
+    known = {"components/core/exits.py", "components/core/temporary.py", "infra/passwords.py"}
     made = re.compile(r"tempfile\.(TemporaryDirectory|mkdtemp|NamedTemporaryFile|mkstemp)\(")
     sources = [path for room in ("components", "flows", "infra") for path in (ROOT / room).rglob("*.py")]
     assert {path.relative_to(ROOT).as_posix() for path in sources if made.search(path.read_text(encoding="utf-8"))} == known

@@ -61,3 +61,49 @@ def test_missing_baseline_is_inconclusive():
 
     assert result.outcome is Outcome.INCONCLUSIVE
     assert result.reason == "gates.baseline.against: no predictions of 'tfidf'; available: majority"
+
+
+def compared(rights: dict[str, int], scores: dict[str, float], method: str = "full", **settings):
+    """Return the result for a candidate with 500 of 600 rows right; `scores` are on validation."""
+    others = {name: answered(np.arange(600) < right) for name, right in rights.items()}
+    known = {name: {"accuracy": score} for name, score in scores.items()}
+    evidence = against(answered(np.arange(600) < 500), None, baselines=others, baseline_scores=known, method=method)
+    return decided("baseline", evidence, metric="accuracy", **{"against": "best", **settings})
+
+
+def test_best_is_chosen_on_validation_rows():
+    result = compared({"tfidf": 450, "probe": 560}, {"tfidf": 0.9, "probe": 0.8})
+
+    assert result.outcome is Outcome.PASS
+    assert "over tfidf, the best baseline on validation (90 % interval " in result.reason
+    assert [way.name for way in result.hypotheses] == ["not better than tfidf"]
+
+
+def test_worse_than_the_best_baseline_is_rejected():
+    assert compared({"tfidf": 450, "probe": 560}, {"tfidf": 0.8, "probe": 0.9}).outcome is Outcome.FAIL
+
+
+def test_last_of_equal_baselines_is_the_best():
+    assert "over probe" in compared({"tfidf": 450, "probe": 450}, {"tfidf": 0.8, "probe": 0.8}).reason
+
+
+def test_best_needs_validation_scores():
+    result = compared({"tfidf": 450}, {})
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert result.reason == "gates.baseline.against: no validation scores of 'best'; available: tfidf"
+
+
+@pytest.mark.parametrize("selector", ["best", "strongest"])
+def test_probe_is_not_compared_with_itself(selector):
+    result = compared({"tfidf": 450, "probe": 500}, {"tfidf": 0.8, "probe": 0.9}, method="probe", against=selector)
+
+    assert result.outcome is Outcome.PASS
+    assert result.notes == ("the baseline probe is left out: the candidate is itself a linear probe",)
+
+
+def test_probe_against_the_probe_is_inconclusive():
+    result = compared({"tfidf": 450, "probe": 500}, {}, method="probe", against="probe")
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "the candidate is itself a linear probe" in result.reason

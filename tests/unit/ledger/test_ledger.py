@@ -163,6 +163,7 @@ def test_new_verdict_supersedes_the_request(ledger: Ledger) -> None:
 
     assert [(request.evidence[0], request.decision) for request in ledger.requests("tickets")] == [("e", "superseded"), ("f", None)]
     assert newest(ledger, "a1").evidence == "f" * 64
+    assert ledger.requests("mails") == []
 
 
 def test_promotion_closes_open_requests(ledger: Ledger) -> None:

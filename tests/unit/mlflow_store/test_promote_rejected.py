@@ -24,9 +24,8 @@ def test_rejection_survives_reregistered_champion(environment: Environment) -> N
 
     with pytest.raises(BadInput, match="bob rejected version 3 of tickets on this evidence: it is harmful"):
         promotion.promote(environment, NAME, 3, who="ada")
+    decision = promotion.registry.Decision(4, "retune run", again.reason, evidence=again.evidence)
     with pytest.raises(BadInput, match="bob rejected"):  # like a run, which checks only the ledger
-        promotion.registry.promote(
-            environment.mlflow, environment.ledger, NAME, 3, expected=4, who="retune run", why=again.reason, evidence=again.evidence
-        )
+        promotion.registry.promote(environment.mlflow, environment.ledger, NAME, 3, decision)
     promotion.sync_registry(environment, NAME)
     assert (find(environment, 3).answer, aliases(environment.mlflow)) == ("rejected by bob: it is harmful", {"champion": 4})

@@ -15,6 +15,7 @@ from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.errors import BadModel, NotFound, RetuneError
 from components.mlflow_store.connection import connect
 from components.mlflow_store.registry import (
+    Decision,
     Promotion,
     Version,
     attach_verdict,
@@ -72,7 +73,7 @@ def judged(version: Version, uri: str, **changes: object) -> Version:
 
 def promote(uri: str, name: str, number: int, verified: bool = False) -> Promotion:
     """Promote like a person, with the ledger next to the registry."""
-    return promote_by(uri, ledger_of(uri), name, number, expected="any", who="ada@host", why="it was asked for", verified=verified)
+    return promote_by(uri, ledger_of(uri), name, number, Decision("any", "ada@host", "it was asked for"), verified)
 
 
 def package_of(uri: str, number: int) -> Path:

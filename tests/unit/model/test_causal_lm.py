@@ -19,7 +19,7 @@ from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support import tiny_generators
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
-from tests.support.labelled import statistics_of
+from tests.support.labelled import predict_baselines, statistics_of
 from tests.support.learn import make_learn
 
 WORDS = {"red": "rot", "blue": "blau", "dog": "hund", "cat": "katze", "eats": "frisst", "runs": "rennt", "big": "gross", "old": "alt"}
@@ -360,7 +360,7 @@ def test_long_text_is_measured_completely(bases, tmp_path):
 @pytest.mark.parametrize("kind", TASKS)
 def test_baselines_answer_with_likelihoods(kind, bases):
     rows = rows_of(kind)
-    answers = TASKS[kind].predict_baselines(rows.head(100), rows.tail(20), spec_for(kind), bases["gpt2"])
+    answers = predict_baselines(TASKS[kind], rows.head(100), rows.tail(20), spec_for(kind), bases["gpt2"])
     for name, metric in TASKS[kind].test_metrics.items():
         for output in answers.values():
             predictions = Predictions.from_output(rows.tail(20), output)

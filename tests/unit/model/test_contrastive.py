@@ -15,7 +15,7 @@ from components.model import tasks
 from components.model.tasks.contrastive import encoder, retrieval, search
 from components.model.tasks.contrastive import rows as parsing
 from tests.support.encoders import FAMILIES, make_encoder
-from tests.support.labelled import CONTRASTIVE_FORMATS, contrastive_rows, statistics_of
+from tests.support.labelled import CONTRASTIVE_FORMATS, contrastive_rows, predict_baselines, statistics_of
 
 
 def spec(data="pairs", **options):
@@ -314,7 +314,7 @@ def test_baselines_search_by_words():
 @pytest.mark.parametrize("data", CONTRASTIVE_FORMATS)
 def test_baselines_have_the_same_metrics(base, tickets, data):
     task, rows = tasks.load("contrastive", {"data": data}), contrastive_rows(tickets, data)
-    outputs = task.predict_baselines(rows.head(0), rows, spec(data), base)
+    outputs = predict_baselines(task, rows.head(0), rows, spec(data), base)
     measured = {
         name: {n: m.of(statistics_of(task, Predictions.from_output(rows, output))) for n, m in task.test_metrics.items()}
         for name, output in outputs.items()

@@ -16,7 +16,7 @@ from components.model import tasks
 from components.model.support import pretrained
 from components.model.tasks.masked_lm import tokens, unigram, words
 from tests.support.encoders import FAMILIES, make_encoder
-from tests.support.labelled import statistics_of
+from tests.support.labelled import predict_baselines, statistics_of
 from tests.support.learn import spec_of
 
 task = tasks.load("masked_lm")
@@ -316,7 +316,7 @@ def test_unigram_equals_manual_count(tokenizer):
     train = ["invoice refund", "refund refund cable"]
     pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("invoice", "refund", "cable")}
     all_tokens = [token for row in train for word in row.split() for token in pieces[word]]
-    answered = unigram(train, [text, "\u200b"], tokenizer)
+    answered = unigram(train, tokenizer)(pd.DataFrame({"text": [text, "\u200b"]}))
 
     assert answered.predicted == ["refund", "refund"]
     by_hand = sum(math.log((all_tokens.count(token) + 1) / (len(all_tokens) + len(tokenizer))) for token in pieces["refund"])
@@ -326,7 +326,7 @@ def test_unigram_equals_manual_count(tokenizer):
 def test_baselines_match_labels_and_are_reproducible(base, rows):
     train, test = rows.iloc[60:], rows.iloc[:60]
     state = torch.random.get_rng_state()
-    outputs, again = (task.predict_baselines(train, test, spec(), base) for _ in range(2))
+    outputs, again = (predict_baselines(task, train, test, spec(), base) for _ in range(2))
 
     assert tuple(outputs) == task.baselines
     assert torch.equal(state, torch.random.get_rng_state())

@@ -20,6 +20,7 @@ from components.data.validate.settings import ValidateParams
 from components.data.validate.step import validate_rows
 from components.model import tasks
 from components.model.tasks.question_answering import answers, baselines, scores, squad, tables
+from tests.support.labelled import predict_baselines
 
 CONTEXT = "The invoice was paid by Ada in March. The router is broken. Ada’s naïve 😀 cable costs 5 euros."
 task = tasks.load("question_answering")
@@ -327,7 +328,7 @@ def test_baselines_answer_from_the_context():
     train = rows_of(squad_cell(("Ada", 24)), squad_cell(("broken", CONTEXT.index("broken"))))
     train, _ = task.read(train)
     test = rows_of("[]", question="What is the state of the router?")
-    outputs = task.predict_baselines(train, test, None, None)
+    outputs = predict_baselines(task, train, test, None, None)
 
     assert tuple(outputs) == task.baselines == ("sentence", "overlap", "remainder")
     assert [outputs[name].predicted for name in outputs] == [
@@ -342,7 +343,7 @@ def test_baselines_leave_dissimilar_questions_unanswered():
     rows += [("Why do zebras sing?", "[]"), ("Does Eve like tea?", "[]")]
     frame = pd.concat([rows_of(cell, question=question) for question, cell in rows], ignore_index=True)
     train, _ = open_task.read(frame)
-    outputs = open_task.predict_baselines(train, train, None, None)
+    outputs = predict_baselines(open_task, train, train, None, None)
 
     assert [text == "[]" for text in outputs["remainder"].predicted] == [False, False, True, True]
     assert "[]" not in outputs["sentence"].predicted
@@ -350,7 +351,7 @@ def test_baselines_leave_dissimilar_questions_unanswered():
 
 def test_baselines_accept_texts_without_words(caplog):
     train, _ = open_task.read(rows_of("[]", context="!!! ???"))
-    outputs = open_task.predict_baselines(train, train, None, None)
+    outputs = predict_baselines(open_task, train, train, None, None)
 
     assert "no words" in caplog.text
     assert all(len(output.predicted) == 1 for output in outputs.values())

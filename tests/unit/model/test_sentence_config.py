@@ -15,6 +15,7 @@ from components.model import tasks
 from components.model.tasks.contrastive.embedding import TextEmbedder
 from tests.support import tiny_generators
 from tests.support.encoders import make_encoder
+from tests.support.labelled import predict_baselines
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
@@ -143,7 +144,7 @@ def test_baseline_respects_the_maximum_length(sentence, encoder, tickets, tmp_pa
     task = tasks.load("contrastive")
     texts = tickets["text"].tolist()
     rows, _ = task.read(tickets[:8].assign(anchor=texts[:8], positive=texts[8:16]))
-    baseline = task.predict_baselines(rows, rows, spec(), base)["base"]
+    baseline = predict_baselines(task, rows, rows, spec(), base)["base"]
 
     np.testing.assert_allclose(cosines([json.loads(vector) for vector in baseline.predicted], model.encode(texts[:8])), 1, atol=1e-4)
 

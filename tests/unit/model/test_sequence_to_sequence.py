@@ -20,6 +20,7 @@ from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support import tiny_generators
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
+from tests.support.labelled import predict_baselines
 from tests.support.learn import make_learn
 
 ENGLISH = ["one", "two", "three", "four", "five", "red", "green", "blue", "dogs", "cats", "birds", "run", "sleep", "eat"]
@@ -247,7 +248,7 @@ def test_unsupported_settings_are_rejected(bases, learns, field):
 
 
 def test_baselines_copy_and_truncate(rows, learns, bases):
-    answers = task.predict_baselines(rows.head(100), rows.tail(20), learns["t5"].spec, bases["t5"])
+    answers = predict_baselines(task, rows.head(100), rows.tail(20), learns["t5"].spec, bases["t5"])
     words = round(float(np.median(rows.head(100)["label"].str.split().str.len())))
 
     assert tuple(answers) == task.baselines

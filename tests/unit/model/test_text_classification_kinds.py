@@ -17,7 +17,7 @@ from components.core.errors import BadData, BadParams
 from components.model import tasks
 from components.model.tasks.text_classification.multi import best_threshold, fit_thresholds
 from components.model.tasks.text_classification.numbers import answer, sums, text
-from tests.support.labelled import KINDS, paired, relabelled, statistics_of
+from tests.support.labelled import KINDS, paired, predict_baselines, relabelled, statistics_of
 
 single, multi, ordinal, regression = (tasks.load("text_classification", options) for options in KINDS.values())
 named = tasks.load("text_classification", {"kind": "multi", "labels": ["a", "b", "c"]})
@@ -301,12 +301,12 @@ def test_weight_of_unknown_label_is_rejected():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pair", [False, True])
-def test_baselines_tables_and_slices(tickets, kind, pair, tmp_path):
+def test_baselines_tables_and_slices(tickets, kind, pair, tiny_base):
     task = tasks.load("text_classification", {**KINDS[kind], "pair": pair})
     rows = relabelled(tickets, kind)
     rows = task.read(paired(rows) if pair else rows)[0]
     train, test = rows.iloc[60:].reset_index(drop=True), rows.iloc[:60].reset_index(drop=True)
-    outputs = task.predict_baselines(train, test, spec(task, *task.labels_of(rows)), tmp_path)
+    outputs = predict_baselines(task, train, test, spec(task, *task.labels_of(rows)), tiny_base)
     scores = {
         name: next(iter(task.test_metrics.values())).of(statistics_of(task, Predictions.from_output(test, output)))
         for name, output in outputs.items()
@@ -315,8 +315,20 @@ def test_baselines_tables_and_slices(tickets, kind, pair, tmp_path):
 
     assert tuple(outputs) == task.baselines
     assert scores["tfidf"] > scores[task.baselines[0]] + 0.2
+    assert scores["probe"] > scores[task.baselines[0]] + 0.2
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     assert all(len(values) == 60 for values in task.slices(test).values())
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "ordinal", "levels": ["low", "high"]}])
+def test_tfidf_predicts_rare_classes(options, tiny_base):
+    task = tasks.load("text_classification", options)
+    counts = [("smoke", "high", 24), ("smoke", "low", 36), ("noise", "high", 16), ("noise", "low", 324)]
+    rows = pd.DataFrame([(word, label) for word, label, count in counts for _ in range(count)], columns=["text", "label"])
+    rows = rows.assign(group=rows.index.astype(str))
+    predicted = predict_baselines(task, rows, rows, spec(task, *task.labels_of(rows)), tiny_base)["tfidf"].predicted
+
+    assert [label for text, label in zip(rows["text"], predicted, strict=True) if text == "smoke"] == ["high"] * 60
 
 
 def test_label_table_equals_scikit_learn(tickets):
@@ -341,10 +353,10 @@ def test_label_table_equals_scikit_learn(tickets):
     assert by_name["mean over labels"][5] == pytest.approx(reference.roc_auc_score(truth, scores, average="macro"), abs=1e-4)
 
 
-def test_texts_without_words_use_the_constant_baseline(tickets, tmp_path):
+def test_texts_without_words_use_the_constant_baseline(tickets, tiny_base):
     for kind, options in KINDS.items():
         task = tasks.load("text_classification", options)
         rows = relabelled(tickets, kind).assign(text="-")
-        first, last = task.predict_baselines(rows, rows.head(3), spec(task, *task.labels_of(rows)), tmp_path).values()
+        outputs = predict_baselines(task, rows, rows.head(3), spec(task, *task.labels_of(rows)), tiny_base)
 
-        assert first.predicted == last.predicted
+        assert outputs["tfidf"].predicted == outputs[task.baselines[0]].predicted

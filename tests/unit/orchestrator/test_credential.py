@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from components.core.locks import LockTimeout, lock
 from components.core.process import owner
 from flows.orchestrator import credential
 from flows.orchestrator.server import end_outdated, running
@@ -29,6 +30,12 @@ def test_credential_is_created_once_and_private(tmp_path: Path) -> None:
     assert made.startswith("retune:")
     assert len(made) > 40
     assert (tmp_path / "prefect/auth").stat().st_mode & 0o777 == 0o600
+
+
+def test_lock_of_a_hanging_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credential, "_LOCK_SECONDS", 0.0)
+    with lock(tmp_path / "prefect/auth.lock"), pytest.raises(LockTimeout, match=r"auth\.lock has been held by another process"):
+        credential.make(tmp_path)
 
 
 def test_readable_credential_is_made_private(tmp_path: Path) -> None:

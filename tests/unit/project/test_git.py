@@ -15,7 +15,7 @@ from flows.cli import app
 from flows.dvc_adapter.repro import environment
 from flows.pipeline import actions
 from flows.pipeline.lineage import commit_of
-from flows.project.checkout import checkout, checkouts, is_checkout, make_checkout
+from flows.project.checkout import checkout, checkouts, is_checkout, make_checkout, project_of
 from flows.project.git import git, has_commit, head_commit, uncommitted
 from flows.project.workspace import Workspace
 
@@ -199,6 +199,22 @@ def test_project_in_a_subfolder_of_its_repository(project: Path, monkeypatch: py
         monkeypatch.chdir(below)
     assert not is_checkout(below)
     assert list((below / "var/runs").iterdir()) == []
+
+
+def test_project_of_a_checkout_needs_no_variable(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RETUNE_PROJECT", raising=False)
+    (tmp_path / "disk").mkdir()
+    (project / "var").symlink_to(tmp_path / "disk")
+    for name in ("dvc.yaml", "components/code.py", "flows/code.py"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).touch()
+    git(project, "add", "dvc.yaml", "components", "flows")
+    git(project, *COMMIT)
+    with checkout(project) as root:
+        monkeypatch.chdir(root / "components")
+        assert project_of() == project
+        monkeypatch.chdir(project)
+    assert project_of() == project
 
 
 def test_make_clean_keeps_files_of_the_user(tmp_path: Path) -> None:

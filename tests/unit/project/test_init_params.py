@@ -124,6 +124,6 @@ def test_column_names_select_the_task(tmp_path: Path, task: str) -> None:
     params = read_params(tmp_path / "params.yaml")
     assert params.task == task
     assert set(params.made_task.columns) <= set(guess.columns)
-    assert (params.gates.baseline.against, params.gates.baseline.role) == ("strongest", Role.REQUIRED)
+    assert (params.gates.baseline.against, params.gates.baseline.role) == ("best", Role.REQUIRED)
     assert params.gates.floor.role is Role.OFF  # no threshold fits every table
     assert task.replace("_", " ") in str(guess)

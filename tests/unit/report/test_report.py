@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from components.artifacts.metrics import Metrics
 from components.artifacts.profile import Profile
 from components.artifacts.verdict import Outcome
 from components.core.errors import NotFound
@@ -113,6 +114,13 @@ def test_numbers_equal_those_of_the_artifacts(workspace: Path) -> None:
     assert "3 min 12 s" in section(root, "cost").words
     assert "0.131" in section(root, "calibration").words
     assert "2026-11-21 23:41 UTC" in root.words
+
+
+def test_best_baseline_on_validation_is_named(workspace: Path) -> None:
+    folder = workspace / "reports/evaluation"
+    Metrics.read(folder).model_copy(update={"validation": {"tfidf": {"macro_f1": 0.6}, "majority": {"macro_f1": 0.1}}}).write(folder)
+
+    assert "On the validation split, the best baseline is TF-IDF" in section(page(workspace), "scores").words
 
 
 def test_doubtful_estimate_is_marked(workspace: Path) -> None:

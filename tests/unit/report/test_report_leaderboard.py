@@ -51,6 +51,13 @@ def test_plot_has_a_mark_per_tried_candidate(workspace: Path) -> None:
     assert len([node for node in plot.all("path") if "mark" in str(node.attributes.get("class"))]) == 5
 
 
+def test_long_leaderboard_is_folded(workspace: Path) -> None:
+    leaderboard(*(candidate(number, f"full, {number}", 0.5) for number in range(25))).write(workspace / "models/tuned")
+    folded = next(node for node in searched(workspace).all("details") if "15 more candidates" in node.words)
+
+    assert len(folded.all("tbody")[0].all("tr")) == 15
+
+
 def test_best_score_rises_in_steps() -> None:
     board = leaderboard(candidate(0, "a", 0.5), candidate(1, "b", 0.4), candidate(2, "c", 0.6), seconds=100.0)
 

@@ -3,12 +3,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from markupsafe import Markup
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.training import history_entries, read_lines
-from components.artifacts.tuning_result import read_trials
+from components.artifacts.tuning_result import Trial, read_trials
 from components.artifacts.verdict import GateResult, Outcome
 from components.report import error_analysis, forests, matrix, svg, wording
 
@@ -148,3 +150,14 @@ def test_matrix_of_25_long_names_is_small() -> None:
 def test_missing_trials_and_history_are_empty(tmp_path: Path) -> None:
     assert read_trials(tmp_path / "trials.parquet") == []
     assert history_entries(read_lines(tmp_path / "history.jsonl")) == []
+
+
+def test_empty_cells_of_trials_are_read(tmp_path: Path) -> None:
+    cells = {"params": [None, '{"epochs": 2}'], "intermediate": ['{"1": null, "2": 0.5, "3": NaN}', None]}
+    table = pa.table({"number": [1, 0], "state": ["FAIL", "RUNNING"], "value": [None, 0.5], "seconds": [None, None], **cells})
+    pq.write_table(table, tmp_path / "trials.parquet")
+
+    assert read_trials(tmp_path / "trials.parquet") == [
+        Trial(0, "RUNNING", 0.5, {"epochs": 2}, None, {}),
+        Trial(1, "FAIL", None, {}, None, {2: 0.5}),
+    ]

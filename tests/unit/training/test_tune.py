@@ -3,7 +3,9 @@ import logging
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import optuna
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +17,10 @@ from components.core.errors import BadParams, NotFound, RetuneError
 from components.training.trainer import TrainSection
 from components.training.tune import TuneParams, tuning_artifacts
 from components.training.tune.run_search import sample
+from components.training.tune.settings import Dimension
 from components.training.tune.step import tune
 from components.training.tune.storage import repair
+from components.training.tune.warm_start import StudyContext, warm_start
 from tests.support.learn import make_learn
 
 TRAIN = {"learning_rate": "tuned", "batch_size": "tuned", "threads": 1, "precision": "float32"}
@@ -125,6 +129,19 @@ def test_unfreezing_and_averaging_can_be_searched(learn, tiny_base, workspace):
     assert (best.complete + best.pruned, best.failed) == (3, 0)
     assert trials["params"][0] == first
     assert {"unfreeze_every", "swa"} <= set(best.settings)
+
+
+@pytest.mark.parametrize(("learning_rate", "carried"), [(1e-3, 1), ("1e-3", 0), (1.0, 0)])
+def test_value_of_another_type_is_not_carried_over(learning_rate, carried):
+    space = {"learning_rate": Dimension(type="float", low=1e-4, high=1e-2)}
+    target = StudyContext("context", {"base": "model", "learning_rate": 1e-3}, space, {"model": "digest"})
+    source, study = optuna.create_study(study_name="old"), optuna.create_study(study_name="new")
+    for name, value in {"context": "context", "fixed": dict(target.fixed), "bases": dict(target.bases)}.items():
+        source.set_user_attr(name, value)
+    settings = {"base": "model", "learning_rate": learning_rate}
+    source.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={"settings": settings}))
+
+    assert warm_start(study, SimpleNamespace(others=lambda _: [source]), target) == len(study.trials) == carried
 
 
 @pytest.mark.slow
@@ -258,7 +275,7 @@ def test_failure_of_all_trials_is_explained(learn, tiny_base, workspace, monkeyp
     def diverge(*args, **kwargs):
         raise RetuneError("the loss is nan after step 3")
 
-    monkeypatch.setattr(search_module, "fit", diverge)
+    monkeypatch.setattr(search_module, "fit_within_memory", diverge)
 
     with pytest.raises(RetuneError, match="none of 3 trials completed: 3 failed and 0 were pruned: the loss is nan after step 3"):
         run(learn, tiny_base, workspace / "out")
@@ -266,7 +283,7 @@ def test_failure_of_all_trials_is_explained(learn, tiny_base, workspace, monkeyp
 
 @pytest.mark.slow
 def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, monkeypatch):
-    fit, calls = search_module.fit, []
+    fit, calls = search_module.fit_within_memory, []
 
     def fail_once(*args, **kwargs):
         calls.append(1)
@@ -274,7 +291,7 @@ def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, m
             raise RetuneError("the loss is nan")
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(search_module, "fit", fail_once)
+    monkeypatch.setattr(search_module, "fit_within_memory", fail_once)
     best = run(learn, tiny_base, workspace / "out")
 
     assert (best.failed, best.complete + best.pruned) == (1, 2)
@@ -295,7 +312,7 @@ def test_time_budget_ends_the_search(learn, tiny_base, workspace):
 def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "whole", trials=4)
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))
-    fit, calls = search_module.fit, []
+    fit, calls = search_module.fit_within_memory, []
 
     def interrupt(*args, **kwargs):
         calls.append(1)
@@ -303,7 +320,7 @@ def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeyp
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(search_module, "fit", interrupt)
+    monkeypatch.setattr(search_module, "fit_within_memory", interrupt)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(learn, tiny_base, workspace / "broken", trials=4)

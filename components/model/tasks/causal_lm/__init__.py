@@ -52,6 +52,15 @@ _LIKELIHOOD: Mapping[str, Metric] = {
 }
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "lora", "learning_rate": 5e-4, "epochs": 1, "batch_size": 16, "lora_targets": "all-linear"},
+    {"method": "lora", "learning_rate": 2e-4, "epochs": 2, "batch_size": 16, "lora_targets": "all-linear"},
+    {"method": "full", "learning_rate": 5e-5, "epochs": 1, "batch_size": 16},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "lora_targets": "all-linear", "lora_rank": 16},
+)
+"""Without a linear probe: the output layer predicts the next token, and is pretrained."""
+
+
 class Options(generation.Scoring):
     """The data format, the learnt parts, and the answer length."""
 
@@ -75,6 +84,7 @@ class Task(tasks.Task):
     """Continue a text, a prompt or a conversation."""
 
     Options = Options
+    portfolio = PORTFOLIO
     validation_metrics = ("log_likelihood", "token_accuracy")
     by_token = True
     baselines = ("unigram", "base")
@@ -82,6 +92,7 @@ class Task(tasks.Task):
     unsupported_settings: Mapping[str, str] = {
         "r_drop": "it compares passes over all tokens including padding, so a row's loss would depend on its batch",
         "calibration": "answers are texts without class probabilities",
+        "class_biases": "answers are texts, not classes",
         "contrastive_start": "texts do not share labels",
         "head_start": "the output layer predicts the next token, and is pretrained",
         "augment_copies": "the model would learn to generate the noise",
@@ -186,11 +197,11 @@ class Task(tasks.Task):
         """Return the row statistics of ROUGE, BLEU, chrF and exact match; only `rows` for data text."""
         return {"rows": np.ones(len(expected))} if self.options.data == "text" else generation.compare(expected, predicted, self.options)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
         """Predict with the untouched base model, and with the most common answer and the token frequencies of `train`."""
         from components.model.tasks.causal_lm import _model
 
-        return {"unigram": self._unigram(train, test, self.load_tokenizer(base)), "base": _model.Writer(base, self, spec).answer(test)}
+        return {"unigram": self._unigram(train, self.load_tokenizer(base)), "base": _model.Writer(base, self, spec).answer}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by length of prompt and answer, and by number of turns."""
@@ -240,19 +251,24 @@ class Task(tasks.Task):
             return [[reader.completion(prompt, answer)] for prompt, answer in zip(rows["prompt"], rows["completion"], strict=True)]
         return [reader.chat(_texts.conversation(cell, answered=True), turns) for cell in rows["messages"]]
 
-    def _unigram(self, train: pd.DataFrame, test: pd.DataFrame, tokenizer: Any) -> ModelOutput:
+    def _unigram(self, train: pd.DataFrame, tokenizer: Any) -> tasks.Baseline:
         """Predict the most common answer, with add-one smoothed token frequencies as likelihoods."""
-        train_tokens, test_tokens = (
-            [[token for token, learnt in zip(row.ids, row.learnt, strict=True) if learnt] for row in self.expected(rows, tokenizer)]
-            for rows in (train, test)
-        )
-        counts = Counter(token for row in train_tokens for token in row)
+
+        def learnt_tokens(rows: pd.DataFrame) -> list[list[int]]:
+            return [[token for token, learnt in zip(row.ids, row.learnt, strict=True) if learnt] for row in self.expected(rows, tokenizer)]
+
+        counts = Counter(token for row in learnt_tokens(train) for token in row)
         total = math.log(counts.total() + len(tokenizer))
         most_common = max(counts, key=lambda token: (counts[token], -token))
-        sums = [(sum(math.log(counts[token] + 1) - total for token in row), len(row), row.count(most_common)) for row in test_tokens]
         answers = Counter(train["label"])
         answer = "" if self.options.data == "text" else max(answers, key=lambda text: (answers[text], text))
-        return ModelOutput.texts([answer] * len(test), self.measured(test, np.array(sums, dtype=np.float64).reshape(len(test), 3)))
+
+        def predict(rows: pd.DataFrame) -> ModelOutput:
+            tokens = learnt_tokens(rows)
+            sums = [(sum(math.log(counts[token] + 1) - total for token in row), len(row), row.count(most_common)) for row in tokens]
+            return ModelOutput.texts([answer] * len(rows), self.measured(rows, np.array(sums, dtype=np.float64).reshape(len(rows), 3)))
+
+        return predict
 
 
 @functools.cache

@@ -4,6 +4,7 @@ The saved folder loads as a plain encoder and in sentence-transformers.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -28,6 +29,17 @@ from components.model.tasks.contrastive import rows as parsing
 
 _TABLE_ROWS = 15
 _SIZES = (2, 5, 10, 30)  # words
+
+
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "full", "learning_rate": 1e-4, "epochs": 3, "batch_size": 64},
+    {"method": "full", "learning_rate": 3e-5, "epochs": 3, "batch_size": 64},
+    {"method": "full", "learning_rate": 1e-4, "epochs": 1, "batch_size": 64},
+    {"method": "full", "learning_rate": 2e-4, "epochs": 3, "batch_size": 128},
+    {"method": "full", "learning_rate": 1e-4, "epochs": 3, "batch_size": 64, "task_options.temperature": 0.1},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 3, "batch_size": 64, "lora_targets": "all-linear"},
+)
+"""Without a linear probe: the model has no output layer."""
 
 
 class Options(Section):
@@ -69,6 +81,7 @@ class Task(tasks.Task):
     """Embed a text as a unit vector (a JSON list), evaluated by retrieval among the expected texts of the test rows."""
 
     Options = Options
+    portfolio = PORTFOLIO
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "chest pain when breathing"}
     baselines = ("tfidf", "bm25", "base")
@@ -79,6 +92,7 @@ class Task(tasks.Task):
         "label_smoothing": "the rows have no labels to smooth",
         "r_drop": "it compares label probabilities, which this task does not have; task_options.data: texts learns from dropout",
         "calibration": "answers are vectors, not classes",
+        "class_biases": "answers are vectors, not classes",
         "contrastive_start": "the loss of the task is already contrastive",
         "head_start": "the model has no output layer over labels: its answers are vectors",
     }
@@ -166,20 +180,19 @@ class Task(tasks.Task):
         """Return `rows`; all other statistics are computed from the vectors."""
         return {"rows": np.ones(len(expected))}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Search with TF-IDF and BM25 among the expected texts of `test`, and embed with the untouched base model."""
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
+        """Search with TF-IDF and BM25 among the expected texts of the rows, and embed with the untouched base model."""
         from components.model.tasks.contrastive.embedding import TextEmbedder
 
         limit = read_sentence_config(base).max_length or spec.max_length
         base_spec = spec.model_copy(update={"max_length": min(limit, spec.max_length)})
-        outputs = {}
-        indexes: Mapping[str, search.Index] = {"tfidf": search.tfidf, "bm25": search.bm25}
-        for name, index in indexes.items():
-            measured = search.measure(test, self.options.data, index)
-            first = [next(iter(texts), "") for texts in search.top_results(test, self.options.data, measured)]
-            outputs[name] = ModelOutput.texts(first, measured)
+
+        def searched(index: search.Index, rows: pd.DataFrame) -> ModelOutput:
+            measured = search.measure(rows, self.options.data, index)
+            return ModelOutput.texts([next(iter(texts), "") for texts in search.top_results(rows, self.options.data, measured)], measured)
+
         embedder = TextEmbedder(self.build_model(base, base_spec), self.load_tokenizer(base), base_spec)
-        return {**outputs, "base": embedder.answer(test)}
+        return {"tfidf": partial(searched, search.tfidf), "bm25": partial(searched, search.bm25), "base": embedder.answer}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by query length, and by word overlap of query and expected text."""

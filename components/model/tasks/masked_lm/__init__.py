@@ -31,6 +31,15 @@ _SIZES = (4, 16, 64)  # words
 _MASKS = ("[MASK]", "<mask>")
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "full", "learning_rate": 1e-4, "epochs": 3, "batch_size": 32},
+    {"method": "full", "learning_rate": 3e-4, "epochs": 3, "batch_size": 32},
+    {"method": "full", "learning_rate": 5e-5, "epochs": 3, "batch_size": 16},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 3, "batch_size": 32, "lora_targets": "all-linear"},
+)
+"""Without a linear probe: the output layer predicts tokens, and is pretrained."""
+
+
 class Options(Section):
     """Masking and sequence settings for training; the masked words of a test depend only on the text."""
 
@@ -47,6 +56,7 @@ class Task(tasks.Task):
     """Fill in the masked words of a text; in a text without masks, words chosen by its hash."""
 
     Options = Options
+    portfolio = PORTFOLIO
     columns = ("text",)
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "Fracture of the left [MASK] with routine healing"}
@@ -64,6 +74,7 @@ class Task(tasks.Task):
     baselines = ("unigram", "base")
     unsupported_settings: Mapping[str, str] = {
         "calibration": "its answers are words, not classes",
+        "class_biases": "its answers are words, not classes",
         "contrastive_start": "texts do not share labels",
         "head_start": "the output layer predicts masked tokens, and is pretrained",
         "augment_copies": "the model would learn to fill in the noise",
@@ -124,7 +135,7 @@ class Task(tasks.Task):
         right = [sum(map(str.__eq__, *pair)) for pair in zip(masked, filled, strict=True)]
         return {"right": np.array(right, dtype=np.float64), "words": np.array([len(row) for row in masked], dtype=np.float64)}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
         """Predict the most common word, and with the untouched base model; a missing head is random."""
         import torch
 
@@ -134,7 +145,7 @@ class Task(tasks.Task):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             untouched = Filler(self.build_model(base, spec), tokenizer, spec)
-        return {"unigram": unigram(train["text"].tolist(), test["text"].tolist(), tokenizer), "base": untouched.answer(test)}
+        return {"unigram": unigram(train["text"].tolist(), tokenizer), "base": untouched.answer}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by number of words."""
@@ -145,7 +156,7 @@ class Task(tasks.Task):
         return _perplexities(rows, predictions, self), _by_word(predictions), _least_likely(rows, predictions)
 
 
-def unigram(train: Sequence[str], test: Sequence[str], tokenizer: Any) -> ModelOutput:
+def unigram(train: Sequence[str], tokenizer: Any) -> tasks.Baseline:
     """Predict the most common word of `train`, with add-one smoothed piece frequencies as likelihoods.
 
     As for a model, the number of pieces is known, and a word without a separate piece counts as one piece at chance.
@@ -154,14 +165,18 @@ def unigram(train: Sequence[str], test: Sequence[str], tokenizer: Any) -> ModelO
     common = min(frequencies, key=lambda word: (-frequencies[word], word), default=words.EMPTY)
     counts = Counter(token for body, _ in tokens.pieces(train, tokenizer) for token in body)
     total, chance = math.log(counts.total() + len(tokenizer)), math.log(len(tokenizer))
-    likelihood = []
-    for text, (body, offsets) in zip(test, tokens.pieces(test, tokenizer), strict=True):
-        slots = words.slots(text, offsets)
-        missing = len(words.masked(text)) - len(set(slots[slots >= 0].tolist()))
-        nats = sum(math.log(counts[token] + 1) - total for token, slot in zip(body, slots.tolist(), strict=True) if slot >= 0)
-        likelihood.append(nats - chance * missing)
-    filled = [" ".join([common] * len(words.masked(text))) for text in test]
-    return ModelOutput.texts(filled, {"log_likelihood": np.array(likelihood, dtype=np.float64)})
+
+    def predict(rows: pd.DataFrame) -> ModelOutput:
+        texts, likelihood = rows["text"].tolist(), []
+        for text, (body, offsets) in zip(texts, tokens.pieces(texts, tokenizer), strict=True):
+            slots = words.slots(text, offsets)
+            missing = len(words.masked(text)) - len(set(slots[slots >= 0].tolist()))
+            nats = sum(math.log(counts[token] + 1) - total for token, slot in zip(body, slots.tolist(), strict=True) if slot >= 0)
+            likelihood.append(nats - chance * missing)
+        filled = [" ".join([common] * len(words.masked(text))) for text in texts]
+        return ModelOutput.texts(filled, {"log_likelihood": np.array(likelihood, dtype=np.float64)})
+
+    return predict
 
 
 def _perplexities(rows: pd.DataFrame, predictions: Predictions, task: Task) -> ReportTable:

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
-from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.section import Section
@@ -41,6 +41,15 @@ _UNANSWERABLE: Mapping[str, Metric] = {
 }
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "full", "learning_rate": 2e-4, "epochs": 2, "batch_size": 8},
+    {"method": "full", "learning_rate": 1e-4, "epochs": 3, "batch_size": 16},
+    {"method": "full", "learning_rate": 5e-5, "epochs": 3, "batch_size": 8},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 3, "batch_size": 8, "lora_targets": "all-linear"},
+)
+"""Without a linear probe: the output layer scores positions of a context, which are not classes."""
+
+
 class Options(Section):
     """How contexts are split, and which answers are allowed."""
 
@@ -56,6 +65,7 @@ class Task(tasks.Task):
     """Predict the span of a context that answers a question."""
 
     Options = Options
+    portfolio = PORTFOLIO
     columns = ("question", "context", "answers")
     inputs = ("question", "context")
     splits_long_rows = True
@@ -67,6 +77,7 @@ class Task(tasks.Task):
         "label_smoothing": "its loss is over two positions, which Trainer's smoothing does not support",
         "r_drop": "it compares class logits, and this task predicts two positions",
         "calibration": "a temperature needs class probabilities; the threshold for no answer is task_options.no_answer_threshold",
+        "class_biases": "an answer is a span of the text, not a class",
         "contrastive_start": "questions do not share labels",
         "head_start": "the output layer scores positions of a context, which are not classes",
         "augment_copies": "answers are positions in the context, which change with its characters",
@@ -195,9 +206,9 @@ class Task(tasks.Task):
             "no_answer_right": exact * (1 - has),
         }
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
         """Predict the first sentence, the sentence most similar to the question, and its words that are not in the question."""
-        return baselines.predict(train, test, self.options.unanswerable)
+        return baselines.fit(train, self.options.unanswerable)
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by answerability, answer length, question word and context length."""

@@ -85,7 +85,8 @@ def _pairs(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, Mapping):
         if "text" not in value and (not value or is_true(value.get("is_impossible"))):
             return []
-        texts, starts = (_as_list(value.get(name)) for name in ("text", "answer_start"))
+        cells = (value.get(name) for name in ("text", "answer_start"))
+        texts, starts = (cell if cell is None or isinstance(cell, list) else [cell] for cell in cells)
         if texts is None:
             raise BadAnswers(NOT_SQUAD)
         if starts is not None and len(starts) != len(texts):
@@ -96,10 +97,6 @@ def _pairs(value: Any) -> list[tuple[Any, Any]]:
     if not all(isinstance(item, str) or (isinstance(item, Mapping) and "text" in item) for item in value):
         raise BadAnswers(NOT_SQUAD)
     return [(item, None) if isinstance(item, str) else (item["text"], item.get("answer_start")) for item in value]
-
-
-def _as_list(value: Any) -> list[Any] | None:
-    return value if value is None or isinstance(value, list) else [value]
 
 
 def _span(text: Any, start: Any, context: str) -> Span:

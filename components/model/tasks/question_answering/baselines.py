@@ -2,13 +2,14 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from components.artifacts.predictions import ModelOutput
+from components.model.tasks import Baseline
 from components.model.tasks.question_answering import scores
 from components.model.tasks.question_answering.answers import canonical, texts_of
 
@@ -16,28 +17,42 @@ log = logging.getLogger(__name__)
 
 NAMES = ("sentence", "overlap", "remainder")
 
+Extract = Callable[[str, str], str]
+"""Maps a sentence and the question to an answer."""
+
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|[\r\n]+")
 _WORD = re.compile(r"\w(?:[\w.'’-]*\w)?")
 
 
-def predict(train: pd.DataFrame, test: pd.DataFrame, unanswerable: bool) -> Mapping[str, ModelOutput]:
-    """Return the predictions of each of `NAMES` for `test`.
+def fit(train: pd.DataFrame, unanswerable: bool) -> Mapping[str, Baseline]:
+    """Return each of `NAMES`, fitted to `train`.
 
     `sentence` is the first sentence of the context; `overlap` the one most similar to the question (cosine of TF-IDF fitted on the
     contexts of `train`); `remainder` the longest run of words of that sentence that are not in the question. If questions may be
     `unanswerable`, the last two predict no answer below a similarity threshold fitted on `train`.
     """
     closest = ClosestAnswer(train["context"].tolist())
-    answers = {"sentence": [first_sentence(context) for context in test["context"]]}
-    train_matches, test_matches = closest.sentences(train), closest.sentences(test)
-    for name, extract in (("overlap", lambda sentence, _: sentence), ("remainder", remainder)):
-        threshold = _threshold(
-            train, [extract(text, question) for (text, _), question in zip(train_matches, train["question"], strict=True)], train_matches
-        )
-        limit = threshold if unanswerable else np.inf
-        pairs = zip(test_matches, test["question"], strict=True)
-        answers[name] = [extract(text, question) if -similarity <= limit else "" for (text, similarity), question in pairs]
-    return {name: ModelOutput.texts([canonical([text] if text else []) for text in texts]) for name, texts in answers.items()}
+    train_matches = closest.sentences(train)
+
+    def similar(extract: Extract) -> Baseline:
+        texts = [extract(text, question) for (text, _), question in zip(train_matches, train["question"], strict=True)]
+        limit = _threshold(train, texts, train_matches) if unanswerable else np.inf
+
+        def predict(rows: pd.DataFrame) -> ModelOutput:
+            pairs = zip(closest.sentences(rows), rows["question"], strict=True)
+            return _output([extract(text, question) if -similarity <= limit else "" for (text, similarity), question in pairs])
+
+        return predict
+
+    return {
+        "sentence": lambda rows: _output([first_sentence(context) for context in rows["context"]]),
+        "overlap": similar(lambda sentence, _: sentence),
+        "remainder": similar(remainder),
+    }
+
+
+def _output(texts: Sequence[str]) -> ModelOutput:
+    return ModelOutput.texts([canonical([text] if text else []) for text in texts])
 
 
 def sentences(context: str) -> list[str]:

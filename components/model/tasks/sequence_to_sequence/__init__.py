@@ -27,6 +27,15 @@ from components.model.support.metrics import Floats, Metric
 log = logging.getLogger(__name__)
 
 
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "full", "learning_rate": 5e-4, "epochs": 4, "batch_size": 16},
+    {"method": "full", "learning_rate": 2e-4, "epochs": 4, "batch_size": 16},
+    {"method": "lora", "learning_rate": 1e-3, "epochs": 4, "batch_size": 16, "lora_targets": "all-linear"},
+    {"method": "full", "learning_rate": 1e-4, "epochs": 8, "batch_size": 8},
+)
+"""Without a linear probe: an answer is a text."""
+
+
 class Options(generation.Scoring):
     """Input prefix, target lengths and generation settings."""
 
@@ -62,6 +71,7 @@ class Task(tasks.Task):
     """Generate a target text from a source text."""
 
     Options = Options
+    portfolio = PORTFOLIO
     columns = ("source", "target")
     inputs = ("source",)
     example: Mapping[str, str] = {"source": "A text to be summarised or translated."}
@@ -75,6 +85,7 @@ class Task(tasks.Task):
         "r_drop": "it compares passes over all tokens including padding, so a row's loss would depend on its batch",
         "neftune": "it changes one embedding module, and most encoder-decoders read two others that share its weights",
         "calibration": "answers are texts without class probabilities",
+        "class_biases": "answers are texts, not classes",
         "contrastive_start": "texts do not share labels",
         "head_start": "the output layer predicts the next token, and is pretrained",
         "augment_copies": "names and numbers of a source occur in its target, and a changed one would not",
@@ -143,12 +154,14 @@ class Task(tasks.Task):
         """Return the row statistics of ROUGE, BLEU, chrF and exact match."""
         return generation.compare(expected, predicted, self.options)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
         """Predict the source, and its first words, as many as the median target of `train`."""
         words = round(float(np.median([len(target.split()) for target in train["label"]])))
         log.info("baseline lead: the first %d words", words)
-        sources = test["text"].tolist()
-        return {"copy": ModelOutput.texts(sources), "lead": ModelOutput.texts([" ".join(source.split()[:words]) for source in sources])}
+        return {
+            "copy": lambda rows: ModelOutput.texts(rows["text"].tolist()),
+            "lead": lambda rows: ModelOutput.texts([" ".join(source.split()[:words]) for source in rows["text"]]),
+        }
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by length of source and target."""

@@ -23,24 +23,13 @@ from components.core.errors import BadData, BadParams
 from components.core.section import Section
 from components.core.text import UnicodeForm, canonical_label
 from components.model import tasks
-from components.model.support import linear_probe, output_heads, pretrained
+from components.model.support import linear_probe, output_heads, pretrained, probe_baseline
 from components.model.support.batches import token_lengths, token_table
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats
 from components.model.tasks.text_classification import encoding
+from components.model.tasks.text_classification.portfolio import PORTFOLIO
 from components.model.tasks.text_classification.predictor import TextClassifier
-
-_MEAN = {"task_options.pooling": "mean"}
-_PROBED = {**_MEAN, "method": "full", "head_start": "probe"}
-PORTFOLIO: tuple[Mapping[str, Any], ...] = (
-    {**_MEAN, "method": "probe"},
-    {"task_options.pooling": "cls", "method": "probe"},
-    {**_PROBED, "learning_rate": 1e-4, "epochs": 4, "batch_size": 32},
-    {**_PROBED, "learning_rate": 3e-4, "epochs": 6, "batch_size": 32, "task_options.class_weights": "balanced"},
-    {**_PROBED, "learning_rate": 3e-5, "epochs": 4, "batch_size": 16},
-    {**_MEAN, "method": "lora", "head_start": "probe", "learning_rate": 1e-3, "epochs": 6, "batch_size": 32, "lora_targets": "all-linear"},
-    {**_PROBED, "learning_rate": 1e-4, "epochs": 8, "batch_size": 16, "label_smoothing": 0.1},
-)
 
 Loss = Callable[[Any, Any], Any]
 """Maps logits and labels of a batch to a scalar tensor, the mean over the batch."""
@@ -79,8 +68,10 @@ class Options(Section):
     class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
         "none", description="class weights in the loss: none; balanced (inverse to the frequency in the training rows); or label: weight"
     )
-    pooling: Literal["default", "cls", "mean", "max"] = Field(
-        "default", description="pooling of the token vectors before the head; default: that of the architecture"
+    pooling: Literal["default", "cls", "mean", "max", "last_four"] = Field(
+        "default",
+        description="pooling of the token vectors before the head; default: that of the architecture; last_four: the mean over tokens of "
+        "the average of the last four layers",
     )
     head_hidden: int = Field(0, ge=0, le=65_536, description="width of a hidden layer in the head; 0: the head of the architecture")
     head_dropout: float | None = Field(None, ge=0, lt=1, description="dropout of the head; null: that of the architecture")
@@ -252,6 +243,13 @@ class Task(tasks.Task):
             return logits, held.targets, self.validate(logits, held.targets, spec)[metric]
 
         return linear_probe.fit_head(features, solver, weightings or ("none",), evaluate, features.targets if stratify else None)
+
+    def probe(
+        self, train: pd.DataFrame, spec: ModelSpec, base: Path, otherwise: tasks.Baseline, **further: probe_baseline.Options
+    ) -> tasks.Baseline:
+        """Return the baseline `probe`, with the better class weights instead of those of the candidate."""
+        plain = spec.model_copy(update={"options": {**spec.options, "class_weights": "none"}, "temperature": 1.0})
+        return probe_baseline.fit(self, train, plain, base, otherwise, **further)
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Return the pooled token vectors that the classification head reads."""

@@ -1,97 +1,161 @@
-"""The TF-IDF baselines with linear models. scikit-learn is imported inside the functions."""
+"""The TF-IDF baselines: linear models whose regularisation and class weights are chosen by cross-validation on the training rows.
+
+scikit-learn is imported inside the functions.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import product
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from components.model.support.cross_validation import Fold, Ints, choose, make_folds, out_of_fold
 from components.model.support.metrics import Floats
 from components.model.support.one_thread import on_one_thread
 
 log = logging.getLogger(__name__)
 
+Predict = Callable[[pd.DataFrame], Floats]
+"""Maps rows to the predictions of a fitted model."""
+Fitted = Callable[[Any], Floats]
+"""Maps features to the predictions of a fitted model."""
+Score = Callable[[Floats, Ints], float]
+"""Maps predictions and the indexes of their training rows to a metric; higher is better."""
+
+INVERSE_REGULARISATION = (10.0, 1.0, 100.0)
+"""C of logistic regression; the first is used if cross-validation is impossible."""
+REGULARISATION = (1.0, 0.1, 10.0)
+"""alpha of ridge regression."""
+Setting = TypeVar("Setting")
+
+_MOST_ROWS = 5_000  # rows to fit on when settings are chosen; a fit on them takes seconds
+
 
 @dataclass(frozen=True)
-class Features:
-    """TF-IDF of unigrams and bigrams of the training and test rows: sparse matrices (rows, terms)."""
+class TfIdf:
+    """TF-IDF of unigrams and bigrams; `train` are the features of the training rows, a sparse matrix (rows, terms)."""
 
+    vectorizer: Any
+    pair: bool
     train: Any
-    test: Any
+
+    @classmethod
+    def fit(cls, train: pd.DataFrame, pair: bool) -> "TfIdf | None":
+        """Fit the terms to the training rows; return None if their texts have no words."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        texts = [text for column in _columns(pair) for text in train[column]]
+        if not any(map(vectorizer.build_analyzer(), texts)):
+            return None
+        vectorizer.fit(texts)
+        log.info("TF-IDF baseline: %d terms", len(vectorizer.vocabulary_))
+        return cls(vectorizer, pair, _features(vectorizer, train, pair))
+
+    def features(self, rows: pd.DataFrame) -> Any:
+        """Return the features of any rows."""
+        return _features(self.vectorizer, rows, self.pair)
 
 
-def features(train: pd.DataFrame, test: pd.DataFrame, pair: bool) -> Features | None:
-    """Return the features of both tables; None if the training texts have no words.
-
-    The features of a pair are a, b, |a - b|, a * b and the cosine.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    columns = ["text_a", "text_b"] if pair else ["text"]
-    texts = [text for column in columns for text in train[column]]
-    if not any(map(vectorizer.build_analyzer(), texts)):
-        return None
-    matrices = vectorizer.fit_transform(texts)
-    log.info("TF-IDF baseline: %d terms", len(vectorizer.vocabulary_))
-    if not pair:
-        return Features(matrices, vectorizer.transform(test["text"]))
-    parts = [matrices[: len(train)], matrices[len(train) :]], [vectorizer.transform(test[column]) for column in columns]
-    return Features(*(_pair_features(*part) for part in parts))
+def _columns(pair: bool) -> tuple[str, ...]:
+    return ("text_a", "text_b") if pair else ("text",)
 
 
-def _pair_features(a: Any, b: Any) -> Any:
+def _features(vectorizer: Any, rows: pd.DataFrame, pair: bool) -> Any:
+    """Return the features of texts; those of a pair are a, b, |a - b|, a * b and the cosine."""
     from scipy.sparse import csr_matrix, hstack
 
+    a, *others = (vectorizer.transform(rows[column]) for column in _columns(pair))
+    if not others:
+        return a
+    b = others[0]
     product = a.multiply(b)
     return hstack([a, b, abs(a - b), product, csr_matrix(product.sum(axis=1))]).tocsr()
 
 
-def classified(features: Features, labels: Sequence[str], classes: Sequence[str]) -> Floats | None:
-    """Return probabilities of `classes` from logistic regression on the training `labels`; None if there is only one label."""
-    from sklearn.linear_model import LogisticRegression
+def classifier(tfidf: TfIdf, targets: Ints, classes: int, groups: Sequence[str], score: Score) -> Predict:
+    """Return a function to probabilities (rows, classes): logistic regression on the class indexes `targets`.
 
-    if len(set(labels)) < 2:
-        return None
-    # lbfgs is deterministic; on the shipped example it needs about 100 iterations.
-    classifier = LogisticRegression(C=10, max_iter=10_000)
-    probabilities = on_one_thread(lambda: classifier.fit(features.train, np.array(labels, dtype=object)).predict_proba(features.test))
-    log.info("TF-IDF baseline: %d iterations", int(classifier.n_iter_.max()))
-    answers = np.zeros((features.test.shape[0], len(classes)))
-    answers[:, [list(classes).index(label) for label in classifier.classes_]] = probabilities
-    return answers
-
-
-def regressed(features: Features, numbers: Floats) -> Floats:
-    """Return predictions for the test rows from ridge regression (alpha 1) on the training `numbers`."""
-    from sklearn.linear_model import Ridge
-
-    return np.asarray(on_one_thread(lambda: Ridge(alpha=1.0, solver="sparse_cg").fit(features.train, numbers).predict(features.test)))
-
-
-def labelled(features: Features, expected: npt.NDArray[np.bool_], folds: int = 3) -> tuple[Floats, Floats]:
-    """Return label probabilities (rows, labels) of the training and the test rows, from one logistic regression per label.
-
-    The training rows are predicted out of fold, so that thresholds can be fitted to them.
+    C, and whether classes have balanced weights, are chosen for `score` of the probabilities.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import KFold
 
-    def predict(rows: Any, inputs: Any, label: int) -> Floats:
-        targets = expected[rows, label]
-        if targets.all() or not targets.any():
-            return np.full(inputs.shape[0], float(targets.all()))
-        fitted = LogisticRegression(C=10, solver="liblinear", max_iter=1_000).fit(features.train[rows], targets)
-        return np.asarray(fitted.predict_proba(inputs)[:, 1])
+    def fit(setting: tuple[str, float], rows: Ints) -> Fitted:
+        (weights, strength), known = setting, np.unique(targets[rows])
+        fitted = LogisticRegression(C=strength, class_weight=None if weights == "none" else weights, max_iter=10_000)
+        if len(known) > 1:
+            fitted.fit(tfidf.train[rows], targets[rows])  # lbfgs is deterministic
 
-    def compute() -> tuple[Floats, Floats]:
-        out_of_fold, rows = np.zeros(expected.shape), np.arange(len(expected))
-        for kept, held in KFold(min(folds, len(rows)), shuffle=True, random_state=0).split(rows) if len(rows) > 1 else ():
-            out_of_fold[held] = np.stack([predict(kept, features.train[held], label) for label in range(expected.shape[1])], axis=1)
-        return out_of_fold, np.stack([predict(rows, features.test, label) for label in range(expected.shape[1])], axis=1)
+        def probabilities(inputs: Any) -> Floats:
+            answers = np.zeros((inputs.shape[0], classes))
+            answers[:, known] = fitted.predict_proba(inputs) if len(known) > 1 else 1.0
+            return answers
 
-    train, test = on_one_thread(compute)
-    return train, test
+        return probabilities
+
+    folds = make_folds(groups, [str(target) for target in targets])
+    return _tuned(tfidf, list(product(("none", "balanced"), INVERSE_REGULARISATION)), folds, fit, score)[0]
+
+
+def regressor(tfidf: TfIdf, numbers: Floats, folds: Sequence[Fold], score: Score, weights: Mapping[str, Floats | None]) -> Predict:
+    """Return a function to numbers (rows,): ridge regression on the training `numbers`.
+
+    alpha, and one of the named row `weights`, are chosen for `score` of the numbers.
+    """
+    from sklearn.linear_model import Ridge
+
+    def fit(setting: tuple[str, float], rows: Ints) -> Fitted:
+        weight = weights[setting[0]]
+        ridge = Ridge(alpha=setting[1], solver="sparse_cg")
+        predict: Fitted = ridge.fit(tfidf.train[rows], numbers[rows], sample_weight=None if weight is None else weight[rows]).predict
+        return predict
+
+    return _tuned(tfidf, list(product(weights, REGULARISATION)), folds, fit, score)[0]
+
+
+def labeller(tfidf: TfIdf, expected: npt.NDArray[np.bool_], folds: Sequence[Fold], score: Score) -> tuple[Predict, Floats]:
+    """Return a function to label probabilities (rows, labels): one logistic regression per label of `expected` (rows, labels).
+
+    C is chosen for `score`. The second result are the probabilities of the training rows out of fold, to which thresholds can be
+    fitted, so that class weights are not needed; without folds it is empty.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    def fit(strength: float, rows: Ints) -> Fitted:
+        fitted: list[Fitted] = []
+        for targets in expected[rows].T:
+            if targets.any() and not targets.all():
+                model = LogisticRegression(C=strength, solver="liblinear", max_iter=1_000)
+                fitted.append(model.fit(tfidf.train[rows], targets).predict_proba)
+            else:
+                fitted.append(partial(_constant, float(targets.all())))
+        return lambda inputs: np.stack([probabilities(inputs)[:, 1] for probabilities in fitted], axis=1)
+
+    predict, chosen = _tuned(tfidf, INVERSE_REGULARISATION, folds, fit, score)
+    if not folds:
+        return predict, np.zeros((0, expected.shape[1]))
+    return predict, on_one_thread(lambda: out_of_fold(folds, lambda kept, held: fit(chosen, kept)(tfidf.train[held])))[0]
+
+
+def _constant(probability: float, inputs: Any) -> Floats:
+    return np.full((inputs.shape[0], 2), probability)
+
+
+def _tuned(
+    tfidf: TfIdf, settings: Sequence[Setting], folds: Sequence[Fold], fit: Callable[[Setting, Ints], Fitted], score: Score
+) -> tuple[Predict, Setting]:
+    """Return the predictions of the setting with the best score, fitted to all training rows, and the setting.
+
+    One fold of many rows is enough to choose it.
+    """
+    if tfidf.train.shape[0] > _MOST_ROWS:
+        folds = [(kept[:: 1 + len(kept) // _MOST_ROWS], held) for kept, held in folds[:1]]
+    chosen = on_one_thread(lambda: choose(settings, folds, lambda setting, kept, held: fit(setting, kept)(tfidf.train[held]), score))
+    log.info("TF-IDF baseline: %s is the best of %d settings", chosen, len(settings))
+    predict = on_one_thread(lambda: fit(chosen, np.arange(tfidf.train.shape[0])))
+    return lambda rows: predict(tfidf.features(rows)), chosen

@@ -27,6 +27,7 @@ from components.model.tasks.text_classification import Options
 
 log = logging.getLogger(__name__)
 
+_LAYERS = "last_four"
 _SUMMARISED = ("xlnet", "xlm", "flaubert")
 _POOLINGS = {"cls": "cls", "bos": "cls", "first": "cls", "mean": "mean", "late": "mean", "last": "last"}
 
@@ -74,8 +75,8 @@ class HeadedModel(PreTrainedModel):
 
     def forward(self, labels: torch.Tensor | None = None, **inputs: Any) -> SequenceClassifierOutput:
         """Return the logits (batch, outputs), and with labels the loss for the config's problem_type."""
-        tokens = self.base_model(**inputs).last_hidden_state
-        logits = self.head(pooled(tokens, inputs["attention_mask"], self._pooling))
+        layers = {"output_hidden_states": True} if self._pooling == _LAYERS else {}
+        logits = self.head(_pooled(self.base_model(**inputs, **layers), inputs["attention_mask"], self._pooling))
         loss = None if labels is None else ForSequenceClassificationLoss(labels, logits, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -90,7 +91,15 @@ def token_vectors(model: Any, inputs: Mapping[str, Any], requested: str) -> Any:
     finally:
         hook.remove()
     how = "last" if plain.config.is_encoder_decoder else _pooling(plain.config, requested)
-    return pooled(outputs[-1][0], inputs["attention_mask"], how)
+    return _pooled(outputs[-1], inputs["attention_mask"], how)
+
+
+def _pooled(output: Any, mask: Any, how: str) -> Any:
+    """Return vectors (batch, width) of the `output` of a pretrained model; last_four needs its `hidden_states`."""
+    if how != _LAYERS:
+        return pooled(output[0], mask, how)
+    layers = output.hidden_states[1:][-4:]  # the first are the embeddings
+    return pooled(torch.stack(layers).mean(dim=0), mask, "mean")
 
 
 def build(base: Path, options: Options, outputs: dict[str, Any], *, ordered: bool = False) -> HeadedModel:

@@ -20,9 +20,11 @@ from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
 from components.model.support import linear_probe
+from components.model.support.cross_validation import Ints, make_folds
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, f1, mean, ratio
 from components.model.support.pretrained import label_settings
+from components.model.tasks import Baseline
 from components.model.tasks.text_classification import Loss, Options, Task, baselines, label_indexes, scored, weights_in_order
 from components.model.tasks.text_classification.tables import by_label
 
@@ -48,11 +50,12 @@ class Kind(Task):
     one_answer = True
     scored = True
     validation_metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
-    baselines = ("majority", "tfidf")
+    baselines = ("majority", "tfidf", "probe")
     unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _SMOOTHED,
         "r_drop": _SMOOTHED,
         "calibration": _CALIBRATED,
+        "class_biases": "labels get thresholds instead: task_options.thresholds",
         "contrastive_start": "rows share some labels and differ in others, so a pair of rows is neither equal nor different",
     }
 
@@ -136,9 +139,8 @@ class Kind(Task):
         """Fit the thresholds with the best F1 per label on the validation rows; thresholds in the options are kept."""
         predictor = self.predictor(folder)
         labels = predictor.spec.labels
-        thresholds = fit_thresholds(predictor.scores(validation), _mask(validation["label"], labels))
-        fitted = dict(zip(labels, thresholds, strict=True))
-        return {"thresholds": fitted | {name: value for name, value in self.options.thresholds.items() if name in fitted}}
+        fitted = _thresholds(predictor.scores(validation), _mask(validation["label"], labels), labels)
+        return {"thresholds": {**fitted, **{name: value for name, value in self.options.thresholds.items() if name in fitted}}}
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Compute the metrics at a threshold of 0.5; thresholds are fitted after training.
@@ -172,16 +174,31 @@ class Kind(Task):
             }
         return {name: np.array(values, dtype=np.float64) for name, values in counts.items()}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Predict the most common label set, and with TF-IDF and logistic regression at fitted thresholds."""
-        expected = _mask(train["label"], spec.labels)
-        most_common = Counter(train["label"]).most_common(1)[0][0]
-        majority = scored([most_common] * len(test), np.tile(expected.mean(axis=0), (len(test), 1)), spec.labels)
-        if (features := baselines.features(train, test, self.options.pair)) is None:
-            return {"majority": majority, "tfidf": majority}
-        out_of_fold, scores = baselines.labelled(features, expected)
-        thresholds = dict(zip(spec.labels, fit_thresholds(out_of_fold, expected), strict=True))
-        return {"majority": majority, "tfidf": _answers(scores, thresholds, spec.labels)}
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
+        """Predict the most common label set, and with TF-IDF and a linear probe at thresholds fitted out of fold."""
+        labels, cells = spec.labels, train["label"].tolist()
+        expected = _mask(cells, labels)
+        most_common = Counter(cells).most_common(1)[0][0]
+        tfidf = baselines.TfIdf.fit(train, self.options.pair)
+
+        def majority(rows: pd.DataFrame) -> ModelOutput:
+            return scored([most_common] * len(rows), np.tile(expected.mean(axis=0), (len(rows), 1)), labels)
+
+        def score(probabilities: Floats, rows: Ints) -> float:
+            answers = _answers(probabilities, _thresholds(probabilities, expected[rows], labels), labels)
+            statistics = self.statistics([cells[row] for row in rows], answers.predicted)
+            return self.test_metrics[self.validation_metrics[0]].of(statistics)
+
+        def probe_options(head: linear_probe.LinearHead) -> Mapping[str, Any]:
+            probabilities = 1 / (1 + np.exp(-np.clip(head.outputs, -50, 50)))
+            return {"thresholds": _thresholds(probabilities, head.expected > 0, labels) if len(probabilities) else {}}
+
+        models = {"majority": majority, "tfidf": majority}
+        if tfidf is not None:
+            predict, out_of_fold = baselines.labeller(tfidf, expected, make_folds(train["group"].tolist()), score)
+            thresholds = _thresholds(out_of_fold, expected, labels) if len(out_of_fold) else {}
+            models["tfidf"] = lambda rows: _answers(predict(rows), thresholds, labels)
+        return {**models, "probe": self.probe(train, spec, base, models["tfidf"], options=probe_options)}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the number of expected labels."""
@@ -241,6 +258,10 @@ def _macro(labels: Sequence[str]) -> Metric:
 
     names = tuple(f"{part} {label}" for label in labels for part in ("hits", "either"))
     return Metric(names, value, "mean over the labels of their F1")
+
+
+def _thresholds(probabilities: Floats, expected: npt.NDArray[np.bool_], labels: Sequence[str]) -> Mapping[str, float]:
+    return dict(zip(labels, fit_thresholds(probabilities, expected), strict=True))
 
 
 def fit_thresholds(probabilities: Floats, expected: npt.NDArray[np.bool_]) -> list[float]:

@@ -18,9 +18,11 @@ from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
 from components.model.support import linear_probe
+from components.model.support.cross_validation import Ints, make_folds
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, mean
 from components.model.support.pretrained import label_settings
+from components.model.tasks import Baseline
 from components.model.tasks.text_classification import Loss, baselines, label_indexes, numbers, scored, single, weights_in_order
 from components.model.tasks.text_classification.tables import by_number
 
@@ -40,11 +42,12 @@ class Kind(single.Kind):
         "accuracy": mean("right", "share of the rows with the expected level"),
         "spearman": numbers.SPEARMAN,
     }
-    baselines = ("median", "tfidf")
+    baselines = ("median", "tfidf", "probe")
     unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _WHY,
         "r_drop": _WHY,
         "calibration": _WHY,
+        "class_biases": _WHY,
         "contrastive_start": "ordinal levels differ by degrees, and it distinguishes only equal and different labels",
     }
 
@@ -120,15 +123,34 @@ class Kind(single.Kind):
         """Return the statistics of `numbers.sums` for the levels, and `right` (1 for a correct row)."""
         return {**super().statistics(expected, predicted), **numbers.sums(self._numbers(expected), self._numbers(predicted))}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Predict the median level, and the level nearest to TF-IDF with ridge regression."""
-        labels, indexes = spec.labels, np.array(label_indexes(train["label"].tolist(), spec.labels), dtype=np.float64)
-        shares = np.tile(np.bincount(indexes.astype(int), minlength=len(labels)) / max(1, len(indexes)), (len(test), 1))
-        median = scored([labels[int(np.median(indexes))]] * len(test), shares, labels)
-        if (features := baselines.features(train, test, self.options.pair)) is None:
-            return {"median": median, "tfidf": median}
-        nearest = np.clip(np.rint(baselines.regressed(features, indexes)), 0, len(labels) - 1).astype(int)
-        return {"median": median, "tfidf": scored([labels[index] for index in nearest], np.eye(len(labels))[nearest], labels)}
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
+        """Predict the median level, the level nearest to TF-IDF with ridge regression (rows may be weighted), and a linear probe."""
+        labels, cells = spec.labels, train["label"].tolist()
+        indexes = np.array(label_indexes(cells, labels), dtype=np.int64)
+        counts = np.bincount(indexes, minlength=len(labels))
+        middle, tfidf = labels[int(np.median(indexes))], baselines.TfIdf.fit(train, self.options.pair)
+
+        def median(rows: pd.DataFrame) -> ModelOutput:
+            return scored([middle] * len(rows), np.tile(counts / counts.sum(), (len(rows), 1)), labels)
+
+        def nearest(numbers: Floats) -> Ints:
+            return np.clip(np.rint(numbers), 0, len(labels) - 1).astype(np.int64)
+
+        def score(numbers: Floats, rows: Ints) -> float:
+            statistics = self.statistics([cells[row] for row in rows], [labels[index] for index in nearest(numbers)])
+            return self.test_metrics[self.validation_metrics[0]].of(statistics)
+
+        if tfidf is None:
+            return {"median": median, "tfidf": median, "probe": self.probe(train, spec, base, median)}
+        weights = {"none": None, "balanced": len(indexes) / (np.count_nonzero(counts) * counts[indexes])}
+        folds = make_folds(train["group"].tolist(), cells)
+        predict = baselines.regressor(tfidf, indexes.astype(np.float64), folds, score, weights)
+
+        def level(rows: pd.DataFrame) -> ModelOutput:
+            answers = nearest(predict(rows))
+            return scored([labels[index] for index in answers], np.eye(len(labels))[answers], labels)
+
+        return {"median": median, "tfidf": level, "probe": self.probe(train, spec, base, level)}
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return the mean answer and error per level."""

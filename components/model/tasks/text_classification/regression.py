@@ -1,6 +1,7 @@
 """Regression: squared error of (label - centre) / spread, so that a learning rate suits every unit."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.model.support import linear_probe
+from components.model.support.cross_validation import Ints, make_folds
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric
 from components.model.support.pretrained import label_settings
+from components.model.tasks import Baseline
 from components.model.tasks.text_classification import Task, baselines, numbers
 from components.model.tasks.text_classification.tables import by_number
 
@@ -35,11 +38,12 @@ class Kind(Task):
         "neg_mae": numbers.NEG_MAE,
         "pearson": numbers.PEARSON,
     }
-    baselines = ("mean", "tfidf")
+    baselines = ("mean", "tfidf", "probe")
     unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _WHY,
         "r_drop": _WHY,
         "calibration": _WHY,
+        "class_biases": _WHY,
         "contrastive_start": "rows with numbers do not share labels",
     }
 
@@ -89,13 +93,21 @@ class Kind(Task):
         """Return the statistics of `numbers.sums`."""
         return numbers.sums(np.array(expected, dtype=np.float64), np.array(predicted, dtype=np.float64))
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Predict the mean, and with TF-IDF and ridge regression."""
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
+        """Predict the mean, with TF-IDF and ridge regression, and with a linear probe, tuned for R²."""
         labels = np.array(train["label"].tolist(), dtype=np.float64)
-        features = baselines.features(train, test, self.options.pair)
-        mean = np.full(len(test), labels.mean())
-        predicted = {"mean": mean, "tfidf": mean if features is None else baselines.regressed(features, labels)}
-        return {name: ModelOutput.texts([numbers.answer(float(number)) for number in values]) for name, values in predicted.items()}
+        tfidf = baselines.TfIdf.fit(train, self.options.pair)
+
+        def mean(rows: pd.DataFrame) -> Floats:
+            return np.full(len(rows), labels.mean())
+
+        def score(predicted: Floats, rows: Ints) -> float:
+            return numbers.R2.of(numbers.sums(labels[rows], predicted))
+
+        folds = make_folds(train["group"].tolist())
+        fitted = mean if tfidf is None else baselines.regressor(tfidf, labels, folds, score, {"none": None})
+        models = {"mean": partial(_numbers, mean), "tfidf": partial(_numbers, fitted)}
+        return {**models, "probe": self.probe(train, spec, base, models["tfidf"])}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the quartile of each expected number."""
@@ -112,6 +124,10 @@ class Kind(Task):
         texts = [str(rows["text"].iloc[row])[:200] for row in far]
         errors = tuple((text, float(expected[row]), float(predicted[row])) for text, row in zip(texts, far, strict=True))
         return (by_quarter, ReportTable(title="Largest errors", columns=("text", "expected", "predicted"), rows=errors))
+
+
+def _numbers(predict: baselines.Predict, rows: pd.DataFrame) -> ModelOutput:
+    return ModelOutput.texts([numbers.answer(float(number)) for number in predict(rows)])
 
 
 def _scale(spec: ModelSpec) -> tuple[float, float]:

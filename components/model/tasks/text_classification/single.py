@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.model.support import linear_probe
+from components.model.support.cross_validation import Ints
 from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, mean
 from components.model.support.pretrained import label_settings
-from components.model.tasks.text_classification import Loss, Task, baselines, weights_in_order
+from components.model.tasks import Baseline
+from components.model.tasks.text_classification import Loss, Task, baselines, label_indexes, weights_in_order
 from components.model.tasks.text_classification.tables import by_label
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,7 @@ class Kind(Task):
     one_answer = True
     validation_metrics: tuple[str, ...] = ("macro_f1", "accuracy")
     test_metrics: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
-    baselines: tuple[str, ...] = ("majority", "tfidf")
+    baselines: tuple[str, ...] = ("majority", "tfidf", "probe")
 
     def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
         """Return the labels, sorted."""
@@ -90,16 +93,23 @@ class Kind(Task):
         right = np.array([truth == answer for truth, answer in zip(expected, predicted, strict=True)], dtype=np.float64)
         return {"right": right, "rows": np.ones(len(right))}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Predict the most common label, and with TF-IDF and logistic regression."""
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Baseline]:
+        """Predict the most common label, with TF-IDF and logistic regression, and with a linear probe; tuned for the first metric."""
         shares = train["label"].value_counts(normalize=True).reindex(list(spec.labels), fill_value=0.0).to_numpy(dtype=np.float64)
-        majority = np.tile(shares, (len(test), 1)).astype(np.float64)
-        features = baselines.features(train, test, self.options.pair)
-        tfidf = baselines.classified(features, train["label"].tolist(), spec.labels) if features else None
+        targets = np.array(label_indexes(train["label"].tolist(), spec.labels), dtype=np.int64)
+        tfidf = baselines.TfIdf.fit(train, self.options.pair) if len(set(targets)) > 1 else None
+
+        def majority(rows: pd.DataFrame) -> Floats:
+            return np.tile(shares, (len(rows), 1))
+
+        def score(probabilities: Floats, rows: Ints) -> float:
+            return self.validate(probabilities, targets[rows], spec)[self.validation_metrics[0]]
+
         if tfidf is None:
             log.warning("the training texts have no words or only one label: the TF-IDF baseline equals the majority baseline")
-            tfidf = majority
-        return {"majority": ModelOutput.classes(majority, spec.labels), "tfidf": ModelOutput.classes(tfidf, spec.labels)}
+        fitted = majority if tfidf is None else baselines.classifier(tfidf, targets, len(spec.labels), train["group"].tolist(), score)
+        models = {"majority": partial(_classes, majority, spec.labels), "tfidf": partial(_classes, fitted, spec.labels)}
+        return {**models, "probe": self.probe(train, spec, base, models["tfidf"])}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the expected label of each row."""
@@ -110,3 +120,7 @@ class Kind(Task):
         names = np.array(predictions.labels)
         expected, predicted = (values[:, None] == names for values in (predictions.expected, predictions.predicted))
         return (by_label(predictions.labels, expected, predicted, predictions.probabilities),)
+
+
+def _classes(predict: baselines.Predict, labels: Sequence[str], rows: pd.DataFrame) -> ModelOutput:
+    return ModelOutput.classes(predict(rows), labels)

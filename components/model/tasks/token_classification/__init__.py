@@ -7,6 +7,7 @@ more than `max_length` sub-words is split into parts, so that every token gets a
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,8 +24,9 @@ from components.core.errors import BadData
 from components.core.section import Section
 from components.core.text import canonical_label
 from components.model import tasks
-from components.model.support import pretrained
+from components.model.support import linear_probe, pretrained, probe_baseline
 from components.model.support.batches import token_table
+from components.model.support.frozen_features import FrozenFeatures
 from components.model.support.metrics import Floats, Metric, f1, mean, ratio
 from components.model.tasks.token_classification import encoding, tables
 from components.model.tasks.token_classification.predictor import Tagger, start_from
@@ -39,6 +41,16 @@ _ENTITIES: Mapping[str, Metric] = {
 _SENTENCES: Mapping[str, Metric] = {"sentence_accuracy": mean("right", "share of the rows without a mistake")}
 _TOKENS: Mapping[str, Metric] = {"token_accuracy": Metric(("right_tokens", "tokens"), ratio, "share of the tokens with the expected tag")}
 _UNLIMITED = 1 << 60  # sub-words
+
+
+PORTFOLIO: tuple[Mapping[str, Any], ...] = (
+    {"method": "probe"},
+    {"method": "full", "head_start": "probe", "learning_rate": 3e-4, "epochs": 12, "batch_size": 16},
+    {"method": "full", "head_start": "random", "learning_rate": 3e-4, "epochs": 6, "batch_size": 16},
+    {"method": "full", "head_start": "probe", "learning_rate": 3e-4, "epochs": 12, "batch_size": 16, "task_options.head": "crf"},
+    {"method": "full", "head_start": "probe", "learning_rate": 1e-4, "epochs": 6, "batch_size": 16},
+    {"method": "lora", "head_start": "probe", "learning_rate": 2e-3, "epochs": 12, "batch_size": 16, "lora_targets": "all-linear"},
+)
 
 
 class Options(Section):
@@ -73,7 +85,8 @@ class Task(tasks.Task):
     """Predict a tag per token, or labelled spans of a raw text."""
 
     Options = Options
-    baselines = ("majority", "frequent_tag")
+    portfolio = PORTFOLIO
+    baselines = ("majority", "frequent_tag", "probe")
     searchable_options = ("head", "transition_rate")
     one_answer = True
     splits_long_rows = True
@@ -90,6 +103,7 @@ class Task(tasks.Task):
         self.validation_metrics = tuple(self.test_metrics)
         self.unsupported_settings = {
             "calibration": "an answer is a sequence of tags without a probability",
+            "class_biases": "an answer is a sequence of tags, not a class",
             "contrastive_start": "labels belong to tokens, so texts do not share labels",
             "augment_copies": "labels are positions in the text, which change with its characters",
         }
@@ -148,6 +162,28 @@ class Task(tasks.Task):
         """Load the base model with a linear or CRF head in float32; raise BadModel if it cannot be loaded."""
         return start_from(base, spec, self.options)
 
+    def fit_head(self, features: FrozenFeatures, spec: ModelSpec, metric: str) -> linear_probe.LinearHead | None:
+        """Return the head of multinomial logistic regression over tokens, for a CRF the emissions; a fold has whole sentences."""
+
+        def evaluate(held: FrozenFeatures, logits: Floats) -> tuple[npt.NDArray[Any], npt.NDArray[Any], float]:
+            expected, outputs = by_row(held.targets, held.rows), self._decoded(logits, held.rows, spec)
+            return outputs, expected, self.validate(outputs, expected, spec)[metric]
+
+        return linear_probe.fit_head(features, linear_probe.multinomial(len(spec.labels)), linear_probe.weightings(None), evaluate)
+
+    def _decoded(self, logits: Floats, rows: npt.NDArray[np.int64], spec: ModelSpec) -> npt.NDArray[Any]:
+        """Return the predicted tag indexes (rows, positions) of the logits of tokens (n, tags); with a CRF that has no transitions yet."""
+        if self.options.head != "crf":
+            return by_row(logits.argmax(axis=-1), rows)
+        import torch
+
+        from components.model.tasks.token_classification.crf import Crf
+
+        emissions = torch.from_numpy(by_row(logits, rows)).float()
+        lengths = torch.from_numpy(np.unique(rows, return_counts=True)[1])
+        with torch.no_grad():
+            return np.asarray(Crf(spec.labels, self.options.scheme).decode(emissions, lengths).numpy())
+
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return the collator that pads rows and labels to the longest row of a batch."""
         from transformers import DataCollatorForTokenClassification
@@ -176,8 +212,8 @@ class Task(tasks.Task):
         """Return `hits`, `predicted` and `expected` entities, `right_tokens`, `tokens`, `right` and `rows` of each row."""
         return self.rows.statistics(expected, predicted)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Predict the most common tag, and the most common tag of each token, counted on `train`.
+    def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
+        """Predict the most common tag, the most common tag of each token, counted on `train`, and the tags of a linear probe.
 
         An unknown token gets the most common tag (O in BIO and BIOES); invalid tag sequences are repaired.
         """
@@ -188,10 +224,9 @@ class Task(tasks.Task):
                 counts[token][tag] += 1
         common = _most_common(sum(counts.values(), Counter[str]())) if scheme == "plain" else OUTSIDE
         frequent_tags = {token: _most_common(tags) for token, tags in counts.items()}
-        tests = [(row, rows.tokens(row)) for row in rows.records(test)]
-        majority = [rows.answer(row, [common] * len(tokens)) for row, tokens in tests]
-        frequent = [rows.answer(row, repair_tags([frequent_tags.get(token, common) for token in tokens], scheme)) for row, tokens in tests]
-        return {"majority": ModelOutput.texts(majority), "frequent_tag": ModelOutput.texts(frequent)}
+        look_up = partial(self._look_up, frequent_tags, common)
+        probe = probe_baseline.fit(self, train, spec, base, look_up)
+        return {"majority": partial(self._look_up, {}, common), "frequent_tag": look_up, "probe": probe}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by number of tokens, and one per entity type."""
@@ -201,6 +236,14 @@ class Task(tasks.Task):
         """Return scores by type, confused types, and the texts with the most errors."""
         return tables.tables(self.rows, rows, predictions)
 
+    def _look_up(self, tags: Mapping[str, str], unknown: str, test: pd.DataFrame) -> ModelOutput:
+        """Return the tag of each token, `unknown` for others."""
+        answers = []
+        for row in self.rows.records(test):
+            row_tags = [tags.get(token, unknown) for token in self.rows.tokens(row)]
+            answers.append(self.rows.answer(row, repair_tags(row_tags, self.options.scheme)))
+        return ModelOutput.texts(answers)
+
     def _parts(self, records: Sequence[Row], tokenizer: Any, max_length: int) -> list[encoding.WordPiece]:
         return encoding.parts_of(
             [self.rows.tokens(row) for row in records], tokenizer, max_length, [self.rows.gaps(row) for row in records]
@@ -208,6 +251,14 @@ class Task(tasks.Task):
 
     def _tags(self, rows: pd.DataFrame) -> list[list[str]]:
         return [self.rows.tags(row) for row in self.rows.records(rows)]
+
+
+def by_row(values: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Return the `values` of tokens (n, …), in order of their `rows`, as an array (rows, positions, …), filled up with `IGNORED`."""
+    _, first, members, counts = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
+    table = np.full((len(counts), counts.max(initial=0), *values.shape[1:]), encoding.IGNORED, dtype=values.dtype)
+    table[members, np.arange(len(rows)) - first[members]] = values
+    return table
 
 
 def _most_common(tags: Counter[str]) -> str:

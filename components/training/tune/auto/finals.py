@@ -12,6 +12,7 @@ from pydantic import Field
 from components.artifacts.base import Artifact
 from components.artifacts.rows import read_rows
 from components.core.errors import NotFound
+from components.training.trainer.callbacks import Watch
 from components.training.trainer.outputs import ValidationOutputs
 from components.training.tune.auto import selection
 from components.training.tune.auto.budget import Budget
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FINALISTS, FINAL_PROBES = 3, 2
 HOLDOUTS, FEWEST = 5, 3
+_LEAST_SECONDS, _MOST_SECONDS = 2.0, 20.0  # of the bootstrap
 _COMPARED = 6  # candidates whose optimism and differences are computed
 
 
@@ -69,10 +71,10 @@ def select(inputs: SearchInputs, complete: Sequence[FrozenTrial], trials: Trials
     ranked = sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
     if uses_holdouts(inputs):
         return _by_holdouts(inputs, ranked, trials, budget)
-    return _by_bootstrap(inputs, ranked)
+    return _by_bootstrap(inputs, ranked, budget)
 
 
-def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tuple[str, ...] = ()) -> Selected:
+def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], budget: Budget, notes: tuple[str, ...] = ()) -> Selected:
     """Compare candidates on the same resamples of the validation rows."""
     task, spec = inputs.candidate(ranked[0].user_attrs[SETTINGS]).task, next(iter(inputs.data.values())).spec
     compared = ranked[:_COMPARED]
@@ -85,17 +87,19 @@ def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tu
     def score(candidate: int, chosen: selection.Ints) -> float:
         return float(task.validate(outputs[candidate].outputs[chosen], outputs[candidate].labels[chosen], spec)[inputs.tune.metric])
 
-    resampled = selection.resample(score, len(compared), rows["group"].astype(str).tolist(), seed=inputs.tune.seed)
+    seconds = max(_LEAST_SECONDS, min(_MOST_SECONDS, budget.left()))
+    groups = rows["group"].astype(str).tolist()
+    resampled = selection.resample(score, len(compared), groups, seed=inputs.tune.seed, seconds=seconds)
     errors = resampled.errors()
-    intervals = {
-        trial.number: Interval(
-            float(trial.value or 0), float((trial.value or 0) - selection.Z * error), float((trial.value or 0) + selection.Z * error)
-        )
-        for trial, error in zip(compared, errors, strict=True)
-    }
+    intervals = {trial.number: interval(trial.value or 0.0, selection.Z * error) for trial, error in zip(compared, errors, strict=True)}
     scores, costs = [trial.value or 0.0 for trial in compared], [trial.user_attrs[SECONDS] for trial in compared]
     index = selection.cheapest_of_equals(scores, costs, resampled.error_of_difference)
     return Selected(compared[index], _reason(compared, index), intervals, selection.optimism(resampled), notes)
+
+
+def interval(score: float, half: float, holdouts: int = 1) -> Interval:
+    """Return the interval of a score; no metric is above 1."""
+    return Interval(score, score - half, min(1.0, score + half), holdouts)
 
 
 def _reason(ranked: Sequence[FrozenTrial], index: int) -> str:
@@ -113,7 +117,7 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
     whole = min(len(row) for row in scores)
     if len(finalists) < 2 or whole < FEWEST:
         note = f"{whole} of {FEWEST} hold-outs fitted into the minutes, so one validation split decides"
-        return _by_bootstrap(inputs, ranked, (note,) if len(finalists) > 1 else ())
+        return _by_bootstrap(inputs, ranked, budget, (note,) if len(finalists) > 1 else ())
     table = np.array([row[:whole] for row in scores])
     first = next(iter(inputs.data.values()))
     factor = 1 / whole + len(first.validation) / len(first.train)
@@ -126,8 +130,7 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
     table, means, finalists = table[order], means[order], [finalists[index] for index in order]
     halves = quantile * np.sqrt(factor * table.var(axis=1, ddof=1))
     intervals = {
-        trial.number: Interval(float(mean), float(mean - half), float(mean + half), whole)
-        for trial, mean, half in zip(finalists, means, halves, strict=True)
+        trial.number: interval(float(mean), float(half), whole) for trial, mean, half in zip(finalists, means, halves, strict=True)
     }
     index = selection.cheapest_of_equals(means.tolist(), [trial.user_attrs[SECONDS] for trial in finalists], error)
     return Selected(finalists[index], _reason(finalists, index), intervals, selection.nested_optimism(table))
@@ -152,10 +155,14 @@ def _holdout_scores(inputs: SearchInputs, finalists: Sequence[FrozenTrial], tria
             last: list[float] = []
             budget.tell(running=f"{finalists[index].user_attrs[NAME]}, split {number + 1} of {HOLDOUTS}")
             clock = TrialClock(budget, None, may_stop=False)
-            trials.fit(made[index], parts[index], keep=None, clock=clock, watch=lambda _, value, last=last: last.append(value))
+            trials.fit(made[index], parts[index], keep=None, clock=clock, watch=_appending(last))
             known[index] = HoldoutScores(scores={**known[index].scores, number: last[-1]})
             known[index].write(inputs.folder / finalists[index].user_attrs[PLACE])
     return [[each.scores[number] for number in range(HOLDOUTS) if number in each.scores] for each in known]
+
+
+def _appending(values: list[float]) -> Watch:
+    return lambda _, value: values.append(value)
 
 
 def _known(inputs: SearchInputs, trial: FrozenTrial) -> HoldoutScores:

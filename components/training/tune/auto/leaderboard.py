@@ -8,7 +8,7 @@ from components.artifacts.tuning_result import Candidate, Leaderboard
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.finals import Selected
 from components.training.tune.auto.portfolio import OPTION, PROBE
-from components.training.tune.auto.trials import ENDED, NAME, SKIPPED, SearchInputs
+from components.training.tune.auto.trials import ENDED, NAME, SKIPPED, SOUP, SearchInputs
 from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
@@ -55,10 +55,10 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
         number=trial.number,
         name=attributes[NAME],
         base=str(configuration["base"]),
-        method=str(configuration["method"]),
+        method="soup" if SOUP in attributes else str(configuration["method"]),
         settings={name: setting for name, setting in configuration.items() if not name.startswith(OPTION)},
         task_options={name.removeprefix(OPTION): setting for name, setting in configuration.items() if name.startswith(OPTION)},
-        state="skipped" if SKIPPED in attributes else _STATES[trial.state],  # type: ignore[arg-type]
+        state="skipped" if SKIPPED in attributes else _STATES[trial.state],
         reason=selected.reason if won else str(attributes.get(SKIPPED) or attributes.get(CUT) or attributes.get(ERROR) or ""),
         score=interval.score if interval else value,
         low=interval.low if interval else None,

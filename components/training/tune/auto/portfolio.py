@@ -53,9 +53,9 @@ def build(
     chosen_bases = [stated["base"]] if "base" in stated else [name for name in bases if not choices.bases or name in choices.bases]
     configurations = []
     for given in task.portfolio:
-        configuration = {"method": "full", **given} | {name: value for name, value in stated.items() if name != "base"}
+        configuration = {name: stated.get(name, value) for name, value in {"method": "full", **given}.items()}
         configuration["method"] = given.get("method", "full")
-        if allowed and configuration["method"] not in allowed:
+        if (allowed and configuration["method"] not in allowed) or not _accepted(configuration, task, options):
             continue
         configuration = _fitted(configuration, stated, task, rows)
         configurations += [configuration] if configuration not in configurations else []
@@ -66,7 +66,17 @@ def build(
         )
     probes = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] == PROBE]
     queue = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] != PROBE]
-    return Portfolio(tuple(probes), tuple(queue), _space(queue, defaults), defaults)
+    return Portfolio(tuple(probes), tuple(queue), _space(queue, defaults, stated), defaults)
+
+
+def _accepted(configuration: Configuration, task: tasks.Task, options: Mapping[str, Any]) -> bool:
+    """Return whether the task accepts the configuration's options beside the stated ones, and the method."""
+    own = {name.removeprefix(OPTION): value for name, value in configuration.items() if name.startswith(OPTION)}
+    try:
+        task.Options.parse({**own, **options}, "task_options")
+    except BadParams:
+        return False
+    return configuration["method"] != PROBE or "head_start" not in task.unsupported_settings
 
 
 def _check(choices: CandidateChoices, bases: Sequence[str]) -> None:
@@ -82,7 +92,7 @@ def _fitted(configuration: dict[str, Any], stated: Mapping[str, Any], task: task
     refused = {name for name in task.unsupported_settings if name not in stated}
     fitted = {name: value for name, value in configuration.items() if name not in refused}
     if fitted["method"] == PROBE:
-        return {name: value for name, value in fitted.items() if name == "method" or name.startswith(OPTION) or name in stated}
+        return {name: value for name, value in fitted.items() if name == "method" or name.startswith(OPTION)}
     batch = int(fitted.get("batch_size", TrainParams().batch_size)) * int(fitted.get("accumulation", 1))
     epochs = float(fitted.get("epochs", TrainParams().epochs))
     if "epochs" not in stated:
@@ -96,17 +106,18 @@ def rhythm(settings: Mapping[str, Any], stated: set[str]) -> dict[str, Value]:
     return {name: value for name, value in values.items() if name not in stated}
 
 
-def _space(queue: Sequence[Configuration], defaults: Mapping[str, Any]) -> dict[str, Dimension]:
-    """Return a dimension for each field that varies in the queue, a little wider than the queue for numbers."""
+def _space(queue: Sequence[Configuration], defaults: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Dimension]:
+    """Return a dimension for each field that varies in the queue and is not `stated`, a little wider than the queue for numbers."""
     space: dict[str, Dimension] = {}
-    for name in sorted({name for configuration in queue for name in configuration}):
+    for name in sorted({name for configuration in queue for name in configuration if name not in stated}):
         values = [configuration.get(name, defaults.get(name)) for configuration in queue]
         distinct = list(dict.fromkeys(values))
         when = {"method": _CONDITIONS[name]} if name in _CONDITIONS else {}
         if name in ("learning_rate", "epochs"):
             low, high = min(map(float, values)), max(map(float, values))
             high = min(MOST_EPOCHS, high * _WIDER) if name == "epochs" else min(1.0, high * _WIDER)
-            space[name] = Dimension(type="float", low=low / _WIDER, high=high, log=True, when=when)
+            low = 0.1 if name == "epochs" else low / _WIDER
+            space[name] = Dimension(type="float", low=low, high=high, log=True, when=when)
         elif len(distinct) > 1:
             space[name] = Dimension(type="categorical", choices=tuple(distinct), when=when)
     if "method" not in space and any(dimension.when for dimension in space.values()):
@@ -133,7 +144,10 @@ def describe(configuration: Configuration, bases: int) -> str:
         ("learning_rate", "rate {:.2g}"),
         ("epochs", "{:.3g} epochs"),
         ("batch_size", "batch {}"),
-        ("layer_decay", "layer decay {:g}"),
     )
-    shown = [text.format(configuration[name]) for name, text in numbers if configuration.get(name) not in (None, 1.0) or name == "epochs"]
+    shown = [text.format(configuration[name]) for name, text in numbers if name in configuration]
+    named = {"method", "base", "head_start", "contrastive_start", *(name for name, _ in numbers)}
+    plain = TrainParams()
+    others = {name: value for name, value in configuration.items() if name not in named and not name.startswith(OPTION)}
+    shown += [f"{name.replace('_', ' ')} {value}" for name, value in others.items() if value != getattr(plain, name)]
     return ", ".join([*parts, *shown])

@@ -1,8 +1,9 @@
 """One candidate after another: each is trained on all rows, and is a trial of the study."""
 
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from components.artifacts.training import ModelSpec
 from components.core.errors import RetuneError, first_line
 from components.core.section import OpenSection
 from components.core.temporary import temporary
-from components.model import tasks
+from components.model import methods, tasks
 from components.model.support.feature_cache import FeatureCache
 from components.training.trainer import TrainParams, TrainSection
+from components.training.trainer.callbacks import Watch
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import CheckpointPaths, TrainResult
 from components.training.trainer.head_start import CACHE
@@ -33,7 +35,8 @@ from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS
 
 log = logging.getLogger(__name__)
 
-NAME, ENDED, SKIPPED, PLACE = "name", "ended at", "skipped", "outputs"
+Keep = Callable[[TrainParams], CheckpointPaths]
+NAME, ENDED, SKIPPED, PLACE, SOUP = "name", "ended at", "skipped", "outputs", "soup"
 _RUNGS = 8  # points of a training at which trials are compared
 _STEPS_BEFORE_PRUNING = 200
 
@@ -61,6 +64,8 @@ class SearchInputs:
         fields = {name: value for name, value in configuration.items() if not name.startswith(OPTION) and name not in written}
         if "metric" not in written:
             fields["metric"] = self.tune.metric
+        if self.tune.metric == "macro_f1" and "class_biases" not in {*written, *task.unsupported_settings}:
+            fields["class_biases"] = "fitted"  # kept by the step `train` only if it helps
         settings = self.train.settings(fields)
         pace = rhythm(settings.model_dump(), set(written)) if settings.method != PROBE else {}
         fields |= pace
@@ -132,7 +137,7 @@ class Trials:
         log.info("not tried: %s: %s", name, reason)
 
     def fit(
-        self, made: Made, data: PreparedSplits, *, keep: CheckpointPaths | None, clock: TrialClock, watch: Any = None
+        self, made: Made, data: PreparedSplits, *, keep: Keep | None, clock: TrialClock, watch: Watch | None = None
     ) -> tuple[TrainResult, TrainParams]:
         """Train a candidate on `data`; return the result and the settings, which differ if memory ran out."""
         data = replace(data, spec=made.spec)
@@ -161,9 +166,8 @@ class Trials:
                 raise optuna.TrialPruned
 
         with temporary() as folder:
-            keep = CheckpointPaths(self.checkpoints(made), folder / "history.jsonl", resumable=False)
-            keep.history.touch()
-            result, settings = self.fit(made, data, keep=keep if made.settings.method != PROBE else None, clock=clock, watch=watch)
+            keep = self.keeping(made, folder) if methods.trains(made.settings.method) else None
+            result, settings = self.fit(made, data, keep=keep, clock=clock, watch=watch)
         changed = {name: value for name, value in settings.model_dump().items() if value != getattr(made.settings, name)}
         if changed:
             trial.set_user_attr(SETTINGS, {**configuration, **changed})
@@ -172,6 +176,14 @@ class Trials:
         result.outputs.write(place)
         trial.set_user_attr(PLACE, f"{self._study.study_name}/{trial.number}")
         return result.best_value
+
+    def keeping(self, made: Made, folder: Path) -> Keep:
+        """Return where a training keeps its best weights, and in `folder` its history."""
+
+        def keep(settings: TrainParams) -> CheckpointPaths:
+            return CheckpointPaths(self.checkpoints(replace(made, settings=settings)), folder / "history.jsonl", resumable=False)
+
+        return keep
 
     def checkpoints(self, made: Made) -> Path:
         """Return the folder in which the step `train` looks for the weights of a candidate."""
@@ -183,7 +195,7 @@ class Trials:
             t.intermediate_values[rung] for t in self._study.trials if t.state is TrialState.COMPLETE and rung in t.intermediate_values
         ]
         best = max(others, default=value)
-        return best - value > (max(best * (1 - best), 0.01) / max(1, rows)) ** 0.5
+        return bool(best - value > math.sqrt(max(best * (1 - best), 0.01) / max(1, rows)))
 
     def _tell(self, trial: FrozenTrial) -> None:
         done = [other for other in self._study.trials if other.state is TrialState.COMPLETE]

@@ -1,0 +1,109 @@
+"""Earlier searches: their trials on the same data are taken over, and on other data their winner is tried first."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from components.training.tune.auto.portfolio import Portfolio
+from components.training.tune.storage import open_studies
+from components.training.tune.study import SETTINGS
+from components.training.tune.warm_start import CARRIED, distribution
+
+log = logging.getLogger(__name__)
+
+_CONTEXT, _SCOPE, _ROWS, _WINNER, _TIME = "auto context", "auto scope", "auto rows", "auto winner", "auto time"
+_BASES = "auto bases"
+_SKETCH = 512  # hashes
+_LEAST, _PER_MOVED = 0.25, 3.0  # share of the minutes for unchanged rows, and what each share of changed rows adds
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What makes searches comparable: `context` with equal scores, `scope` with a useful winner.
+
+    `bases` has the digest of each base model by name, `rows` is a sketch of the data.
+    """
+
+    context: str
+    scope: str
+    bases: Mapping[str, str]
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The winner of the newest search in the same scope, and the share of the rows that changed since."""
+
+    winner: dict[str, Any]
+    moved: float
+
+    @property
+    def share(self) -> float:
+        """The share of the minutes that the data are worth: a quarter if nothing moved, all from a quarter of the rows on."""
+        return min(1.0, _LEAST + _PER_MOVED * self.moved)
+
+
+def sketch(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the smallest hashes of the distinct texts, at most 512: a bottom-k sketch.
+
+    Broder, "On the resemblance and containment of documents" (1997).
+    """
+    return tuple(sorted({hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts})[:_SKETCH])
+
+
+def similarity(first: Sequence[str], second: Sequence[str]) -> float:
+    """Return the estimated share of texts that two sets have in common (Jaccard), from their sketches."""
+    union = sorted({*first, *second})[:_SKETCH]
+    return sum(name in first and name in second for name in union) / len(union) if union else 1.0
+
+
+def take_over(study: optuna.Study, setting: Setting, portfolio: Portfolio) -> Previous | None:
+    """Copy comparable trials of other searches into a new `study`, and return the winner of the newest search in its scope, if any."""
+    fresh = not study.trials and _CONTEXT not in study.user_attrs
+    study.set_user_attr(_SCOPE, setting.scope)
+    study.set_user_attr(_ROWS, list(setting.rows))
+    study.set_user_attr(_BASES, dict(setting.bases))
+    study.set_user_attr(_CONTEXT, setting.context)
+    others = [other for other in open_studies().others(study.study_name) if other.user_attrs.get(_SCOPE) == setting.scope]
+    if fresh:
+        for other in others:
+            if other.user_attrs.get(_CONTEXT) == setting.context:
+                _copy(other, study, portfolio, setting.bases)
+    finished = [other for other in others if _WINNER in other.user_attrs]
+    if not finished:
+        return None
+    newest = max(finished, key=lambda other: float(other.user_attrs[_TIME]))
+    return Previous(newest.user_attrs[_WINNER], 1 - similarity(newest.user_attrs[_ROWS], setting.rows))
+
+
+def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
+    """Store the winner for later searches."""
+    study.set_user_attr(_WINNER, dict(winner))
+    study.set_user_attr(_TIME, time.time())
+
+
+def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases: Mapping[str, str]) -> None:
+    for trial in source.get_trials(states=(TrialState.COMPLETE,)):
+        settings = trial.user_attrs.get(SETTINGS, {})
+        base = settings.get("base")
+        if base not in bases or source.user_attrs[_BASES].get(base) != bases[base]:
+            continue
+        active = {name: d for name, d in portfolio.space.items() if d.active(settings) and name in settings} if trial.params else {}
+        try:
+            copied = create_trial(
+                value=trial.value,
+                params={name: settings[name] for name in active},
+                distributions={name: distribution(dimension) for name, dimension in active.items()},
+                user_attrs={**trial.user_attrs, CARRIED: source.study_name},
+                intermediate_values=trial.intermediate_values,
+            )
+        except ValueError as error:  # a value is outside the range
+            log.info("trial %d of the search %s is not taken over: %s", trial.number, source.study_name, error)
+            continue
+        study.add_trial(copied)

@@ -1,0 +1,121 @@
+"""After the selection: the mean of the winner's weights and those of similar candidates, if it is better on the validation rows."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from components.artifacts.manifest import base_folder
+from components.artifacts.rows import read_rows
+from components.core.temporary import temporary
+from components.model import methods
+from components.training.trainer.outputs import ValidationOutputs
+from components.training.trainer.soup import greedy_soup
+from components.training.tune.auto import selection
+from components.training.tune.auto.budget import Budget
+from components.training.tune.auto.finals import Selected, interval
+from components.training.tune.auto.portfolio import OPTION
+from components.training.tune.auto.trials import ENDED, NAME, PLACE, SOUP, Made, SearchInputs, TrialClock, Trials
+from components.training.tune.study import SECONDS, SETTINGS
+
+log = logging.getLogger(__name__)
+
+
+def improved(
+    inputs: SearchInputs, selected: Selected, complete: Sequence[FrozenTrial], trials: Trials, study: optuna.Study, budget: Budget
+) -> Selected:
+    """Return `selected` with the mean of weights as its winner, if that is better by more than a standard error of the difference.
+
+    Candidates can be averaged if they share base, method and task options, and their weights are still on disk.
+    """
+    members = [trial for trial in complete if _averages_with(trial, selected.winner) and _on_disk(inputs, trial, trials)]
+    if len(members) < 2 or selected.winner not in members or budget.left() < sum(float(t.user_attrs[SECONDS]) for t in members) / 4:
+        return selected
+    started = budget.spent()
+    budget.tell(phase="averaging weights", running="")
+    ordered = sorted(members, key=lambda trial: trial.number != selected.winner.number)
+    made = [inputs.candidate(trial.user_attrs[SETTINGS]) for trial in ordered]
+    first = made[0]
+    data = replace(inputs.data[first.settings.base], spec=first.spec)
+    models = [_loaded(each, trials, inputs, budget) for each in made]
+    values = [1.0, *(trial.value or 0.0 for trial in ordered[1:])]  # the winner first, whatever the others' values are
+    base = base_folder(inputs.base, first.settings.base)
+    values[0] = selected.winner.value or 0.0
+    chosen, value, outputs = greedy_soup(first.task, models, values, base, data, first.settings)
+    if outputs is None or 0 not in chosen:
+        return selected
+    error, gain_error = _errors(inputs, first, outputs, selected.winner)
+    if value - (selected.winner.value or 0.0) <= gain_error:
+        return selected
+    others = [made[index] for index in chosen if index]
+    soup = _recorded(inputs, study, ordered, chosen, others, first, value, outputs, budget.spent() - started, budget)
+    log.info("the mean of the weights of %d candidates has %s %.4f", len(chosen), inputs.tune.metric, value)
+    intervals = {**selected.intervals, soup.number: interval(value, selection.Z * error)} if error else selected.intervals
+    reason = f"better than each of its {len(chosen)} members by more than a standard error"
+    return replace(selected, winner=soup, reason=reason, intervals=intervals)
+
+
+def _averages_with(trial: FrozenTrial, winner: FrozenTrial) -> bool:
+    one, other = trial.user_attrs[SETTINGS], winner.user_attrs[SETTINGS]
+    shared = ("base", "method", *(name for name in {*one, *other} if name.startswith(OPTION)))
+    return methods.load(str(one["method"])).IN_PLACE and all(one.get(name) == other.get(name) for name in shared)
+
+
+def _on_disk(inputs: SearchInputs, trial: FrozenTrial, trials: Trials) -> bool:
+    return trials.checkpoints(inputs.candidate(trial.user_attrs[SETTINGS])).is_dir()
+
+
+def _loaded(made: Made, trials: Trials, inputs: SearchInputs, budget: Budget) -> object:
+    """Return the finished model of a candidate."""
+    with temporary() as folder:
+        keep = trials.keeping(made, folder)
+        result, _ = trials.fit(made, inputs.data[made.settings.base], keep=keep, clock=TrialClock(budget, None, may_stop=False))
+    return result.model
+
+
+def _errors(inputs: SearchInputs, made: Made, outputs: ValidationOutputs, winner: FrozenTrial) -> tuple[float, float]:
+    """Return the standard errors of the mean's score and of its gain; 0 if the metric needs all rows at once."""
+    groups = read_rows(inputs.learn / "validation.parquet")["group"].astype(str).tolist()
+    if not made.task.row_metrics or len(groups) != len(outputs.labels):
+        return 0.0, 0.0
+    both = (ValidationOutputs.read(inputs.folder / winner.user_attrs[PLACE]), outputs)
+
+    def score(candidate: int, rows: selection.Ints) -> float:
+        return float(made.task.validate(both[candidate].outputs[rows], both[candidate].labels[rows], made.spec)[inputs.tune.metric])
+
+    resampled = selection.resample(score, 2, groups, seed=inputs.tune.seed, seconds=3.0)
+    return float(resampled.errors()[1]), resampled.error_of_difference(0, 1)
+
+
+def _recorded(
+    inputs: SearchInputs,
+    study: optuna.Study,
+    ordered: Sequence[FrozenTrial],
+    chosen: Sequence[int],
+    others: Sequence[Made],
+    first: Made,
+    value: float,
+    outputs: ValidationOutputs,
+    seconds: float,
+    budget: Budget,
+) -> FrozenTrial:
+    """Store the mean as a trial of the study."""
+    differences = [
+        {name: setting for name, setting in each.settings.model_dump().items() if setting != getattr(first.settings, name)}
+        for each in others
+    ]
+    place = f"{study.study_name}/soup"
+    (inputs.folder / place).mkdir(parents=True, exist_ok=True)
+    outputs.write(inputs.folder / place)
+    attributes = {
+        NAME: "mean of the weights of the candidates " + ", ".join(str(ordered[index].number) for index in chosen),
+        SETTINGS: ordered[0].user_attrs[SETTINGS],
+        SOUP: differences,
+        SECONDS: round(seconds, 2),
+        ENDED: round(budget.spent(), 2),
+        PLACE: place,
+    }
+    study.add_trial(create_trial(state=TrialState.COMPLETE, value=value, user_attrs=attributes))
+    return study.trials[-1]

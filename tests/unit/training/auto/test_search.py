@@ -1,0 +1,185 @@
+"""The strategy `auto` with a two-layer model: candidates, selection, budget, adoption and resuming."""
+
+import json
+import logging
+
+import pytest
+
+from components.artifacts.tuning_result import BestTrial, Leaderboard, TunedSettings
+from components.core.errors import BadParams
+from components.core.hashing import digest_file
+from components.core.section import OpenSection
+from components.training.train import train
+from components.training.trainer import TrainSection
+from components.training.tune import TuneParams
+from components.training.tune.auto import trials as trials_module
+from components.training.tune.auto.budget import Budget, latest_progress
+from components.training.tune.step import tune
+from tests.support.learn import make_learn
+
+pytestmark = pytest.mark.slow
+
+FIXED = {"threads": 1, "precision": "float32"}
+SHORT = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def learn(tiny_base, tickets, tmp_path_factory):
+    return make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets)
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RETUNE_VAR", raising=False)
+    return tmp_path
+
+
+def run(learn, base, out, minutes=0.2, fixed=None, **changes):
+    params = TuneParams.parse({"strategy": "auto", "minutes": minutes} | changes, "tune")
+    tune(learn, base, out, task="text_classification", tune=params, train=TrainSection.parse({**FIXED, **(fixed or {})}, "train"))
+    return Leaderboard.read(out)
+
+
+def trained(learn, base, out):
+    train(learn, base, out / "tuned", out / "trained", task="text_classification", train=TrainSection.parse({**FIXED, **SHORT}, "train"))
+    return digest_file(out / "trained/model/model.safetensors"), json.loads((out / "trained/training.json").read_text())
+
+
+def test_leaderboard_names_every_candidate_and_one_winner(learn, tiny_base, workspace):
+    board = run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
+
+    assert {candidate.method for candidate in board.candidates} >= {"probe", "full", "lora"}
+    assert len({candidate.number for candidate in board.candidates}) == len(board.candidates)
+    (winner,) = [candidate for candidate in board.candidates if candidate.winner]
+    assert winner.reason
+    assert winner.low <= winner.score <= winner.high
+    assert TunedSettings.read(workspace / "tuned").task_options == winner.task_options
+    assert BestTrial.read(workspace / "tuned").number == winner.number
+
+
+def test_train_adopts_the_winner_and_would_make_the_same_bits(learn, tiny_base, workspace):
+    run(learn, tiny_base, workspace / "tuned", fixed=SHORT, candidates={"methods": ["full"]})
+    kept = list((workspace / "var/checkpoints").iterdir())
+    assert len(kept) == 1  # only the winner's
+
+    adopted, record = trained(learn, tiny_base, workspace)
+    again, _ = trained(learn, tiny_base, workspace)  # its checkpoints are gone
+
+    assert record["resumed"] > 0
+    assert again == adopted
+
+
+def test_same_command_uses_no_second_budget(learn, tiny_base, workspace, caplog):
+    first = run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
+    with caplog.at_level(logging.INFO):
+        second = run(learn, tiny_base, workspace / "again", fixed=SHORT)
+
+    assert [c.number for c in second.candidates] == [c.number for c in first.candidates]
+    assert (workspace / "tuned/settings.json").read_bytes() == (workspace / "again/settings.json").read_bytes()
+
+
+def test_too_few_minutes_say_how_many_are_needed(learn, tiny_base, workspace):
+    with pytest.raises(BadParams, match=r"tune\.minutes 1e-05 are too few for one candidate.*expected at least \d"):
+        run(learn, tiny_base, workspace / "tuned", minutes=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "changes", "message"),
+    [
+        ({"learning_rate": "tuned"}, {}, "train.learning_rate is set to `tuned`, but tune.strategy is auto"),
+        ({}, {"space": {"epochs": {}}}, "tune.space"),
+    ],
+)
+def test_declared_search_is_refused(learn, tiny_base, workspace, fixed, changes, message):
+    with pytest.raises(BadParams, match=message):
+        run(learn, tiny_base, workspace / "tuned", fixed=fixed, **changes)
+
+
+def test_failed_candidate_is_on_the_leaderboard_with_its_cause(learn, tiny_base, workspace):
+    board = run(learn, tiny_base, workspace / "tuned", fixed={**SHORT, "learning_rate": 1.0, "max_grad_norm": 1e6, "optimizer": "sgd"})
+
+    assert any(candidate.state == "complete" for candidate in board.candidates)
+    for candidate in board.candidates:
+        assert candidate.state != "failed" or candidate.reason
+
+
+def test_interrupted_search_continues_with_the_rest_of_its_budget(learn, tiny_base, workspace, monkeypatch):
+    count = 0
+    original = trials_module.Trials.run
+
+    def interrupt(self, trial, configuration):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return original(self, trial, configuration)
+
+    monkeypatch.setattr(trials_module.Trials, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
+    before = latest_progress()
+    assert before is not None
+    assert not before.ended
+    monkeypatch.setattr(trials_module.Trials, "run", original)
+    board = run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
+
+    assert board.seconds > 12 - before.seconds_left
+    names = [candidate.name for candidate in board.candidates]
+    assert len(set(names)) == len(names)
+
+
+def test_seconds_of_a_killed_process_count(workspace):
+    budget = Budget("one", 1, "accuracy")
+    budget._started -= 20
+    with budget.running():
+        pass
+
+    assert Budget("one", 2, "accuracy").spent() == pytest.approx(20, abs=1)
+
+
+def test_more_minutes_continue_the_search(learn, tiny_base, workspace):
+    first = run(learn, tiny_base, workspace / "tuned", minutes=0.1, fixed=SHORT)
+    second = run(learn, tiny_base, workspace / "tuned", minutes=0.15, fixed=SHORT)
+
+    assert {c.number for c in first.candidates} <= {c.number for c in second.candidates}
+
+
+def test_new_data_start_with_the_winner_of_the_old(learn, tiny_base, tickets, workspace, tmp_path_factory):
+    run(learn, tiny_base, workspace / "tuned", fixed=SHORT, candidates={"methods": ["full"]})
+    won = TunedSettings.read(workspace / "tuned")
+    more = make_learn(tmp_path_factory.mktemp("more") / "learn", tiny_base, tickets.iloc[2:])
+
+    board = run(more, tiny_base, workspace / "again", fixed=SHORT, candidates={"methods": ["full"]})
+
+    first = min(board.candidates, key=lambda candidate: candidate.number)
+    assert {name: first.settings[name] for name in ("method", "label_smoothing") if name in won.settings} == {
+        name: won.settings[name] for name in ("method", "label_smoothing") if name in won.settings
+    }
+    assert any("rows changed since the last search" in note for note in board.notes)
+
+
+def test_options_reach_the_model(learn, tiny_base, workspace):
+    tune_params = TuneParams.parse({"strategy": "auto", "minutes": 0.3, "candidates": {"methods": ["probe"]}}, "tune")
+    options = OpenSection.parse({"class_weights": "none"}, "task_options")
+    tune(
+        learn,
+        tiny_base,
+        workspace / "tuned",
+        task="text_classification",
+        tune=tune_params,
+        train=TrainSection.parse(FIXED, "train"),
+        task_options=options,
+    )
+    train(
+        learn,
+        tiny_base,
+        workspace / "tuned",
+        workspace / "trained",
+        task="text_classification",
+        train=TrainSection.parse(FIXED, "train"),
+        task_options=options,
+    )
+
+    spec = json.loads((workspace / "trained/model/retune.json").read_text())
+    assert spec["options"]["pooling"] == TunedSettings.read(workspace / "tuned").task_options["pooling"]
