@@ -15,6 +15,7 @@ from components.model.support.frozen_features import IGNORED, features_of, froze
 from components.model.support.output_heads import output_layer
 from components.training.trainer.data import PreparedSplits
 from tests.support.families import FAMILIES, make_family
+from tests.support.labelled import tagged
 from tests.support.learn import make_learn
 from tests.support.tickets import WORDS
 from tests.support.tiers import rest_exhaustive
@@ -69,8 +70,8 @@ def test_every_head_has_features(tiny_base, learn, head):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", rest_exhaustive(TAGGERS, "bert", "xlnet"))
-def test_features_of_tokens_are_those_of_their_first_sub_words(tmp_path, family, kind):
-    rows = tickets_with_tags()
+def test_features_of_tokens_are_those_of_their_first_sub_words(tickets, tmp_path, family, kind):
+    rows = tagged(tickets.head(30))
     task, base = tasks.load("token_classification", KINDS[kind]), make_tagger(tmp_path, family, rows["text"].tolist())
     learn = PreparedSplits.read(make_learn(tmp_path / "learn", base, rows, 10, "token_classification", KINDS[kind]))
     model = task.build_model(base, learn.spec)
@@ -81,16 +82,6 @@ def test_features_of_tokens_are_those_of_their_first_sub_words(tmp_path, family,
     torch.testing.assert_close(answers(model, features), expected[begins], atol=1e-5, rtol=1e-4)
     assert features.targets.tolist() == batch["labels"][begins].tolist()
     assert features.rows.tolist() == begins.nonzero()[:, 0].tolist()
-
-
-def tickets_with_tags():
-    from tests.support.tickets import make_tickets
-
-    rows = make_tickets().head(30)
-    tags = [" ".join("B-X" if len(word) > 5 else "O" for word in text.split()) for text in rows["text"]]
-    read, faults = tasks.load("token_classification").read(rows.assign(tokens=rows["text"], tags=tags))
-    assert not faults
-    return read
 
 
 def of(base, learn, table, **settings):

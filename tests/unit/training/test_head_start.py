@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 import torch
 
+from components.artifacts.training import Training
+from components.artifacts.tuning_result import BestTrial, TunedSettings
 from components.core.errors import BadModel, BadParams
+from components.core.section import OpenSection
 from components.model import tasks
 from components.model.support.feature_cache import FeatureCache
 from components.model.support.output_heads import output_layer
+from components.training.train import train
 from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from components.training.trainer.head_start import probe_head
+from components.training.tune.settings import TuneParams
+from components.training.tune.step import tune
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
-from tests.support.labelled import KINDS, METRIC, relabelled
+from tests.support.labelled import KINDS, METRIC, relabelled, tagged
 from tests.support.learn import make_learn
 
 PROBE = QUICK.model_copy(update={"method": "probe"})
@@ -63,6 +69,20 @@ def test_probe_of_every_kind_is_the_fitted_head(tiny_base, kinds, kind):
     assert result.best_value > 0.5
     assert head.value > 0.5
     assert (result.steps, result.best_step, result.epochs, result.stopped_by) == (0, 0, 0.0, "no training")
+
+
+@pytest.mark.parametrize("head", ["linear", "crf"])
+def test_probe_of_tokens_tags_entities(tiny_base, tickets, tmp_path, head):
+    task, rows = tasks.load("token_classification", {"head": head}), tagged(tickets)
+    learn = PreparedSplits.read(make_learn(tmp_path / "learn", tiny_base, rows, name="token_classification", options={"head": head}))
+    settings = PROBE.model_copy(update={"metric": "entity_f1"})
+    result = fit(task, tiny_base, learn, settings)
+    fitted = probe_head(built(task, tiny_base, learn), task, tiny_base, learn, settings, None)
+
+    assert fitted.outputs.shape == fitted.expected.shape == (len(learn.train), max(len(text.split()) for text in rows["text"][60:]))
+    assert fitted.value == task.validate(fitted.outputs, fitted.expected, learn.spec)["entity_f1"]
+    assert result.best_value > 0.6
+    assert fitted.value > 0.6
 
 
 def test_probe_is_evaluated_once_and_recorded(tiny_base, learn, tmp_path):
@@ -117,6 +137,35 @@ def test_resumed_training_equals_an_uninterrupted_one(tiny_base, learn, tmp_path
     expected, resumed = cut_and_resumed(single, tiny_base, learn, settings, tmp_path)
 
     assert same(weights(resumed.model), weights(expected.model))
+
+
+@pytest.mark.slow
+def test_step_packages_a_probe(tiny_base, tickets, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETUNE_VAR", str(tmp_path / "var"))
+    learn, tuned = make_learn(tmp_path / "learn", tiny_base, tickets, options={"pooling": "last_four"}), tmp_path / "tuned"
+    tuned.mkdir()
+    TunedSettings(settings={}).write(tuned)
+    section = TrainSection.parse({"method": "probe", "threads": 1, "precision": "float32"}, "train")
+    options = OpenSection.parse({"pooling": "last_four"}, "task_options")
+    train(learn, tiny_base, tuned, tmp_path / "out", task="text_classification", train=section, task_options=options)
+    record = Training.read(tmp_path / "out")
+    answers = tasks.of(PreparedSplits.read(learn).spec).predictor(tmp_path / "out/model").answer(tickets.head(60))
+
+    assert (record.settings["method"], record.steps, record.stopped_by) == ("probe", 0, "no training")
+    assert np.mean(np.array(answers.predicted) == tickets["label"].head(60)) > 0.8
+
+
+@pytest.mark.slow
+def test_search_compares_a_probe_with_training(tiny_base, tickets, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETUNE_VAR", str(tmp_path / "var"))
+    space = {"method": {"type": "categorical", "choices": ["probe", "full"]}}
+    params = TuneParams.parse({"trials": 2, "epochs": 1, "train_fraction": 1, "initial_trial": {"method": "probe"}, "space": space}, "tune")
+    section = TrainSection.parse({"method": "tuned", "learning_rate": 1e-6, "threads": 1, "precision": "float32"}, "train")
+    learn = make_learn(tmp_path / "learn", tiny_base, tickets)
+    tune(learn, tiny_base, tmp_path / "tuned", task="text_classification", tune=params, train=section)
+
+    assert BestTrial.read(tmp_path / "tuned").settings == {"method": "probe"}
+    assert len(list((tmp_path / "var/features").iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", ["causal_lm", "contrastive", "masked_lm", "question_answering", "sequence_to_sequence"])
