@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Baseline = Callable[[pd.DataFrame], ModelOutput]
 Options = Callable[[LinearHead], Mapping[str, Any]]
 
-_MOST_TOKENS = 1_000_000  # of the training rows; more hardly change a linear model, and a base needs minutes for them
+_MOST_TOKENS = 500_000  # of the training rows; more hardly change a linear model, and a base needs minutes for them
 _MOST_MIB = 512  # of features
 
 

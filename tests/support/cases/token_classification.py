@@ -29,7 +29,7 @@ def make(folder: Path) -> Case:
         metric="entity_f1",
         measure="entity_f1",
         baseline="frequent_tag",
-        margin=0.3,
+        margin=0.15,
         bad={
             "the number of tags differs from the number of tokens": 2,
             "an I- tag follows no B- or I- of its type (scheme BIO)": 1,
