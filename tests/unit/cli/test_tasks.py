@@ -48,8 +48,8 @@ def test_options_change_the_description() -> None:
     assert task["metrics"] == list(task["measures"]) == ["r2", "spearman", "neg_mse", "neg_mae", "pearson"]
     assert (plain["metrics"], plain["baselines"], task["baselines"]) == (
         ["accuracy", "macro_f1"],
-        ["majority", "tfidf"],
-        ["mean", "tfidf"],
+        ["majority", "tfidf", "probe"],
+        ["mean", "tfidf", "probe"],
     )
     assert (plain["validation"], task["validation"][0]) == (["macro_f1", "accuracy"], "r2")
     assert described("causal_lm", "--options", "{data: chat}")["slices"] == ["answer_length", "turns", "prompt_length"]
