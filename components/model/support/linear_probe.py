@@ -27,7 +27,9 @@ STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 _PATIENCE = 2  # strengths in a row with a lower metric
 _FOLDS, _ROWS_OF_FEWER_FOLDS, _FEWER_FOLDS = 5, 4000, 3
-_MOST = 100_000_000  # vectors x width x outputs: about half a minute
+_MOST_COMPARED = 100_000_000  # vectors x width x outputs of a cross-validation: about half a minute
+_MOST_FITTED = 400_000_000
+_UNCOMPARED = 0.01  # the strength if there are too few rows for folds
 _FEWEST_OUTPUTS = 4  # fewer outputs do not allow more vectors: these are copied for each fold
 _ITERATIONS = 300
 
@@ -77,16 +79,28 @@ class LinearHead:
 def fit_head(features: FrozenFeatures, solver: Solver, weightings: Sequence[str], evaluate: Evaluate, strata: Any = None) -> LinearHead:
     """Return the head with the strength and the class weighting whose out-of-fold metric is best; on ties the stronger regularisation.
 
-    `strata` (n,) are the classes to stratify the folds by. Groups stay together. Many features are sampled, by group.
+    `strata` (n,) are the classes to stratify the folds by. Groups stay together. Many features are sampled, by group: fewer for the
+    comparison than for the head.
     """
-    kept = _sample(features)
-    features, strata = features.take(kept), None if strata is None else strata[kept]
-    folds = _folds(features, strata)
-    return on_one_thread(lambda: _chosen(features, solver, weightings, evaluate, folds))
+    compared = _sample(features, _MOST_COMPARED)
+    sample, fitted = features.take(compared), features.take(_sample(features, _MOST_FITTED))
+    folds = _folds(sample, None if strata is None else strata[compared])
+    if len(sample.vectors) < len(features.vectors):
+        text = "linear probe: settings compared on %d of %d vectors, output layer fitted on %d"
+        log.info(text, len(sample.vectors), len(features.vectors), len(fitted.vectors))
+    return on_one_thread(lambda: _best(sample, fitted, solver, weightings, evaluate, folds))
 
 
-def _chosen(features: FrozenFeatures, solver: Solver, weightings: Sequence[str], evaluate: Evaluate, folds: list[Fold]) -> LinearHead:
-    best = (-math.inf, STRENGTHS[len(STRENGTHS) // 2], weightings[0], np.zeros(0), np.zeros(0))
+def _best(
+    features: FrozenFeatures,
+    fitted: FrozenFeatures,
+    solver: Solver,
+    weightings: Sequence[str],
+    evaluate: Evaluate,
+    folds: list[Fold],
+) -> LinearHead:
+    """Return the head on the features `fitted` with the settings that are best in the `folds` of `features`."""
+    best = (-math.inf, _UNCOMPARED, weightings[0], np.zeros(0), np.zeros(0))
     for weighting in weightings if folds else ():
         worse, own = 0, -math.inf
         # The best strengths of two weightings are close to each other.
@@ -99,8 +113,8 @@ def _chosen(features: FrozenFeatures, solver: Solver, weightings: Sequence[str],
             if worse >= _PATIENCE:
                 break
     value, strength, weighting, outputs, expected = best
-    weight, bias = next(_solutions(features, solver, weighting, [strength]))
-    described = f"linear probe on {len(features.vectors):,} vectors, C {strength:g}, class weights {weighting}"
+    weight, bias = next(_solutions(fitted, solver, weighting, [strength]))
+    described = f"linear probe on {len(fitted.vectors):,} vectors, C {strength:g}, class weights {weighting}"
     described += f", {len(folds)} folds: {value:.4f}" if folds else ", too few rows for cross-validation"
     single = weight.astype(np.float32), bias.astype(np.float32)
     return LinearHead(*single, described, outputs, expected, value if folds else math.nan)
@@ -203,16 +217,15 @@ def ridge(vectors: Floats, targets: npt.NDArray[Any], weighting: str, strengths:
         yield model.coef_.reshape(1, -1), np.atleast_1d(model.intercept_)
 
 
-def _sample(features: FrozenFeatures) -> npt.NDArray[np.int64]:
-    """Return the indices of the vectors to fit on: all, or whole groups in a fixed random order up to a limit."""
+def _sample(features: FrozenFeatures, values: int) -> npt.NDArray[np.int64]:
+    """Return the indices of all vectors, or of groups in a fixed random order, with at most `values` values x outputs."""
     outputs = int(features.targets.max(initial=0)) + 1 if features.targets.ndim == 1 else features.targets.shape[1]
-    most = _MOST // max(1, features.vectors.shape[1] * max(outputs, _FEWEST_OUTPUTS))
+    most = values // max(1, features.vectors.shape[1] * max(outputs, _FEWEST_OUTPUTS))
     if len(features.vectors) <= most:
         return np.arange(len(features.vectors))
     groups, members = np.unique(features.groups, return_inverse=True)
     rank = np.random.default_rng(0).permutation(len(groups))[members]
     order = np.argsort(rank, kind="stable")
-    log.info("the linear probe is fitted on %d of %d vectors", most, len(order))
     return np.sort(order[:most])
 
 

@@ -139,9 +139,11 @@ def test_constant_features_get_no_weight():
 
 
 def test_many_vectors_are_sampled(monkeypatch, caplog):
-    monkeypatch.setattr(linear_probe, "_MOST", 8 * 4 * 100)
+    monkeypatch.setattr(linear_probe, "_MOST_COMPARED", 8 * 4 * 100)
+    monkeypatch.setattr(linear_probe, "_MOST_FITTED", 8 * 4 * 300)
     with caplog.at_level("INFO"):
         head = single.fit_head(made(rows=500), spec_of(*LABELS), "accuracy")
 
-    assert "the linear probe is fitted on 100 of 500 vectors" in caplog.text
+    assert "linear probe: settings compared on 100 of 500 vectors, output layer fitted on 300" in caplog.text
+    assert "linear probe on 300 vectors" in head.description
     assert len(head.outputs) == 100
