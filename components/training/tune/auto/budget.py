@@ -1,6 +1,5 @@
 """The budget of a search: wall-clock seconds over all processes, and the progress that a reader outside can follow."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -77,12 +76,3 @@ def _spent(folder: Path) -> float:
     except NotFound:
         return 0.0
     return max(0.0, before.minutes * 60 - before.seconds_left)
-
-
-def latest_progress() -> TuneProgress | None:
-    """Return the progress that was written last; None if there is none."""
-    files = sorted(state_folder("progress").glob(f"*/{TuneProgress.FILE}"), key=os.path.getmtime)
-    try:
-        return TuneProgress.read(files[-1].parent) if files else None
-    except NotFound:
-        return None

@@ -65,6 +65,19 @@ def uses_holdouts(inputs: SearchInputs) -> bool:
     return rows[0] <= MOST_ROWS and rows == [len(data.train), len(data.validation)]
 
 
+def finalists(complete: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the best trained candidates and the best probes, the best first."""
+    ranked = sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    trained = [trial for trial in ranked if trial.user_attrs[SETTINGS]["method"] != PROBE][:FINALISTS]
+    probes = [trial for trial in ranked if trial.user_attrs[SETTINGS]["method"] == PROBE][:FINAL_PROBES]
+    return sorted([*trained, *probes], key=lambda trial: (-(trial.value or 0.0), trial.number))
+
+
+def seconds_of_holdouts(complete: Sequence[FrozenTrial]) -> float:
+    """Return the seconds that the fewest useful hold-outs of the finalists take."""
+    return FEWEST * sum(float(trial.user_attrs[SECONDS]) for trial in finalists(complete))
+
+
 def select(inputs: SearchInputs, complete: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
     """Choose the winner of the `complete` trials."""
     budget.tell(phase="selecting", running="", step=0, steps=0)
@@ -110,14 +123,12 @@ def _reason(ranked: Sequence[FrozenTrial], index: int) -> str:
 
 def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
     """Train the finalists on other splits of the same rows, as long as the budget lasts, and compare their means."""
-    trained = [trial for trial in ranked if trial.user_attrs[SETTINGS]["method"] != PROBE][:FINALISTS]
-    probes = [trial for trial in ranked if trial.user_attrs[SETTINGS]["method"] == PROBE][:FINAL_PROBES]
-    finalists = sorted([*trained, *probes], key=lambda trial: (-(trial.value or 0.0), trial.number))
-    scores = _holdout_scores(inputs, finalists, trials, budget)
+    best = finalists(ranked)
+    scores = _holdout_scores(inputs, best, trials, budget)
     whole = min(len(row) for row in scores)
-    if len(finalists) < 2 or whole < FEWEST:
+    if len(best) < 2 or whole < FEWEST:
         note = f"{whole} of {FEWEST} hold-outs fitted into the minutes, so one validation split decides"
-        return _by_bootstrap(inputs, ranked, budget, (note,) if len(finalists) > 1 else ())
+        return _by_bootstrap(inputs, ranked, budget, (note,) if len(best) > 1 else ())
     table = np.array([row[:whole] for row in scores])
     first = next(iter(inputs.data.values()))
     factor = 1 / whole + len(first.validation) / len(first.train)
@@ -127,13 +138,11 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
 
     means, quantile = table.mean(axis=1), float(scipy.stats.t.ppf(0.975, whole - 1))
     order = np.argsort(-means, kind="stable")
-    table, means, finalists = table[order], means[order], [finalists[index] for index in order]
+    table, means, best = table[order], means[order], [best[index] for index in order]
     halves = quantile * np.sqrt(factor * table.var(axis=1, ddof=1))
-    intervals = {
-        trial.number: interval(float(mean), float(half), whole) for trial, mean, half in zip(finalists, means, halves, strict=True)
-    }
-    index = selection.cheapest_of_equals(means.tolist(), [trial.user_attrs[SECONDS] for trial in finalists], error)
-    return Selected(finalists[index], _reason(finalists, index), intervals, selection.nested_optimism(table))
+    intervals = {trial.number: interval(float(mean), float(half), whole) for trial, mean, half in zip(best, means, halves, strict=True)}
+    index = selection.cheapest_of_equals(means.tolist(), [trial.user_attrs[SECONDS] for trial in best], error)
+    return Selected(best[index], _reason(best, index), intervals, selection.nested_optimism(table))
 
 
 def _holdout_scores(inputs: SearchInputs, finalists: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> list[list[float]]:

@@ -16,7 +16,8 @@ _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialS
 
 def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selected, budget: Budget, notes: Sequence[str]) -> Leaderboard:
     """Return the leaderboard of a search, best first; equal scores in the order of the trials."""
-    candidates = [_candidate(inputs, trial, selected) for trial in trials if NAME in trial.user_attrs]
+    trials = [trial for trial in trials if NAME in trial.user_attrs and (trial.state is not TrialState.FAIL or ERROR in trial.user_attrs)]
+    candidates = [_candidate(inputs, trial, selected) for trial in trials]
     first = next(iter(inputs.data.values()))
     return Leaderboard(
         metric=inputs.tune.metric,
@@ -25,7 +26,7 @@ def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selecte
         validation_rows=len(first.validation),
         candidates=tuple(sorted(candidates, key=_rank)),
         optimism=selected.optimism,
-        notes=tuple(dict.fromkeys([*notes, *selected.notes])),
+        notes=tuple(dict.fromkeys([*notes, *_untried(candidates), *selected.notes])),
         plan=_plan(inputs, trials),
     )
 
@@ -71,8 +72,20 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
     )
 
 
+def _untried(candidates: Sequence[Candidate]) -> list[str]:
+    """Return what the minutes could not buy."""
+    left_out = [candidate for candidate in candidates if candidate.state == "skipped"]
+    text = "{} candidates were not tried, because they did not fit into the minutes; the first: {}, {}"
+    return [text.format(len(left_out), left_out[0].name, left_out[0].reason)] if left_out else []
+
+
 def _plan(inputs: SearchInputs, trials: Sequence[FrozenTrial]) -> str:
-    tried = [trial.user_attrs[SETTINGS]["method"] for trial in trials if NAME in trial.user_attrs and SKIPPED not in trial.user_attrs]
+    tried = [trial.user_attrs[SETTINGS]["method"] for trial in trials if not {SKIPPED, SOUP} & trial.user_attrs.keys()]
     probes = sum(method == PROBE for method in tried)
     rows = len(next(iter(inputs.data.values())).train)
-    return f"{inputs.tune.minutes:g} minutes for {rows:,} training rows: {probes} linear probes and {len(tried) - probes} trainings"
+    counts = f"{_count(probes, 'linear probe')} and {_count(len(tried) - probes, 'training')}"
+    return f"{_count(inputs.tune.minutes, 'minute')} for {rows:,} training rows: {counts}"
+
+
+def _count(number: float, name: str) -> str:
+    return f"{number:g} {name}" if number == 1 else f"{number:g} {name}s"

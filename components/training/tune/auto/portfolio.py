@@ -116,7 +116,7 @@ def _space(queue: Sequence[Configuration], defaults: Mapping[str, Any], stated: 
         if name in ("learning_rate", "epochs"):
             low, high = min(map(float, values)), max(map(float, values))
             high = min(MOST_EPOCHS, high * _WIDER) if name == "epochs" else min(1.0, high * _WIDER)
-            low = 0.1 if name == "epochs" else low / _WIDER
+            low = min(1.0, low / 2) if name == "epochs" else low / _WIDER
             space[name] = Dimension(type="float", low=low, high=high, log=True, when=when)
         elif len(distinct) > 1:
             space[name] = Dimension(type="categorical", choices=tuple(distinct), when=when)

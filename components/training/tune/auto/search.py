@@ -110,7 +110,7 @@ class AutoSearch:
             budget.seconds *= previous.share
             text = "%.0f %% of the rows changed since the last search, so it uses %.1f of the %g minutes"
             self.notes.append(text % (100 * previous.moved, budget.seconds / 60, inputs.tune.minutes))
-        self._reserve = _FOR_HOLDOUTS if finals.uses_holdouts(inputs) else _FOR_SELECTION
+        self._by_holdouts = finals.uses_holdouts(inputs)
 
     def complete(self) -> list[FrozenTrial]:
         """Return the trials that have a score."""
@@ -132,7 +132,9 @@ class AutoSearch:
                 self._skip(configuration)
             else:
                 self._study.enqueue_trial({field: fitting.get(field, self._portfolio.defaults[field]) for field in self._active(fitting)})
-                self._run(self._study.ask(), fitting)
+                trial = self._study.ask()
+                suggest(trial, self._portfolio.space, self._portfolio.defaults)  # takes the enqueued values, for the sampler to learn from
+                self._run(trial, fitting)
         if not self.complete():
             self._run_cheapest()
         self._budget.tell(phase="searching around the best")
@@ -215,7 +217,13 @@ class AutoSearch:
 
     def _left(self) -> float:
         """Return the seconds that trials may still use."""
-        return self._budget.left() - self._reserve * self._budget.seconds
+        return self._budget.left() - self._reserve()
+
+    def _reserve(self) -> float:
+        """Return the seconds that the selection needs: hold-outs of the best, if they fit, or a bootstrap."""
+        most, least = _FOR_HOLDOUTS * self._budget.seconds, _FOR_SELECTION * self._budget.seconds
+        needed = finals.seconds_of_holdouts(self.complete())
+        return least if not self._by_holdouts or needed > most else most
 
     def _fitting(self, configuration: dict[str, Any]) -> dict[str, Any] | None:
         """Return the configuration with the epochs that fit into the time; None if too few fit."""
@@ -234,7 +242,6 @@ class AutoSearch:
         made = self._inputs.candidate(configuration)
         needed = self._speeds[made.settings.base].seconds(made.settings)
         self.runner.skip(configuration, f"needs about {needed:.0f} s, {max(0.0, self._left()):.0f} s were left")
-        self.notes.append(f"{made.settings.method} with {made.settings.epochs:g} epochs needs about {needed / 60:.1f} minutes of trials")
 
     def _like_best(self) -> dict[str, Any]:
         trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
@@ -254,7 +261,7 @@ class AutoSearch:
                 least = made.settings.model_copy(update={"epochs": min(1.0, made.settings.epochs)})
                 costs.append(self._speeds[made.settings.base].seconds(least))
         if min(costs) > self._left():
-            needed = (min(costs) + self._budget.spent()) / (60 * (1 - self._reserve))
+            needed = (min(costs) + self._budget.spent()) / (60 * (1 - _FOR_HOLDOUTS))
             raise BadParams(
                 f"params.yaml: tune.minutes {self._inputs.tune.minutes:g} are too few for one candidate on this machine; "
                 f"expected at least {needed:.1f}"

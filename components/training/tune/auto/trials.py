@@ -201,7 +201,10 @@ class Trials:
         done = [other for other in self._study.trials if other.state is TrialState.COMPLETE]
         best = max(done, key=lambda other: (other.value or 0.0, -other.number), default=None)
         self._budget.tell(
-            tried=sum(SKIPPED not in other.user_attrs for other in self._study.trials),
+            running="",
+            step=0,
+            steps=0,
+            tried=sum(other.state.is_finished() and SKIPPED not in other.user_attrs for other in self._study.trials),
             best_name=best.user_attrs[NAME] if best else "",
             best_score=best.value if best else None,
         )

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from components.artifacts.tuning_result import BestTrial, Leaderboard, TunedSettings
+from components.artifacts.tuning_result import BestTrial, Leaderboard, TunedSettings, TuneProgress
 from components.core.errors import BadParams
 from components.core.hashing import digest_file
 from components.core.section import OpenSection
@@ -13,7 +13,7 @@ from components.training.train import train
 from components.training.trainer import TrainSection
 from components.training.tune import TuneParams
 from components.training.tune.auto import trials as trials_module
-from components.training.tune.auto.budget import Budget, latest_progress
+from components.training.tune.auto.budget import Budget
 from components.training.tune.step import tune
 from tests.support.learn import make_learn
 
@@ -118,8 +118,7 @@ def test_interrupted_search_continues_with_the_rest_of_its_budget(learn, tiny_ba
     monkeypatch.setattr(trials_module.Trials, "run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
-    before = latest_progress()
-    assert before is not None
+    before = TuneProgress.read(next((workspace / "var/progress").iterdir()))
     assert not before.ended
     monkeypatch.setattr(trials_module.Trials, "run", original)
     board = run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
