@@ -247,3 +247,8 @@ def test_rejection_without_fail_is_caught(monkeypatch):
 
     with pytest.raises(SelfTestFailed, match=r"although .* is rejected"):
         run(model(200), settings())
+
+
+@pytest.mark.parametrize("against", ["best", "strongest", "tfidf"])
+def test_choice_of_the_baseline_does_not_change_the_selftest(against):
+    assert run(model(200), settings(baseline={"against": against})) == run(model(200), settings())
