@@ -31,6 +31,7 @@ _MOST_COMPARED = 100_000_000  # vectors x width x outputs of a cross-validation:
 _MOST_FITTED = 400_000_000
 _UNCOMPARED = 0.01  # the strength if there are too few rows for folds
 _FEWEST_OUTPUTS = 4  # fewer outputs do not allow more vectors: these are copied for each fold
+_LEAST_SPREAD = 1e-3  # of the median standard deviation of the features
 _ITERATIONS = 300
 
 Solution = tuple[Floats, Floats]
@@ -137,7 +138,9 @@ def _solutions(features: FrozenFeatures, solver: Solver, weighting: str, strengt
     vectors = features.vectors.astype(np.float64)
     centre = vectors.mean(axis=0) if features.bias else np.zeros(vectors.shape[1])
     spread = np.sqrt(np.square(vectors - centre).mean(axis=0))
-    spread[spread <= 1e-6 * np.abs(vectors).max(axis=0)] = np.inf  # a constant feature gets the weight 0
+    # A constant feature gets the weight 0. So does one that hardly varies beside the others, as in a dead unit of the base model: its
+    # weight would be so large that the gradient of the layers below overflows.
+    spread[(spread <= 1e-6 * np.abs(vectors).max(axis=0)) | (spread <= _LEAST_SPREAD * np.median(spread))] = np.inf
     for weight, bias in solver((vectors - centre) / spread, features.targets, weighting, strengths, features.bias):
         weight = weight / spread
         yield weight, bias - weight @ centre

@@ -138,6 +138,16 @@ def test_constant_features_get_no_weight():
     assert head.weight[:, :8].all()
 
 
+def test_features_of_a_dead_unit_get_no_weight():
+    features = made()
+    dead = 1e-30 * np.random.default_rng(3).standard_normal((len(features.vectors), 2)).astype(np.float32)
+    vectors = np.hstack([features.vectors, dead])
+    head = single.fit_head(FrozenFeatures(vectors, *list(vars(features).values())[1:]), spec_of(*LABELS), "accuracy")
+
+    assert not head.weight[:, 8:].any()
+    assert head.weight[:, :8].all()
+
+
 def test_many_vectors_are_sampled(monkeypatch, caplog):
     monkeypatch.setattr(linear_probe, "_MOST_COMPARED", 8 * 4 * 100)
     monkeypatch.setattr(linear_probe, "_MOST_FITTED", 8 * 4 * 300)
