@@ -31,7 +31,7 @@ _MOST_COMPARED = 100_000_000  # vectors x width x outputs of a cross-validation:
 _MOST_FITTED = 400_000_000
 _UNCOMPARED = 0.01  # the strength if there are too few rows for folds
 _FEWEST_OUTPUTS = 4  # fewer outputs do not allow more vectors: these are copied for each fold
-_LEAST_SPREAD = 1e-3  # of the median standard deviation of the features
+_LEAST_SPREAD = 1e-6  # of the median standard deviation of the features
 _ITERATIONS = 300
 
 Solution = tuple[Floats, Floats]
