@@ -68,11 +68,10 @@ def settings(case: Case, **train_changes: Any) -> dict[str, Any]:
     }
     tiny |= {
         "train": TINY["train"] | fixed,
-        "tune": {"metric": case.metric, "initial_trial": {}, "space": {}},
+        "tune": {"strategy": "search", "metric": case.metric},
         "base": {"model": str(case.base)},
     }
     params = change(params, tiny)
-    params["tune"]["space"] = params["tune"]["initial_trial"] = {}
     params = change(params, {"gates": gates, "validate": {"min_rows": 20, "max_duplicate_share": 0.9}})
     return change(change(params, dict(case.changes)), {"train": train_changes})
 

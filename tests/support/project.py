@@ -68,7 +68,7 @@ def make_project(folder: Path, base: Path, rows: pd.DataFrame, name: str = "tick
     rows.drop(columns="group").to_csv(folder / "tickets.csv", index=False)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params |= {"name": name, "tune": TUNE if tuned else TUNE | {"initial_trial": {}, "space": {}}}
-    params["train"] |= {} if tuned else {"learning_rate": 5.0e-3}
+    params["train"] |= {"learning_rate": "tuned" if tuned else 5.0e-3}
     write_params(folder, change(params, TINY))
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", "-A")
