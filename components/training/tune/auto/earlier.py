@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from components.training.tune.auto.portfolio import Portfolio
+from components.training.tune.auto.trials import ENDED, REQUESTED, SOUP
 from components.training.tune.storage import open_studies
 from components.training.tune.study import SETTINGS
 from components.training.tune.warm_start import CARRIED, distribution
@@ -18,7 +19,7 @@ from components.training.tune.warm_start import CARRIED, distribution
 log = logging.getLogger(__name__)
 
 _CONTEXT, _SCOPE, _ROWS, _WINNER, _TIME = "auto context", "auto scope", "auto rows", "auto winner", "auto time"
-_BASES = "auto bases"
+_BASES, _COPIED = "auto bases", "auto copied"
 _SKETCH = 512  # hashes
 _LEAST, _PER_MOVED = 0.25, 3.0  # share of the minutes for unchanged rows, and what each share of changed rows adds
 
@@ -38,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Previous:
-    """The winner of the newest search in the same scope, and the share of the rows that changed since."""
+    """The winner of the newest search in the same scope, and the share of the rows that changed since; 1 if the base models changed."""
 
     winner: dict[str, Any]
     moved: float
@@ -49,12 +50,12 @@ class Previous:
         return min(1.0, _LEAST + _PER_MOVED * self.moved)
 
 
-def sketch(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the smallest hashes of the distinct texts, at most 512: a bottom-k sketch.
+def sketch(rows: Sequence[str]) -> tuple[str, ...]:
+    """Return the smallest hashes of the distinct rows, at most 512: a bottom-k sketch.
 
     Broder, "On the resemblance and containment of documents" (1997).
     """
-    return tuple(sorted({hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts})[:_SKETCH])
+    return tuple(sorted({hashlib.sha256(row.encode()).hexdigest()[:16] for row in rows})[:_SKETCH])
 
 
 def similarity(first: Sequence[str], second: Sequence[str]) -> float:
@@ -65,21 +66,23 @@ def similarity(first: Sequence[str], second: Sequence[str]) -> float:
 
 def take_over(study: optuna.Study, setting: Setting, portfolio: Portfolio) -> Previous | None:
     """Copy comparable trials of other searches into a new `study`, and return the winner of the newest search in its scope, if any."""
-    fresh = not study.trials and _CONTEXT not in study.user_attrs
     study.set_user_attr(_SCOPE, setting.scope)
     study.set_user_attr(_ROWS, list(setting.rows))
     study.set_user_attr(_BASES, dict(setting.bases))
     study.set_user_attr(_CONTEXT, setting.context)
+    known = [trial.user_attrs.get(REQUESTED) for trial in study.trials]
     others = [other for other in open_studies().others(study.study_name) if other.user_attrs.get(_SCOPE) == setting.scope]
-    if fresh:
+    if not study.user_attrs.get(_COPIED):
         for other in others:
             if other.user_attrs.get(_CONTEXT) == setting.context:
-                _copy(other, study, portfolio, setting.bases)
+                _copy(other, study, portfolio, setting.bases, known)
+        study.set_user_attr(_COPIED, True)
     finished = [other for other in others if _WINNER in other.user_attrs]
     if not finished:
         return None
     newest = max(finished, key=lambda other: float(other.user_attrs[_TIME]))
-    return Previous(newest.user_attrs[_WINNER], 1 - similarity(newest.user_attrs[_ROWS], setting.rows))
+    same = newest.user_attrs[_BASES] == dict(setting.bases)
+    return Previous(newest.user_attrs[_WINNER], 1 - similarity(newest.user_attrs[_ROWS], setting.rows) if same else 1.0)
 
 
 def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
@@ -88,10 +91,12 @@ def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
     study.set_user_attr(_TIME, time.time())
 
 
-def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases: Mapping[str, str]) -> None:
+def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases: Mapping[str, str], known: list[Any]) -> None:
     for trial in source.get_trials(states=(TrialState.COMPLETE,)):
         settings = trial.user_attrs.get(SETTINGS, {})
-        base = settings.get("base")
+        base, requested = settings.get("base"), trial.user_attrs.get(REQUESTED)
+        if SOUP in trial.user_attrs or requested is None or requested in known:
+            continue
         if base not in bases or source.user_attrs[_BASES].get(base) != bases[base]:
             continue
         active = {name: d for name, d in portfolio.space.items() if d.active(settings) and name in settings} if trial.params else {}
@@ -100,10 +105,11 @@ def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases
                 value=trial.value,
                 params={name: settings[name] for name in active},
                 distributions={name: distribution(dimension) for name, dimension in active.items()},
-                user_attrs={**trial.user_attrs, CARRIED: source.study_name},
+                user_attrs={**trial.user_attrs, CARRIED: source.study_name, ENDED: 0.0},
                 intermediate_values=trial.intermediate_values,
             )
         except ValueError as error:  # a value is outside the range
             log.info("trial %d of the search %s is not taken over: %s", trial.number, source.study_name, error)
             continue
         study.add_trial(copied)
+        known.append(requested)
