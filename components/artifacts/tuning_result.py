@@ -52,9 +52,10 @@ class Candidate(Record):
     """One candidate of an automatic search.
 
     `settings` are chosen fields of `train`, `task_options` chosen options of the task. `score` is the mean over `holdouts` splits of the
-    learning rows into training and validation rows, with its 95 % interval; None if nothing was measured. `seconds` is the cost, `share`
-    its part of the budget, `ended_at` the seconds of the budget that were spent when the candidate ended. `reason` says why it was
-    stopped, failed or skipped, and for the winner why it won.
+    learning rows into training and validation rows, with its 95 % interval; None if nothing was measured. `first_score` is the score on
+    the usual validation split alone, which all candidates share. `seconds` is the cost, `share` its part of the budget, `ended_at` the
+    seconds of the budget that were spent when the candidate ended; a `carried` candidate was measured in an earlier search and cost this
+    one nothing. `reason` says why it was stopped, failed or skipped, and for the winner why it won.
     """
 
     number: int
@@ -72,6 +73,8 @@ class Candidate(Record):
     seconds: float
     share: float
     ended_at: float
+    first_score: float | None = None
+    carried: bool = False
     winner: bool = False
 
 
