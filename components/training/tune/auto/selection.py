@@ -98,7 +98,8 @@ def nested_optimism(scores: Floats, choose: Choose = best) -> tuple[float, float
 def cheapest_of_equals(scores: Sequence[float], costs: Sequence[float], error: Callable[[int, int], float]) -> int:
     """Return the candidate to choose: the cheapest whose score is within one standard error of the best (Breiman et al., 1984).
 
-    A candidate is cheaper if it costs at most 80 % of another; of those that are equally cheap, the best is chosen. `error` returns the standard error of the difference of two candidates.
+    A candidate is cheaper if it costs at most 80 % of another; of those that are equally cheap, the best is chosen.
+    `error` returns the standard error of the difference of two candidates.
     """
     top = int(np.argmax(scores))
     cheaper = [index for index in range(len(scores)) if costs[index] <= CHEAPER * costs[top]]

@@ -88,7 +88,7 @@ class Speed:
 
     def correct(self, settings: TrainParams, seconds: float, share: float = 1.0) -> None:
         """Record that a `share` of a training with `settings` took `seconds`."""
-        if settings.method not in self._known.tokens:
+        if not share or settings.method not in self._known.tokens:  # a finished training that was only loaded has no steps
             return
         expected = self.seconds(settings) - self._known.start
         taken = max(0.1, seconds - self._known.start)
