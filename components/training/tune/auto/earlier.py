@@ -5,13 +5,22 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from components.artifacts.manifest import OTHERS, base_folder
+from components.artifacts.rows import read_rows
+from components.artifacts.training import ModelSpec
+from components.core.hashing import digest_folder, digest_sources, digest_value
+from components.core.section import OpenSection
+from components.training.trainer import TrainSection, hardware
+from components.training.trainer.identity import CODE
 from components.training.tune.auto.portfolio import Portfolio
 from components.training.tune.auto.trials import ENDED, REQUESTED, SOUP
+from components.training.tune.settings import TuneParams
 from components.training.tune.storage import open_studies
 from components.training.tune.study import SETTINGS
 from components.training.tune.warm_start import CARRIED, distribution
@@ -62,6 +71,17 @@ def similarity(first: Sequence[str], second: Sequence[str]) -> float:
     """Return the estimated share of texts that two sets have in common (Jaccard), from their sketches."""
     union = sorted({*first, *second})[:_SKETCH]
     return sum(name in first and name in second for name in union) / len(union) if union else 1.0
+
+
+def setting_of(tune: TuneParams, train: TrainSection, options: OpenSection, learn: Path, base: Path, bases: Sequence[str]) -> Setting:
+    """Return what makes other searches comparable with one on `learn` with `bases`."""
+    machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
+    written = {name: getattr(train.fixed, name) for name in sorted(train.fixed.model_fields_set)}
+    scope = ["auto", ModelSpec.read(learn).task, tune.metric, options.fields, written]
+    data = [digest_folder(learn, exclude=[OTHERS]), digest_sources(*CODE)]
+    rows = read_rows(learn / "train.parquet")[["text", "label"]].astype(str).agg("\x1f".join, axis=1).tolist()
+    digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
+    return Setting(digest_value([*scope, *machine, tune.seed, *data]), digest_value(scope), digests, sketch(rows))
 
 
 def take_over(study: optuna.Study, setting: Setting, portfolio: Portfolio) -> Previous | None:

@@ -10,17 +10,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from components.artifacts.manifest import OTHERS, base_folder, base_names
-from components.artifacts.rows import read_rows
-from components.artifacts.training import ModelSpec
+from components.artifacts.manifest import base_folder, base_names
 from components.core.errors import BadParams, RetuneError
-from components.core.hashing import digest_folder, digest_sources, digest_value
+from components.core.hashing import digest_value
 from components.core.output_dir import fresh
 from components.core.section import OpenSection
 from components.model import tasks
-from components.training.trainer import TrainSection, hardware
+from components.training.trainer import TrainSection
 from components.training.trainer.data import PreparedSplits
-from components.training.trainer.identity import CODE, digest_inputs
+from components.training.trainer.identity import digest_inputs
 from components.training.trainer.state_dir import state_folder
 from components.training.tune import tuning_artifacts
 from components.training.tune.auto import earlier, finals, leaderboard, soup
@@ -35,7 +33,6 @@ from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, open_s
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 _FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
 _SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
@@ -60,15 +57,11 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
     refuse_different_tokenizers(task, data, "tune.candidates.bases")
     inputs = {each: digest_inputs(learn, base_folder(base, each)) for each in bases}
     portfolio = build(task, task_options.fields, train, tune.candidates, bases, len(data[bases[0]].train))
-    setting = _setting(task, tune, train, task_options, learn, inputs, base)
-    identity = digest_value([setting.context, sorted(setting.bases.items()), portfolio.probes, portfolio.queue, sorted(portfolio.space)])[
-        :16
-    ]
+    setting = earlier.setting_of(tune, train, task_options, learn, base, bases)
+    tried = [portfolio.probes, portfolio.queue, sorted(portfolio.space)]
+    identity = digest_value([setting.context, sorted(setting.bases.items()), *tried])[:16]
     shared = SearchInputs(name, task_options, learn, base, tune, train, data, inputs, state_folder("auto"))
-    speeds = {
-        each: Speed(task, base_folder(base, each), digest_folder(base_folder(base, each), exclude=[MANIFEST, OTHERS]), data[each])
-        for each in bases
-    }
+    speeds = {each: Speed(task, base_folder(base, each), setting.bases[each], data[each]) for each in bases}
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=4, reduction_factor=2)
     with open_study(identity, tune, None, None, pruner) as study, Budget(identity, tune.minutes, tune.metric).running() as budget:
         previous = earlier.take_over(study, setting, portfolio)
@@ -283,19 +276,6 @@ class AutoSearch:
 
 def _without_epochs(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in configuration.items() if name != "epochs"}
-
-
-def _setting(
-    task: tasks.Task, tune: TuneParams, train: TrainSection, options: OpenSection, learn: Path, inputs: Mapping[str, str], base: Path
-) -> earlier.Setting:
-    """Return what makes other searches comparable with this one."""
-    machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
-    written = {name: getattr(train.fixed, name) for name in sorted(train.fixed.model_fields_set)}
-    scope = ["auto", ModelSpec.read(learn).task, tune.metric, options.fields, written]
-    data = [digest_folder(learn, exclude=[OTHERS]), digest_sources(*CODE)]
-    rows = read_rows(learn / "train.parquet")[["text", "label"]].astype(str).agg("\x1f".join, axis=1).tolist()
-    bases = {name: digest_folder(base_folder(base, name), exclude=[MANIFEST, OTHERS]) for name in inputs}
-    return earlier.Setting(digest_value([*scope, *machine, tune.seed, *data]), digest_value(scope), bases, earlier.sketch(rows))
 
 
 def _nothing(trials: Sequence[FrozenTrial]) -> str:
