@@ -156,6 +156,8 @@ class Trials:
     def skip(self, configuration: Configuration, reason: str) -> None:
         """Record that `configuration` was not tried."""
         name = describe(configuration, len(self._inputs.data))
+        if any(SKIPPED in trial.user_attrs and trial.user_attrs.get(REQUESTED) == dict(configuration) for trial in self._study.trials):
+            return
         attributes = {
             NAME: name,
             SETTINGS: dict(configuration),
