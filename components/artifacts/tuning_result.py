@@ -114,6 +114,7 @@ class TuneProgress(Artifact):
     metric: str
     minutes: float
     seconds_left: float
+    spent: float = 0.0
     phase: str
     running: str = ""
     step: int = 0

@@ -154,7 +154,15 @@ def journals(project: Path, deleted: Pairs, kept: Pairs) -> Iterator[Deletion]:
     for root in retention.workspaces(project):
         for path in sorted((root / "var/optuna").glob("*.log")):
             if path.stem in searches - retention.studies_here(root):
-                yield Deletion("search journal", path.stem, path.stat().st_size, path)
+                yield from search_files(root, path)
+
+
+def search_files(root: Path, journal: Path) -> Iterator[Deletion]:
+    """Yield the journal of a search, and what an automatic search keeps beside it."""
+    for folder in (root / "var" / name / journal.stem for name in ("auto", "progress")):
+        if folder.is_dir():
+            yield Deletion("search results", journal.stem, size_of(folder), folder)
+    yield Deletion("search journal", journal.stem, journal.stat().st_size, journal)
 
 
 def studies(pairs: Pairs) -> set[str]:
@@ -168,7 +176,7 @@ def unfinished(roots: Sequence[Path], pairs: Pairs, idle_days: float) -> Iterato
     for root in roots:
         for path in sorted((root / "var/optuna").glob("*.log")):
             if path.stem not in used | retention.studies_here(root) and retention.idle(path, idle_days):
-                yield Deletion("search journal", path.stem, path.stat().st_size, path)
+                yield from search_files(root, path)
         for path in sorted((root / "var/checkpoints").glob("*")):
             if path.is_dir() and retention.idle(path, idle_days):
                 yield Deletion("checkpoints", path.name, size_of(path), path)

@@ -133,6 +133,8 @@ def _check_bases(params: Params) -> None:
     if "base" in params.train.tuned:
         used = [str(name) for name in params.tune.space["base"].choices] if "base" in params.tune.space else configured
     setting = "tune.space.base" if "base" in params.train.tuned else "train.base"
+    if params.tune.strategy == "auto" and "base" not in params.train.fixed.model_fields_set:
+        used, setting = list(params.tune.candidates.bases) or configured, "tune.candidates.bases"
     if unknown := [name for name in used if name not in configured]:
         raise BadParams(
             f"params.yaml: {setting} names {unknown[0]!r}, but the base models are: {', '.join(configured)} (add others to base.others)"

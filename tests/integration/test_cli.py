@@ -24,7 +24,7 @@ from tests.support.project import BIN, edit, environment, make_project, retune, 
 
 slow = pytest.mark.slow
 LONG = "long " * 20_000
-MAKING = ("init", "snapshot", "run", "judge", "register", "predict", "pseudo-label", "score", "status", "doctor")
+MAKING = ("init", "auto", "leaderboard", "snapshot", "run", "judge", "register", "predict", "pseudo-label", "score", "status", "doctor")
 ASKING = ("history", "champion", "why", "diff", "lineage", "verify", "rebuild", "prune")
 DESCRIBING = ("tasks",)
 USING = ("serve",)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class FeatureCache:
         except (ValueError, EOFError):  # numpy cannot read the header or the values
             whole = False
         if whole:
-            os.utime(path)
+            with suppress(FileNotFoundError):  # another process may have deleted it
+                os.utime(path)
             return np.asarray(array)
         log.warning("the cached features %s are damaged; they are computed again", path)
         path.unlink(missing_ok=True)
@@ -68,9 +70,12 @@ class FeatureCache:
 
     def _shrink(self, keep: Path) -> None:
         """Delete the files that were unused for the longest time, also parts of killed processes, until the limit is kept."""
-        files = [(path.stat(), path) for path in self.folder.iterdir() if path != keep]
-        room = self.limit_mib * _MIB - keep.stat().st_size
-        for state, path in sorted(files, key=lambda item: -item[0].st_mtime_ns):
+        files = []
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):
+                files.append((path.stat(), path))
+        room = self.limit_mib * _MIB
+        for state, path in sorted(files, key=lambda item: (item[1] != keep, -item[0].st_mtime_ns)):
             room -= state.st_size
             if room < 0:
                 path.unlink(missing_ok=True)

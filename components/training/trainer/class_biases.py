@@ -6,15 +6,14 @@ Only the strength is fitted: a free number per class, fitted by coordinate ascen
 (docs/log.md).
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold
 
+from components.model.support.cross_validation import make_folds
 from components.model.support.output_heads import output_layer
 from components.stats.f1 import f1_difference_error, f1_value
 from components.stats.units import Floats, Ints, Units
@@ -43,8 +42,8 @@ def fit_class_biases(logits: npt.NDArray[Any], expected: Ints, groups: Sequence[
     shares = np.maximum(counts, 1) / max(int(counts.sum()), 1)
     shift: Floats = np.asarray(-np.log(shares), dtype=np.float64).round(4)
     present = np.bincount(expected, minlength=classes) > 0
-    folds = min(_FOLDS, units.count)
-    if folds < 2:
+    folds = make_folds(groups, expected.tolist(), count=_FOLDS)
+    if not folds:
         return ClassBiases(np.zeros(classes), 0.0, 0.0)
     answers = np.stack([(np.asarray(logits, dtype=np.float64) + strength * shift).argmax(axis=1) for strength in _STRENGTHS])
 
@@ -52,10 +51,8 @@ def fit_class_biases(logits: npt.NDArray[Any], expected: Ints, groups: Sequence[
         return int(np.argmax([f1_value(expected[rows], predicted[rows], present) for predicted in answers]))
 
     left_out = answers[0].copy()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")
-        for fitted, held_out in StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(expected, expected, units.index):
-            left_out[held_out] = answers[best(fitted), held_out]
+    for fitted, held_out in folds:
+        left_out[held_out] = answers[best(fitted), held_out]
     gain, error = f1_difference_error(expected, left_out, answers[0], present, units)
     strength = _STRENGTHS[best(np.arange(len(expected)))] if gain > error / 2 else 0.0
     return ClassBiases(np.asarray(strength * shift, dtype=np.float64), gain, error)

@@ -172,7 +172,7 @@ def _trainer(
     arguments: TrainingArguments,
     callbacks: list[TrainerCallback],
     start: ContrastiveStart | None,
-    cache: FeatureCache | None,
+    cache: FeatureCache | None = None,
 ) -> FineTuner:
     """Build the model from the arguments' seed, and all that trains it."""
     (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)

@@ -153,7 +153,16 @@ def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dime
 
 
 def refuse_declared(tune: TuneParams, train: TrainSection) -> None:
-    """Refuse what the strategy `auto` would not read; raise BadParams if fields are set to `tuned`."""
+    """Refuse what the strategy `auto` would not read.
+
+    Raises:
+        BadParams: fields are set to `tuned`, or `train` has another metric.
+    """
+    if "metric" in train.fixed.model_fields_set and train.fixed.metric != tune.metric:
+        raise BadParams(
+            f"params.yaml: train.metric is {train.fixed.metric} and tune.metric is {tune.metric}, but tune.strategy auto has one metric; "
+            "remove train.metric"
+        )
     if train.tuned:
         raise BadParams(
             f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses fields that are not stated; "

@@ -28,14 +28,14 @@ CUT = "cut"
 def open_study(
     identity: str,
     tune: TuneParams,
-    first: Mapping[str, Value],
+    first: Mapping[str, Value] | None,
     context: StudyContext | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> Iterator[optuna.Study]:
     """Open and lock the study called `identity`, repaired and ready for its next trial.
 
-    A new study starts with the comparable trials of other studies (`context`) that are in its space. The default `pruner` compares with
-    the median of the trials before.
+    A new study starts with the comparable trials of other studies (`context`) that are in its space. With `first` None, interrupted trials
+    are not queued again. The default `pruner` compares with the median of the trials before.
 
     Raises:
         Unavailable: another process holds the lock.
@@ -68,7 +68,7 @@ def _opened(
     studies: Studies,
     storage: BaseStorage,
     tune: TuneParams,
-    first: Mapping[str, Value],
+    first: Mapping[str, Value] | None,
     context: StudyContext | None,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
@@ -82,9 +82,20 @@ def _opened(
     )
     if context is not None and all(CARRIED in trial.user_attrs for trial in study.trials):
         warm_start(study, studies, context)
-    _requeue(study, first)
+    if first is None:
+        _end_running(study)
+    else:
+        _requeue(study, first)
     study.sampler = sampler(tune, len(finished_trials(study)))
     return study
+
+
+def _end_running(study: optuna.Study) -> None:
+    """Mark the trials that a killed process left running or queued as failed; they are repeated by the caller."""
+    for _ in study.get_trials(states=(TrialState.WAITING,)):
+        study.tell(study.ask(), state=TrialState.FAIL)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
 
 
 def _requeue(study: optuna.Study, first: Mapping[str, Value]) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,16 @@ def best_of(
 
 def importance(study: optuna.Study, complete: Sequence[FrozenTrial]) -> dict[str, float]:
     """Return each searched field's share in the variance of the metric, the largest first; empty if nothing varies."""
-    if len(complete) < 2 or len({trial.value for trial in complete}) < 2:
+    searched = [trial for trial in complete if trial.params]  # neither linear probes nor averages of weights
+    if len(searched) < 2 or len({trial.value for trial in searched}) < 2:
         return {}
+    if len(searched) < len(complete):
+        study = optuna.create_study(direction="maximize")
+        study.add_trials(searched)
     try:
-        shares = optuna.importance.get_param_importances(study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # few trials with some value
+            shares = optuna.importance.get_param_importances(study)
     except (ValueError, RuntimeError) as error:
         log.info("cannot compute the importance of the settings: %s", error)
         return {}

@@ -67,12 +67,11 @@ class Budget:
             self._write()
 
     def _write(self) -> None:
-        TuneProgress(seconds_left=round(self.left(), 2), **self._state).write(self._folder)
+        TuneProgress(seconds_left=round(self.left(), 2), spent=round(self.spent(), 2), **self._state).write(self._folder)
 
 
 def _spent(folder: Path) -> float:
     try:
-        before = TuneProgress.read(folder)
+        return TuneProgress.read(folder).spent
     except NotFound:
         return 0.0
-    return max(0.0, before.minutes * 60 - before.seconds_left)

@@ -5,12 +5,22 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from components.artifacts.manifest import OTHERS, base_folder
+from components.artifacts.rows import read_rows
+from components.artifacts.training import ModelSpec
+from components.core.hashing import digest_folder, digest_sources, digest_value
+from components.core.section import OpenSection
+from components.training.trainer import TrainSection, hardware
+from components.training.trainer.identity import CODE
 from components.training.tune.auto.portfolio import Portfolio
+from components.training.tune.auto.trials import ENDED, REQUESTED, SOUP
+from components.training.tune.settings import TuneParams
 from components.training.tune.storage import open_studies
 from components.training.tune.study import SETTINGS
 from components.training.tune.warm_start import CARRIED, distribution
@@ -18,7 +28,7 @@ from components.training.tune.warm_start import CARRIED, distribution
 log = logging.getLogger(__name__)
 
 _CONTEXT, _SCOPE, _ROWS, _WINNER, _TIME = "auto context", "auto scope", "auto rows", "auto winner", "auto time"
-_BASES = "auto bases"
+_BASES, _COPIED = "auto bases", "auto copied"
 _SKETCH = 512  # hashes
 _LEAST, _PER_MOVED = 0.25, 3.0  # share of the minutes for unchanged rows, and what each share of changed rows adds
 
@@ -38,7 +48,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Previous:
-    """The winner of the newest search in the same scope, and the share of the rows that changed since."""
+    """The winner of the newest search in the same scope, and the share of the rows that changed since; 1 if the base models changed."""
 
     winner: dict[str, Any]
     moved: float
@@ -49,12 +59,12 @@ class Previous:
         return min(1.0, _LEAST + _PER_MOVED * self.moved)
 
 
-def sketch(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the smallest hashes of the distinct texts, at most 512: a bottom-k sketch.
+def sketch(rows: Sequence[str]) -> tuple[str, ...]:
+    """Return the smallest hashes of the distinct rows, at most 512: a bottom-k sketch.
 
     Broder, "On the resemblance and containment of documents" (1997).
     """
-    return tuple(sorted({hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts})[:_SKETCH])
+    return tuple(sorted({hashlib.sha256(row.encode()).hexdigest()[:16] for row in rows})[:_SKETCH])
 
 
 def similarity(first: Sequence[str], second: Sequence[str]) -> float:
@@ -63,23 +73,36 @@ def similarity(first: Sequence[str], second: Sequence[str]) -> float:
     return sum(name in first and name in second for name in union) / len(union) if union else 1.0
 
 
+def setting_of(tune: TuneParams, train: TrainSection, options: OpenSection, learn: Path, base: Path, bases: Sequence[str]) -> Setting:
+    """Return what makes other searches comparable with one on `learn` with `bases`."""
+    machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
+    written = {name: getattr(train.fixed, name) for name in sorted(train.fixed.model_fields_set)}
+    scope = ["auto", ModelSpec.read(learn).task, tune.metric, options.fields, written]
+    data = [digest_folder(learn, exclude=[OTHERS]), digest_sources(*CODE)]
+    rows = read_rows(learn / "train.parquet")[["text", "label"]].astype(str).agg("\x1f".join, axis=1).tolist()
+    digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
+    return Setting(digest_value([*scope, *machine, tune.seed, *data]), digest_value(scope), digests, sketch(rows))
+
+
 def take_over(study: optuna.Study, setting: Setting, portfolio: Portfolio) -> Previous | None:
     """Copy comparable trials of other searches into a new `study`, and return the winner of the newest search in its scope, if any."""
-    fresh = not study.trials and _CONTEXT not in study.user_attrs
     study.set_user_attr(_SCOPE, setting.scope)
     study.set_user_attr(_ROWS, list(setting.rows))
     study.set_user_attr(_BASES, dict(setting.bases))
     study.set_user_attr(_CONTEXT, setting.context)
+    known = [trial.user_attrs.get(REQUESTED) for trial in study.trials]
     others = [other for other in open_studies().others(study.study_name) if other.user_attrs.get(_SCOPE) == setting.scope]
-    if fresh:
+    if not study.user_attrs.get(_COPIED):
         for other in others:
             if other.user_attrs.get(_CONTEXT) == setting.context:
-                _copy(other, study, portfolio, setting.bases)
+                _copy(other, study, portfolio, setting.bases, known)
+        study.set_user_attr(_COPIED, True)
     finished = [other for other in others if _WINNER in other.user_attrs]
     if not finished:
         return None
     newest = max(finished, key=lambda other: float(other.user_attrs[_TIME]))
-    return Previous(newest.user_attrs[_WINNER], 1 - similarity(newest.user_attrs[_ROWS], setting.rows))
+    same = newest.user_attrs[_BASES] == dict(setting.bases)
+    return Previous(newest.user_attrs[_WINNER], 1 - similarity(newest.user_attrs[_ROWS], setting.rows) if same else 1.0)
 
 
 def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
@@ -88,10 +111,12 @@ def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
     study.set_user_attr(_TIME, time.time())
 
 
-def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases: Mapping[str, str]) -> None:
+def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases: Mapping[str, str], known: list[Any]) -> None:
     for trial in source.get_trials(states=(TrialState.COMPLETE,)):
         settings = trial.user_attrs.get(SETTINGS, {})
-        base = settings.get("base")
+        base, requested = settings.get("base"), trial.user_attrs.get(REQUESTED)
+        if SOUP in trial.user_attrs or requested is None or requested in known:
+            continue
         if base not in bases or source.user_attrs[_BASES].get(base) != bases[base]:
             continue
         active = {name: d for name, d in portfolio.space.items() if d.active(settings) and name in settings} if trial.params else {}
@@ -100,10 +125,11 @@ def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases
                 value=trial.value,
                 params={name: settings[name] for name in active},
                 distributions={name: distribution(dimension) for name, dimension in active.items()},
-                user_attrs={**trial.user_attrs, CARRIED: source.study_name},
+                user_attrs={**trial.user_attrs, CARRIED: source.study_name, ENDED: 0.0},
                 intermediate_values=trial.intermediate_values,
             )
         except ValueError as error:  # a value is outside the range
             log.info("trial %d of the search %s is not taken over: %s", trial.number, source.study_name, error)
             continue
         study.add_trial(copied)
+        known.append(requested)

@@ -1,31 +1,35 @@
 """The selection among the complete trials: intervals, repeated hold-outs for small data, and the cheapest of equals."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
+import optuna
 import scipy
 from optuna.trial import FrozenTrial
 from pydantic import Field
 
 from components.artifacts.base import Artifact
 from components.artifacts.rows import read_rows
-from components.core.errors import NotFound
+from components.core.errors import NotFound, RetuneError
 from components.training.trainer.callbacks import Watch
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.outputs import ValidationOutputs
 from components.training.tune.auto import selection
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.holdouts import MOST_ROWS, holdouts, pooled_rows
 from components.training.tune.auto.portfolio import PROBE
-from components.training.tune.auto.trials import NAME, PLACE, SearchInputs, TrialClock, Trials
+from components.training.tune.auto.trials import BEST, DONE, NAME, PLACE, SearchInputs, TrialClock, Trials
 from components.training.tune.study import SECONDS, SETTINGS
 
 log = logging.getLogger(__name__)
 
 FINALISTS, FINAL_PROBES = 3, 2
 HOLDOUTS, FEWEST = 5, 3
-_LEAST_SECONDS, _MOST_SECONDS = 2.0, 20.0  # of the bootstrap
+_TOKEN_RESAMPLES, _TOKEN_COMPARED = 20, 3  # metrics of tokens are slow
 _COMPARED = 6  # candidates whose optimism and differences are computed
 
 
@@ -75,7 +79,7 @@ def finalists(complete: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def seconds_of_holdouts(complete: Sequence[FrozenTrial]) -> float:
     """Return the seconds that the fewest useful hold-outs of the finalists take."""
-    return FEWEST * sum(float(trial.user_attrs[SECONDS]) for trial in finalists(complete))
+    return FEWEST * sum(map(_cost, finalists(complete)))
 
 
 def select(inputs: SearchInputs, complete: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
@@ -84,30 +88,33 @@ def select(inputs: SearchInputs, complete: Sequence[FrozenTrial], trials: Trials
     ranked = sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
     if uses_holdouts(inputs):
         return _by_holdouts(inputs, ranked, trials, budget)
-    return _by_bootstrap(inputs, ranked, budget)
+    return _by_bootstrap(inputs, ranked)
 
 
-def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], budget: Budget, notes: tuple[str, ...] = ()) -> Selected:
+def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tuple[str, ...] = ()) -> Selected:
     """Compare candidates on the same resamples of the validation rows."""
     task, spec = inputs.candidate(ranked[0].user_attrs[SETTINGS]).task, next(iter(inputs.data.values())).spec
-    compared = ranked[:_COMPARED]
+    compared = ranked[: _TOKEN_COMPARED if task.by_token else _COMPARED]
     outputs = [ValidationOutputs.read(inputs.folder / trial.user_attrs[PLACE]) for trial in compared]
     rows = read_rows(inputs.learn / "validation.parquet")
     if not task.row_metrics or any(len(each.labels) != len(rows) for each in outputs):
-        winner = ranked[0]
-        return Selected(winner, "the best score", notes=(*notes, "the metric needs all rows at once, so scores have no interval"))
+        reason = "the metric needs all rows at once" if not task.row_metrics else "a row is encoded as several"
+        return Selected(ranked[0], "the best score", notes=(*notes, f"scores have no interval: {reason}"))
 
     def score(candidate: int, chosen: selection.Ints) -> float:
         return float(task.validate(outputs[candidate].outputs[chosen], outputs[candidate].labels[chosen], spec)[inputs.tune.metric])
 
-    seconds = max(_LEAST_SECONDS, min(_MOST_SECONDS, budget.left()))
-    groups = rows["group"].astype(str).tolist()
-    resampled = selection.resample(score, len(compared), groups, seed=inputs.tune.seed, seconds=seconds)
+    groups, resamples = rows["group"].astype(str).tolist(), _TOKEN_RESAMPLES if task.by_token else selection.RESAMPLES
+    resampled = selection.resample(score, len(compared), groups, seed=inputs.tune.seed, resamples=resamples)
     errors = resampled.errors()
     intervals = {trial.number: interval(trial.value or 0.0, selection.Z * error) for trial, error in zip(compared, errors, strict=True)}
-    scores, costs = [trial.value or 0.0 for trial in compared], [trial.user_attrs[SECONDS] for trial in compared]
-    index = selection.cheapest_of_equals(scores, costs, resampled.error_of_difference)
-    return Selected(compared[index], _reason(compared, index), intervals, selection.optimism(resampled), notes)
+    costs = [float(trial.user_attrs[SECONDS]) for trial in compared]
+
+    def choose(scores: selection.Floats) -> int:
+        return selection.cheapest_of_equals(scores.tolist(), costs, resampled.error_of_difference)
+
+    index = choose(np.array([trial.value or 0.0 for trial in compared]))
+    return Selected(compared[index], _reason(compared, index), intervals, selection.optimism(resampled, choose), notes)
 
 
 def interval(score: float, half: float, holdouts: int = 1) -> Interval:
@@ -123,12 +130,12 @@ def _reason(ranked: Sequence[FrozenTrial], index: int) -> str:
 
 def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
     """Train the finalists on other splits of the same rows, as long as the budget lasts, and compare their means."""
-    best = finalists(ranked)
-    scores = _holdout_scores(inputs, best, trials, budget)
-    whole = min(len(row) for row in scores)
+    measured = _holdout_scores(inputs, finalists(ranked), trials, budget)
+    best, scores = [trial for trial, _ in measured], [row for _, row in measured]
+    whole = min((len(row) for row in scores), default=0)
     if len(best) < 2 or whole < FEWEST:
         note = f"{whole} of {FEWEST} hold-outs fitted into the minutes, so one validation split decides"
-        return _by_bootstrap(inputs, ranked, budget, (note,) if len(best) > 1 else ())
+        return _by_bootstrap(inputs, ranked, (note,) if len(ranked) > 1 else ())
     table = np.array([row[:whole] for row in scores])
     first = next(iter(inputs.data.values()))
     factor = 1 / whole + len(first.validation) / len(first.train)
@@ -141,33 +148,59 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
     table, means, best = table[order], means[order], [best[index] for index in order]
     halves = quantile * np.sqrt(factor * table.var(axis=1, ddof=1))
     intervals = {trial.number: interval(float(mean), float(half), whole) for trial, mean, half in zip(best, means, halves, strict=True)}
-    index = selection.cheapest_of_equals(means.tolist(), [trial.user_attrs[SECONDS] for trial in best], error)
-    return Selected(best[index], _reason(best, index), intervals, selection.nested_optimism(table))
+    costs = [float(trial.user_attrs[SECONDS]) for trial in best]
+
+    def choose(values: selection.Floats) -> int:
+        return selection.cheapest_of_equals(values.tolist(), costs, error)
+
+    index = choose(means)
+    return Selected(best[index], _reason(best, index), intervals, selection.nested_optimism(table, choose))
 
 
-def _holdout_scores(inputs: SearchInputs, finalists: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> list[list[float]]:
-    """Return each finalist's scores, as many as fit into the budget; every hold-out is measured for all before the next begins.
+def _holdout_scores(
+    inputs: SearchInputs, compared: Sequence[FrozenTrial], trials: Trials, budget: Budget
+) -> list[tuple[FrozenTrial, list[float]]]:
+    """Return each finalist with its scores, as many as fit into the budget; a finalist that fails on a split is left out.
 
-    The scores are those of the last evaluation, which no selection has touched.
+    Every hold-out is measured for all before the next begins. A training ends at the share of its steps at which the candidate's weights
+    were best, and is scored there, so that no selection touches the score.
     """
-    known = [_known(inputs, trial) for trial in finalists]
-    rows = pooled_rows(inputs.learn)
-    made = [inputs.candidate(trial.user_attrs[SETTINGS]) for trial in finalists]
-    splits = [holdouts(rows, inputs.data[each.settings.base], HOLDOUTS, inputs.tune.seed) for each in made]
+    known = {trial.number: _known(inputs, trial) for trial in compared}
+    rows, left = pooled_rows(inputs.learn), list(compared)
+    made = {trial.number: inputs.candidate(trial.user_attrs[SETTINGS]) for trial in compared}
+    splits = {number: holdouts(rows, inputs.data[each.settings.base], HOLDOUTS) for number, each in made.items()}
     budget.tell(phase="comparing the best on other splits")
     for number in range(HOLDOUTS):
-        parts = [next(split) for split in splits]
-        missing = [index for index in range(len(finalists)) if number not in known[index].scores]
-        if sum(finalists[index].user_attrs[SECONDS] for index in missing) > budget.left():
+        parts = {trial.number: next(splits[trial.number], None) for trial in compared}
+        missing = [trial for trial in left if number not in known[trial.number].scores]
+        if sum(map(_cost, missing)) > budget.left() or None in parts.values():
             break
-        for index in missing:
+        for trial in missing:
+            budget.tell(running=f"{trial.user_attrs[NAME]}, split {number + 1} of {HOLDOUTS}")
             last: list[float] = []
-            budget.tell(running=f"{finalists[index].user_attrs[NAME]}, split {number + 1} of {HOLDOUTS}")
-            clock = TrialClock(budget, None, may_stop=False)
-            trials.fit(made[index], parts[index], keep=None, clock=clock, watch=_appending(last))
-            known[index] = HoldoutScores(scores={**known[index].scores, number: last[-1]})
-            known[index].write(inputs.folder / finalists[index].user_attrs[PLACE])
-    return [[each.scores[number] for number in range(HOLDOUTS) if number in each.scores] for each in known]
+            clock = TrialClock(budget, until=float(trial.user_attrs.get(BEST, 1.0)))
+            try:
+                trials.fit(made[trial.number], cast(PreparedSplits, parts[trial.number]), keep=None, clock=clock, watch=_appending(last))
+            except optuna.TrialPruned:  # the budget is used up
+                return [(each, _whole(known[each.number])) for each in left]
+            except RetuneError as error:
+                log.warning("%s fails on another split and is not compared: %s", trial.user_attrs[NAME], error)
+                left.remove(trial)
+                continue
+            known[trial.number] = HoldoutScores(scores={**known[trial.number].scores, number: last[-1]})
+            known[trial.number].write(inputs.folder / trial.user_attrs[PLACE])
+    return [(each, _whole(known[each.number])) for each in left]
+
+
+def _whole(known: HoldoutScores) -> list[float]:
+    """Return the scores of the hold-outs up to the first that is missing."""
+    return [known.scores[number] for number in itertools.takewhile(known.scores.__contains__, range(HOLDOUTS))]
+
+
+def _cost(trial: FrozenTrial) -> float:
+    """Return the seconds that a hold-out of a candidate takes."""
+    done = max(float(trial.user_attrs.get(DONE, 1.0)), 1e-3)
+    return float(trial.user_attrs[SECONDS]) * min(1.0, float(trial.user_attrs.get(BEST, 1.0)) / done)
 
 
 def _appending(values: list[float]) -> Watch:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from components.artifacts.rows import AUGMENTED, PSEUDO, pseudo_labelled, read_rows
+from components.model.support.cross_validation import make_folds
 from components.training.trainer.data import Encoded, PreparedSplits
 
 MOST_ROWS = 2_000
@@ -22,34 +22,16 @@ def pooled_rows(learn: Path) -> pd.DataFrame:
     return rows.assign(real=~(copies | (pseudo_labelled(rows) if PSEUDO in rows else False)))
 
 
-def holdouts(rows: pd.DataFrame, data: PreparedSplits, number: int, seed: int) -> Iterator[PreparedSplits]:
+def holdouts(rows: pd.DataFrame, data: PreparedSplits, number: int) -> Iterator[PreparedSplits]:
     """Yield `number` splits of the pooled `rows` that `data` was encoded from; groups stay whole, and labels keep their shares if possible.
 
     Each has about as many validation rows as `data`; no row is validated on twice until all have been.
     """
     table = pa.concat_tables([data.train.table, data.validation.table])
     share = len(data.validation) / len(rows)
-    folds = list(_folds(rows, max(2, round(1 / share)), seed))
-    for index in range(number):
-        held = folds[index % len(folds)]
-        validation = np.flatnonzero(held & rows["real"].to_numpy())
-        train = np.flatnonzero(~held)
+    folds = make_folds(rows["group"].astype(str).tolist(), rows["label"].astype(str).tolist(), count=max(2, round(1 / share)))
+    for index in range(number if folds else 0):
+        train, held = folds[index % len(folds)]
+        validation = held[rows["real"].to_numpy()[held]]
         groups = rows["group"].astype(str).to_numpy(dtype=object)[train]
         yield PreparedSplits(data.spec, Encoded(table.take(pa.array(train))), Encoded(table.take(pa.array(validation))), groups)
-
-
-def _folds(rows: pd.DataFrame, folds: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the membership of each fold, (rows,)."""
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-
-    labels, groups = rows["label"].astype(str).to_numpy(), rows["group"].astype(str).to_numpy()
-    _, counts = np.unique(labels, return_counts=True)
-    folds = min(folds, len(np.unique(groups)))
-    stratified = len(counts) < len(rows) / 2 and counts.max() >= folds
-    splitter = (
-        StratifiedGroupKFold(folds, shuffle=True, random_state=seed) if stratified else GroupKFold(folds, shuffle=True, random_state=seed)
-    )
-    for _, held in splitter.split(labels, labels, groups):
-        member = np.zeros(len(rows), dtype=bool)
-        member[held] = True
-        yield member

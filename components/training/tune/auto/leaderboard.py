@@ -10,13 +10,14 @@ from components.training.tune.auto.finals import Selected
 from components.training.tune.auto.portfolio import OPTION, PROBE
 from components.training.tune.auto.trials import ENDED, NAME, SKIPPED, SOUP, SearchInputs
 from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS
+from components.training.tune.warm_start import CARRIED
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 
 
 def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selected, budget: Budget, notes: Sequence[str]) -> Leaderboard:
     """Return the leaderboard of a search, best first; equal scores in the order of the trials."""
-    trials = [trial for trial in trials if NAME in trial.user_attrs and (trial.state is not TrialState.FAIL or ERROR in trial.user_attrs)]
+    trials = _shown(trials, selected)
     candidates = [_candidate(inputs, trial, selected) for trial in trials]
     first = next(iter(inputs.data.values()))
     return Leaderboard(
@@ -29,6 +30,19 @@ def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selecte
         notes=tuple(dict.fromkeys([*notes, *_untried(candidates), *selected.notes])),
         plan=_plan(inputs, trials),
     )
+
+
+def _shown(trials: Sequence[FrozenTrial], selected: Selected) -> list[FrozenTrial]:
+    """Return the last trial of each candidate, without interrupted ones and without averages of weights that did not win."""
+    shown: dict[str, FrozenTrial] = {}
+    for trial in trials:
+        interrupted = trial.state is TrialState.FAIL and ERROR not in trial.user_attrs
+        lost = SOUP in trial.user_attrs and trial.number != selected.winner.number
+        if NAME in trial.user_attrs and not interrupted and not lost:
+            name = trial.user_attrs[NAME]
+            if name not in shown or shown[name].state is not TrialState.COMPLETE:
+                shown[name] = trial
+    return list(shown.values())
 
 
 def sentence(board: Leaderboard) -> str:
@@ -57,7 +71,9 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
         name=attributes[NAME],
         base=str(configuration["base"]),
         method="soup" if SOUP in attributes else str(configuration["method"]),
-        settings={name: setting for name, setting in configuration.items() if not name.startswith(OPTION)},
+        settings={
+            name: setting for name, setting in configuration.items() if not name.startswith(OPTION) and name not in ("base", "method")
+        },
         task_options={name.removeprefix(OPTION): setting for name, setting in configuration.items() if name.startswith(OPTION)},
         state="skipped" if SKIPPED in attributes else _STATES[trial.state],
         reason=selected.reason if won else str(attributes.get(SKIPPED) or attributes.get(CUT) or attributes.get(ERROR) or ""),
@@ -66,7 +82,9 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
         high=interval.high if interval else None,
         holdouts=interval.holdouts if interval else 1,
         seconds=seconds,
-        share=round(seconds / (60 * inputs.tune.minutes), 4),
+        share=0.0 if CARRIED in attributes else round(seconds / (60 * inputs.tune.minutes), 4),
+        first_score=trial.value if trial.state is TrialState.COMPLETE else None,
+        carried=CARRIED in attributes,
         ended_at=float(attributes.get(ENDED, 0.0)),
         winner=won,
     )

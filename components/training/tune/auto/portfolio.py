@@ -13,7 +13,7 @@ from components.core.section import nearest
 from components.model import methods, tasks
 from components.training.trainer import TrainParams
 from components.training.trainer.settings import TrainSection, Value
-from components.training.tune.settings import CandidateChoices, Dimension
+from components.training.tune.settings import CandidateChoices, Dimension, sort_by_condition
 
 OPTION = "task_options."
 PROBE = "probe"
@@ -49,28 +49,32 @@ def build(
     _check(choices, bases)
     stated = {**{name: getattr(train.fixed, name) for name in train.fixed.model_fields_set}, **{OPTION + n: v for n, v in options.items()}}
     defaults = train.fixed.model_dump() | {OPTION + name: value for name, value in task.options.model_dump().items()}
-    allowed = set(choices.methods or ()) | ({stated["method"]} if "method" in stated else set())
+    allowed = [{stated["method"]}] if "method" in stated else []
+    allowed += [set(choices.methods)] if choices.methods else []
     chosen_bases = [stated["base"]] if "base" in stated else [name for name in bases if not choices.bases or name in choices.bases]
     configurations = []
     for given in task.portfolio:
         configuration = {name: stated.get(name, value) for name, value in {"method": "full", **given}.items()}
         configuration["method"] = given.get("method", "full")
-        if (allowed and configuration["method"] not in allowed) or not _accepted(configuration, task, options):
+        if any(configuration["method"] not in names for names in allowed) or not _accepted(configuration, task, options):
             continue
         configuration = _fitted(configuration, stated, task, rows)
         configurations += [configuration] if configuration not in configurations else []
     if not configurations:
-        raise BadParams(f"params.yaml: tune.strategy auto has nothing to try: {_nothing(task, stated)}")
+        raise BadParams(f"params.yaml: tune.strategy auto has nothing to try: {_nothing(task, stated, choices)}")
     probes = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] == PROBE]
     queue = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] != PROBE]
-    return Portfolio(tuple(probes), tuple(queue), _space(queue, defaults, stated), defaults)
+    space = _space(queue, defaults, stated)
+    return Portfolio(tuple(probes), tuple(queue), {name: space[name] for name in sort_by_condition(space)}, defaults)
 
 
-def _nothing(task: tasks.Task, stated: Mapping[str, Any]) -> str:
+def _nothing(task: tasks.Task, stated: Mapping[str, Any], choices: CandidateChoices) -> str:
     """Return why no configuration is left, and what to change."""
     if not task.portfolio:
         return "the task has no portfolio (`Task.portfolio`, docs/add-a-task.md); set tune.strategy search, or none"
     tried = ", ".join(sorted({str(given.get("method", "full")) for given in task.portfolio}))
+    if "method" in stated and choices.methods:
+        return f"train.method is {stated['method']}, and tune.candidates.methods is [{', '.join(choices.methods)}]; remove one of them"
     if "method" in stated:
         return f"train.method is {stated['method']}, and the task's portfolio has {tried}; remove it, or set tune.strategy search"
     return f"the task's portfolio has {tried}; change tune.candidates.methods or task_options, or set tune.strategy search"

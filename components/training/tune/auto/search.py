@@ -10,38 +10,36 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from components.artifacts.manifest import OTHERS, base_folder, base_names
-from components.artifacts.rows import read_rows
-from components.artifacts.training import ModelSpec
+from components.artifacts.manifest import base_folder, base_names
 from components.core.errors import BadParams, RetuneError
-from components.core.hashing import digest_folder, digest_sources, digest_value
+from components.core.hashing import digest_value
 from components.core.output_dir import fresh
 from components.core.section import OpenSection
 from components.model import tasks
-from components.training.trainer import TrainSection, hardware
+from components.training.trainer import TrainSection
 from components.training.trainer.data import PreparedSplits
-from components.training.trainer.identity import CODE, digest_inputs
+from components.training.trainer.identity import digest_inputs
 from components.training.trainer.state_dir import state_folder
 from components.training.tune import tuning_artifacts
 from components.training.tune.auto import earlier, finals, leaderboard, soup
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.portfolio import PROBE, Configuration, Portfolio, build
 from components.training.tune.auto.speed import Speed
-from components.training.tune.auto.trials import SKIPPED, SOUP, SearchInputs, Trials
+from components.training.tune.auto.trials import DONE, PLACE, REQUESTED, SKIPPED, SOUP, TIME_UP, SearchInputs, Trials
 from components.training.tune.objective import suggest
 from components.training.tune.run_search import refuse_different_tokenizers
 from components.training.tune.settings import TuneParams
-from components.training.tune.study import ERROR, SECONDS, SETTINGS, open_study, sampler
+from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, open_study, sampler
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 _FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
 _SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
 _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
 _PERFECT = 1.0  # no metric is higher
-_KEPT = 3  # candidates whose weights stay on disk during the search
+_KEPT = 6  # trained candidates whose weights stay on disk during the search
+_INTERRUPTIONS = 2  # of a candidate, e.g. by the kernel because of its memory: then it is not tried again
 
 
 def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, train: TrainSection, task_options: OpenSection) -> None:
@@ -59,17 +57,13 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
     refuse_different_tokenizers(task, data, "tune.candidates.bases")
     inputs = {each: digest_inputs(learn, base_folder(base, each)) for each in bases}
     portfolio = build(task, task_options.fields, train, tune.candidates, bases, len(data[bases[0]].train))
-    setting = _setting(task, tune, train, task_options, learn, inputs, base)
-    identity = digest_value([setting.context, sorted(setting.bases.items()), portfolio.probes, portfolio.queue, sorted(portfolio.space)])[
-        :16
-    ]
+    setting = earlier.setting_of(tune, train, task_options, learn, base, bases)
+    tried = [portfolio.probes, portfolio.queue, sorted(portfolio.space)]
+    identity = digest_value([setting.context, sorted(setting.bases.items()), *tried])[:16]
     shared = SearchInputs(name, task_options, learn, base, tune, train, data, inputs, state_folder("auto"))
-    speeds = {
-        each: Speed(task, base_folder(base, each), digest_folder(base_folder(base, each), exclude=[MANIFEST, OTHERS]), data[each])
-        for each in bases
-    }
+    speeds = {each: Speed(task, base_folder(base, each), setting.bases[each], data[each]) for each in bases}
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=4, reduction_factor=2)
-    with Budget(identity, tune.minutes, tune.metric).running() as budget, open_study(identity, tune, {}, None, pruner) as study:
+    with open_study(identity, tune, None, None, pruner) as study, Budget(identity, tune.minutes, tune.metric).running() as budget:
         previous = earlier.take_over(study, setting, portfolio)
         run = AutoSearch(shared, study, budget, portfolio, speeds, previous)
         run.trials()
@@ -78,14 +72,15 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
             raise RetuneError(_nothing(study.trials))
         selected = finals.select(shared, complete, run.runner, budget)
         selected = soup.improved(shared, selected, complete, run.runner, study, budget)
-        run.keep([selected.winner, *(trial for trial in complete if SOUP in selected.winner.user_attrs)])
+        members = selected.winner.user_attrs.get(soup.MEMBERS, [selected.winner.number])
+        run.keep([trial for trial in complete if trial.number in members])
         earlier.remember(study, selected.winner.user_attrs[SETTINGS])
         chosen = shared.candidate(selected.winner.user_attrs[SETTINGS])
-        best = tuning_artifacts.best_of(study, complete, selected.winner, tune.metric, run.stopped_by, chosen.fields)
-        board = leaderboard.build(shared, study.trials, selected, budget, run.notes)
         shown = [trial for trial in study.trials if SKIPPED not in trial.user_attrs]
-        members = selected.winner.user_attrs.get(SOUP, ())
-        tuning_artifacts.write(fresh(out), best, shown, options=chosen.options, soup=members, board=board)
+        best = tuning_artifacts.best_of(study, shown, selected.winner, tune.metric, run.stopped_by, chosen.fields)
+        board = leaderboard.build(shared, study.trials, selected, budget, run.notes)
+        others = selected.winner.user_attrs.get(SOUP, ())
+        tuning_artifacts.write(fresh(out), best, shown, options=chosen.options, soup=others, board=board)
     log.info("chosen from %d candidates: %s", len(complete), leaderboard.sentence(board))
 
 
@@ -114,7 +109,8 @@ class AutoSearch:
 
     def complete(self) -> list[FrozenTrial]:
         """Return the trials that have a score."""
-        return [trial for trial in self._study.trials if trial.state is TrialState.COMPLETE and SOUP not in trial.user_attrs]
+        done = [trial for trial in self._study.trials if trial.state is TrialState.COMPLETE and SOUP not in trial.user_attrs]
+        return [trial for trial in done if (self._inputs.folder / trial.user_attrs[PLACE]).is_dir()]
 
     def trials(self) -> None:
         """Run the probes, then the portfolio, then values that the sampler suggests, until the time for trials is over."""
@@ -162,10 +158,9 @@ class AutoSearch:
 
     def _run_cheapest(self) -> None:
         """Run the candidate that takes the least time, although a killed process has used up the minutes."""
-        untrained = self._portfolio.probes[:1]
-        queue = untrained or tuple({**c, "epochs": min(1.0, c["epochs"])} for c in self._portfolio.queue)
-        for configuration in sorted(queue, key=lambda each: each.get("epochs", 0) * each.get("batch_size", 1)):
-            if not self.complete():
+        short = [{**each, "epochs": min(1.0, each["epochs"])} for each in self._portfolio.queue]
+        for configuration in (*self._portfolio.probes, *sorted(short, key=lambda each: float(each["epochs"]))):
+            if not self.complete() and not self._known(configuration):
                 self._run(self._study.ask(), configuration)
 
     def _best(self) -> float:
@@ -175,8 +170,9 @@ class AutoSearch:
         done = self.runner.run(trial, configuration)
         if done.state is TrialState.COMPLETE and configuration["method"] != PROBE:
             made = self._inputs.candidate(configuration)
-            self._speeds[made.settings.base].correct(made.settings, done.user_attrs[SECONDS])
-        self.keep(sorted(self.complete(), key=lambda each: -(each.value or 0.0))[:_KEPT])
+            self._speeds[made.settings.base].correct(made.settings, done.user_attrs[SECONDS], float(done.user_attrs.get(DONE, 1.0)))
+        trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
+        self.keep(sorted(trained, key=lambda each: -(each.value or 0.0))[:_KEPT])
         return done
 
     def keep(self, best: Sequence[FrozenTrial]) -> None:
@@ -192,28 +188,40 @@ class AutoSearch:
         scores: dict[str, float] = {}
         for trial in self.complete():
             base = str(trial.user_attrs[SETTINGS]["base"])
-            scores[base] = max(scores.get(base, 0.0), trial.value or 0.0)
-        queue = sorted(self._portfolio.queue, key=lambda configuration: -scores.get(str(configuration["base"]), 0.0))
+            scores[base] = max(scores.get(base, -math.inf), trial.value or 0.0)
+        queue = sorted(self._portfolio.queue, key=lambda configuration: -scores.get(str(configuration["base"]), -math.inf))
         before = self._previous.winner if self._previous else None
         usable = before is not None and before["method"] != PROBE and self._inspace(before)
         return [dict(before), *queue] if usable and before else queue
 
     def _inspace(self, configuration: Configuration) -> bool:
-        """Return whether the search space contains a configuration of an earlier search."""
+        """Return whether this search could suggest a configuration of an earlier search."""
         space = self._portfolio.space
+        known = {str(each["method"]) for each in self._portfolio.queue}
+        if configuration["base"] not in self._inputs.data or configuration["method"] not in known:
+            return False
+        try:
+            self._inputs.candidate(configuration)
+        except BadParams:  # of another release
+            return False
         return all(name in configuration and space[name].contains(configuration[name]) for name in self._active(configuration))
 
     def _active(self, configuration: Configuration) -> list[str]:
         return [name for name, dimension in self._portfolio.space.items() if dimension.active(configuration)]
 
     def _known(self, configuration: Configuration) -> bool:
-        """Return whether a trial of this search, or an equal one of an earlier search, has tried `configuration` with any epochs."""
-        wanted = {name: value for name, value in configuration.items() if name != "epochs"}
-        return any(
-            {name: value for name, value in trial.user_attrs.get(SETTINGS, {}).items() if name != "epochs"} == wanted
-            for trial in self._study.trials
-            if trial.state.is_finished() and (trial.state is not TrialState.FAIL or ERROR in trial.user_attrs)
-        )
+        """Return whether `configuration` has been tried, with any epochs, here or in an earlier search on the same data."""
+        wanted = _without_epochs(configuration)
+        same = [trial for trial in self._study.trials if _without_epochs(trial.user_attrs.get(REQUESTED, {})) == wanted]
+        interrupted = sum(trial.state is TrialState.FAIL and ERROR not in trial.user_attrs for trial in same)
+        return interrupted >= _INTERRUPTIONS or any(map(self._decided, same))
+
+    def _decided(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial has ended for another reason than the time."""
+        if trial.state is TrialState.COMPLETE:
+            return PLACE in trial.user_attrs and (self._inputs.folder / trial.user_attrs[PLACE]).is_dir()
+        out_of_time = SKIPPED in trial.user_attrs or trial.user_attrs.get(CUT) == TIME_UP
+        return ERROR in trial.user_attrs or (trial.state is TrialState.PRUNED and not out_of_time)
 
     def _left(self) -> float:
         """Return the seconds that trials may still use."""
@@ -246,39 +254,28 @@ class AutoSearch:
     def _like_best(self) -> dict[str, Any]:
         trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
         best = max(trained, key=lambda trial: trial.value or 0.0, default=None)
-        return dict(best.user_attrs[SETTINGS]) if best else dict(self._portfolio.queue[0])
+        return dict(best.user_attrs[REQUESTED]) if best else dict(self._portfolio.queue[0])
 
     def _refuse_too_few_minutes(self) -> None:
-        if self.complete():
+        """Refuse a budget that is too small for the cheapest candidate, before anything was tried."""
+        if self._study.trials:
             return
         costs = []
         for configuration in (*self._portfolio.probes, *self._portfolio.queue):
-            if configuration["method"] == PROBE:
-                full = self._inputs.candidate({**configuration, "method": "full", "epochs": 1.0})
-                costs.append(self._speeds[full.settings.base].seconds(full.settings) / 2)
-            else:
-                made = self._inputs.candidate(configuration)
-                least = made.settings.model_copy(update={"epochs": min(1.0, made.settings.epochs)})
-                costs.append(self._speeds[made.settings.base].seconds(least))
-        if min(costs) > self._left():
-            needed = (min(costs) + self._budget.spent()) / (60 * (1 - _FOR_HOLDOUTS))
+            made = self._inputs.candidate(configuration)
+            least = made.settings.model_copy(update={"epochs": min(1.0, made.settings.epochs)})
+            costs.append(self._speeds[made.settings.base].seconds(least))
+        minutes = self._inputs.tune.minutes
+        if min(costs) > minutes * 60 - self._budget.spent():
+            needed = 1.2 * (min(costs) + self._budget.spent()) / 60
             raise BadParams(
-                f"params.yaml: tune.minutes {self._inputs.tune.minutes:g} are too few for one candidate on this machine; "
-                f"expected at least {needed:.1f}"
+                f"params.yaml: tune.minutes {minutes:g} are too few for one candidate on this machine; expected at least {needed:.1f}"
             )
+        self._budget.seconds = max(self._budget.seconds, 1.2 * (min(costs) + self._budget.spent()))
 
 
-def _setting(
-    task: tasks.Task, tune: TuneParams, train: TrainSection, options: OpenSection, learn: Path, inputs: Mapping[str, str], base: Path
-) -> earlier.Setting:
-    """Return what makes other searches comparable with this one."""
-    machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
-    written = {name: getattr(train.fixed, name) for name in sorted(train.fixed.model_fields_set)}
-    scope = ["auto", ModelSpec.read(learn).task, tune.metric, options.fields, written]
-    data = [digest_folder(learn, exclude=[OTHERS]), digest_sources(*CODE)]
-    texts = read_rows(learn / "train.parquet")["text"].astype(str).tolist()
-    bases = {name: digest_folder(base_folder(base, name), exclude=[MANIFEST, OTHERS]) for name in inputs}
-    return earlier.Setting(digest_value([*scope, *machine, tune.seed, *data]), digest_value(scope), bases, earlier.sketch(texts))
+def _without_epochs(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in configuration.items() if name != "epochs"}
 
 
 def _nothing(trials: Sequence[FrozenTrial]) -> str:

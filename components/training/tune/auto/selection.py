@@ -4,7 +4,6 @@ A score is a function of validation rows. Its uncertainty is measured with a boo
 the same resamples, so that differences between candidates are paired.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +15,17 @@ Ints = npt.NDArray[np.int64]
 Score = Callable[[int, Ints], float]
 """Takes a candidate and the indices of rows, repeated ones included; returns the candidate's score on them."""
 
+Choose = Callable[[Floats], int]
+"""Takes the scores of the candidates; returns the index of the chosen one."""
+
 RESAMPLES = 200
 CHEAPER = 0.8  # of the cost of the best candidate
-FEWEST = 30  # resamples, however slow the metric is
 Z = 1.959964  # 95 % of the normal distribution
+
+
+def best(scores: Floats) -> int:
+    """Return the index of the best score."""
+    return int(scores.argmax())
 
 
 @dataclass(frozen=True)
@@ -38,31 +44,25 @@ class Resampled:
         return float((self.inside[first] - self.inside[second]).std(ddof=1))
 
 
-def resample(score: Score, candidates: int, groups: Sequence[str], *, seed: int, seconds: float = 20.0) -> Resampled:
-    """Score `candidates` on bootstrap resamples of the rows, whole groups at a time; a slow metric gets fewer resamples.
-
-    `groups` has one name per row. The number of resamples is fixed by the time of the first one, between 30 and 200.
-    """
+def resample(score: Score, candidates: int, groups: Sequence[str], *, seed: int, resamples: int = RESAMPLES) -> Resampled:
+    """Score `candidates` on bootstrap resamples of the rows, whole groups at a time; `groups` has one name per row."""
     names, member = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
     rows_of = [np.flatnonzero(member == group) for group in range(len(names))]
     generator = np.random.default_rng(seed)
-    inside, outside, wanted = list[list[float]](), list[list[float]](), RESAMPLES
-    started = time.monotonic()
-    while len(inside) < wanted:
+    inside, outside = list[list[float]](), list[list[float]]()
+    for _ in range(resamples):
         drawn = generator.integers(0, len(names), len(names))
         kept = np.concatenate([rows_of[group] for group in drawn])
         left = np.flatnonzero(~np.isin(member, drawn))
         inside.append([score(candidate, kept) for candidate in range(candidates)])
         outside.append([score(candidate, left) if len(left) else np.nan for candidate in range(candidates)])
-        if len(inside) == 1:
-            wanted = int(np.clip(seconds / max(time.monotonic() - started, 1e-6), FEWEST, RESAMPLES))
     return Resampled(np.array(inside, dtype=np.float64).T, np.array(outside, dtype=np.float64).T)
 
 
-def optimism(resampled: Resampled) -> tuple[float, float, float] | None:
-    """Return how much the best of the candidates' scores overestimates its score on new rows, with a 95 % interval.
+def optimism(resampled: Resampled, choose: Choose = best) -> tuple[float, float, float] | None:
+    """Return how much the score of the chosen candidate overestimates its score on new rows, with a 95 % interval.
 
-    On each resample the best candidate is selected by the drawn rows and scored again on the others. The mean difference, less that of all
+    On each resample a candidate is chosen by the drawn rows and scored again on the others. The mean difference, less that of all
     candidates, times 0.632, estimates the bias of a maximum: a resample has 63.2 % of the rows (Efron & Tibshirani, "Improvements on
     cross-validation: the .632+ bootstrap method", 1997). In simulations of equal candidates it found 82 to 108 % of the bias.
     None if no resample left rows out.
@@ -73,22 +73,24 @@ def optimism(resampled: Resampled) -> tuple[float, float, float] | None:
     inside, outside = resampled.inside[:, usable], resampled.outside[:, usable]
     columns = np.arange(inside.shape[1])
     gaps = inside - outside
-    chosen = 0.632 * (gaps[inside.argmax(axis=0), columns] - gaps.mean(axis=0))
+    picked = np.array([choose(column) for column in inside.T])
+    chosen = 0.632 * (gaps[picked, columns] - gaps.mean(axis=0))
     half = Z * float(chosen.std(ddof=1)) if len(chosen) > 1 else 0.0
     return float(chosen.mean()), float(chosen.mean()) - half, float(chosen.mean()) + half
 
 
-def nested_optimism(scores: Floats) -> tuple[float, float, float] | None:
-    """Return the optimism of the best of `scores` (candidates, holdouts), as in `optimism`.
+def nested_optimism(scores: Floats, choose: Choose = best) -> tuple[float, float, float] | None:
+    """Return the optimism of the candidate chosen by the means of `scores` (candidates, holdouts), as in `optimism`.
 
-    On each hold-out, the candidate that is best on the others is scored: nested cross-validation (Varma & Simon, "Bias in error
+    On each hold-out, the candidate that is chosen by the others is scored: nested cross-validation (Varma & Simon, "Bias in error
     estimation when using cross-validation for model selection", 2006). None with fewer than two hold-outs.
     """
     holdouts = scores.shape[1]
     if holdouts < 2:
         return None
     others = (scores.sum(axis=1, keepdims=True) - scores) / (holdouts - 1)
-    gaps = scores[int(scores.mean(axis=1).argmax())] - scores[others.argmax(axis=0), np.arange(holdouts)]
+    picked = np.array([choose(column) for column in others.T])
+    gaps = scores[choose(scores.mean(axis=1))] - scores[picked, np.arange(holdouts)]
     half = Z * float(gaps.std(ddof=1)) / holdouts**0.5
     return float(gaps.mean()), float(gaps.mean()) - half, float(gaps.mean()) + half
 
@@ -96,9 +98,11 @@ def nested_optimism(scores: Floats) -> tuple[float, float, float] | None:
 def cheapest_of_equals(scores: Sequence[float], costs: Sequence[float], error: Callable[[int, int], float]) -> int:
     """Return the candidate to choose: the cheapest whose score is within one standard error of the best (Breiman et al., 1984).
 
-    A candidate is cheaper if it costs at most 80 % of the best. `error` returns the standard error of the difference of two candidates.
+    A candidate is cheaper if it costs at most 80 % of another; of those that are equally cheap, the best is chosen.
+    `error` returns the standard error of the difference of two candidates.
     """
-    best = int(np.argmax(scores))
-    cheaper = [index for index in range(len(scores)) if costs[index] <= CHEAPER * costs[best]]
-    equal = [best, *(index for index in cheaper if scores[best] - scores[index] <= error(best, index))]
-    return min(equal, key=lambda index: (costs[index], -scores[index], index))
+    top = int(np.argmax(scores))
+    cheaper = [index for index in range(len(scores)) if costs[index] <= CHEAPER * costs[top]]
+    equal = [top, *(index for index in cheaper if scores[top] - scores[index] <= error(top, index))]
+    least = min(costs[index] for index in equal)
+    return max((index for index in equal if CHEAPER * costs[index] <= least), key=lambda index: (scores[index], -costs[index], -index))

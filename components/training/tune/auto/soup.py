@@ -22,14 +22,21 @@ from components.training.tune.study import SECONDS, SETTINGS
 
 log = logging.getLogger(__name__)
 
+MEMBERS = "members"
+FIRST = "first member"  # the number of the trial that the mean improves
+_REASON = "better than the best of its members by more than a standard error"
+
 
 def improved(
     inputs: SearchInputs, selected: Selected, complete: Sequence[FrozenTrial], trials: Trials, study: optuna.Study, budget: Budget
 ) -> Selected:
     """Return `selected` with the mean of weights as its winner, if that is better by more than a standard error of the difference.
 
-    Candidates can be averaged if they share base, method and task options, and their weights are still on disk.
+    Candidates can be averaged if they share base, method and task options, and their weights are still on disk. A metric without a
+    standard error allows no average.
     """
+    if (known := _known(study, selected.winner)) is not None:
+        return replace(selected, winner=known, reason=_REASON, optimism=None)
     members = [trial for trial in complete if _averages_with(trial, selected.winner) and _on_disk(inputs, trial, trials)]
     if len(members) < 2 or selected.winner not in members or budget.left() < sum(float(t.user_attrs[SECONDS]) for t in members) / 4:
         return selected
@@ -47,14 +54,18 @@ def improved(
     if outputs is None or 0 not in chosen:
         return selected
     error, gain_error = _errors(inputs, first, outputs, selected.winner)
-    if value - (selected.winner.value or 0.0) <= gain_error:
+    if not gain_error or value - (selected.winner.value or 0.0) <= gain_error:
         return selected
     others = [made[index] for index in chosen if index]
     soup = _recorded(inputs, study, ordered, chosen, others, first, value, outputs, budget.spent() - started, budget)
     log.info("the mean of the weights of %d candidates has %s %.4f", len(chosen), inputs.tune.metric, value)
     intervals = {**selected.intervals, soup.number: interval(value, selection.Z * error)} if error else selected.intervals
-    reason = f"better than each of its {len(chosen)} members by more than a standard error"
-    return replace(selected, winner=soup, reason=reason, intervals=intervals)
+    return replace(selected, winner=soup, reason=_REASON, intervals=intervals, optimism=None)
+
+
+def _known(study: optuna.Study, winner: FrozenTrial) -> FrozenTrial | None:
+    """Return the mean that an earlier call recorded for the same winner."""
+    return next((trial for trial in study.trials if trial.user_attrs.get(FIRST) == winner.number), None)
 
 
 def _averages_with(trial: FrozenTrial, winner: FrozenTrial) -> bool:
@@ -85,7 +96,7 @@ def _errors(inputs: SearchInputs, made: Made, outputs: ValidationOutputs, winner
     def score(candidate: int, rows: selection.Ints) -> float:
         return float(made.task.validate(both[candidate].outputs[rows], both[candidate].labels[rows], made.spec)[inputs.tune.metric])
 
-    resampled = selection.resample(score, 2, groups, seed=inputs.tune.seed, seconds=3.0)
+    resampled = selection.resample(score, 2, groups, seed=inputs.tune.seed)
     return float(resampled.errors()[1]), resampled.error_of_difference(0, 1)
 
 
@@ -113,6 +124,8 @@ def _recorded(
         NAME: "mean of the weights of the candidates " + ", ".join(str(ordered[index].number) for index in chosen),
         SETTINGS: ordered[0].user_attrs[SETTINGS],
         SOUP: differences,
+        FIRST: ordered[0].number,
+        MEMBERS: [ordered[index].number for index in chosen],
         SECONDS: round(seconds, 2),
         ENDED: round(budget.spent(), 2),
         PLACE: place,

@@ -11,18 +11,21 @@ from pydantic import Field
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.artifacts.base import Artifact
-from components.core.errors import NotFound
+from components.core.errors import NotFound, RetuneError
 from components.core.hashing import digest_value
+from components.model import methods
 from components.model.tasks import Task
 from components.training.trainer import hardware
 from components.training.trainer.data import PreparedSplits
-from components.training.trainer.fit import fit
+from components.training.trainer.memory import fit_within_memory
 from components.training.trainer.settings import TrainParams
 from components.training.trainer.state_dir import state_folder
 
 log = logging.getLogger(__name__)
 
 _STEPS, _WARM = 9, 3  # steps of a measurement, and those before it, which are slower
+_FORWARD = 0.4  # cost of a token of a linear probe, relative to training
+_GUESS = 2_000.0  # tokens per second
 _START = 2.0  # seconds to build a model and a Trainer, until a candidate has been measured
 _EVALUATION = 0.35  # cost of a token in an evaluation, relative to training
 
@@ -67,7 +70,10 @@ class Speed:
             self._known = MachineSpeed()
 
     def seconds(self, settings: TrainParams) -> float:
-        """Return the expected seconds of a training with `settings`, evaluations included."""
+        """Return the expected seconds of a training with `settings`, evaluations included, or of a linear probe."""
+        if not methods.trains(settings.method):
+            rows = sum(self._data.train.lengths) + sum(self._data.validation.lengths)
+            return self._known.start + _FORWARD * rows / self._tokens("full", settings.model_copy(update={"method": "full"}))
         tokens = self._tokens(settings.method, settings)
         evaluations = settings.epochs * settings.evaluations_per_epoch
         work = sum(self._data.train.lengths) * (settings.epochs + settings.contrastive_start)
@@ -82,13 +88,19 @@ class Speed:
 
     def correct(self, settings: TrainParams, seconds: float, share: float = 1.0) -> None:
         """Record that a `share` of a training with `settings` took `seconds`."""
+        if not share or settings.method not in self._known.tokens:  # a finished training that was only loaded has no steps
+            return
         expected = self.seconds(settings) - self._known.start
         taken = max(0.1, seconds - self._known.start)
         self._keep(settings.method, self._known.tokens[settings.method] * share * expected / taken)
 
     def _tokens(self, method: str, settings: TrainParams) -> float:
         if method not in self._known.tokens:
-            self._measure(method, settings)
+            try:
+                self._measure(method, settings)
+            except RetuneError as error:  # the candidate fails too, with its cause on the leaderboard
+                log.warning("the speed of the method %s cannot be measured: %s", method, error)
+                return _GUESS
         return self._known.tokens[method]
 
     def _measure(self, method: str, settings: TrainParams) -> None:
@@ -97,7 +109,7 @@ class Speed:
         some = PreparedSplits(self._data.spec, self._data.train.take(rows), self._data.validation.take(few))
         quick: Mapping[str, Any] = {"epochs": 1, "evaluations_per_epoch": 1, "head_start": "random", "contrastive_start": 0.0}
         clock = StepClock()
-        fit(self._task, self._base, some, settings.model_copy(update=quick), callbacks=[clock])
+        fit_within_memory(self._task, self._base, some, settings.model_copy(update=quick), callbacks=[clock])
         tokens = sum(some.train.lengths) / len(some.train) * settings.batch_size * settings.accumulation / clock.seconds_a_step()
         log.info("this machine trains %.0f tokens a second with the method %s", tokens, method)
         self._keep(method, tokens)

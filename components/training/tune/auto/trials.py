@@ -1,10 +1,12 @@
 """One candidate after another: each is trained on all rows, and is a trial of the study."""
 
+import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 Keep = Callable[[TrainParams], CheckpointPaths]
 NAME, ENDED, SKIPPED, PLACE, SOUP = "name", "ended at", "skipped", "outputs", "soup"
+REQUESTED, DONE, BEST = "requested", "share of steps", "best share"
+TIME_UP = "the minutes are used up"
+_NO_LIMIT = 100_000.0  # minutes: the budget of the search ends a training, and no recorded winner depends on the clock
 _RUNGS = 8  # points of a training at which trials are compared
 _STEPS_BEFORE_PRUNING = 200
 
@@ -54,16 +59,23 @@ class SearchInputs:
     data: Mapping[str, PreparedSplits]
     inputs: Mapping[str, str]
     folder: Path
+    made: dict[str, "Made"] = field(default_factory=dict)
 
     def candidate(self, configuration: Configuration) -> "Made":
         """Return the task, the model spec and the settings of a configuration."""
+        key = json.dumps(configuration, sort_keys=True)
+        if key not in self.made:
+            self.made[key] = self._made_of(configuration)
+        return self.made[key]
+
+    def _made_of(self, configuration: Configuration) -> "Made":
         chosen = {name.removeprefix(OPTION): value for name, value in configuration.items() if name.startswith(OPTION)}
         chosen = {name: value for name, value in chosen.items() if name not in self.options.fields}
         task, spec = apply_options(self.name, self.options.fields, chosen, self.learn)
         written = self.train.fixed.model_fields_set
         fields = {name: value for name, value in configuration.items() if not name.startswith(OPTION) and name not in written}
-        if "metric" not in written:
-            fields["metric"] = self.tune.metric
+        unwritten = {"metric": self.tune.metric, "max_minutes": _NO_LIMIT}
+        fields |= {name: value for name, value in unwritten.items() if name not in written}
         if self.tune.metric == "macro_f1" and "class_biases" not in {*written, *task.unsupported_settings}:
             fields["class_biases"] = "fitted"  # kept by the step `train` only if it helps
         settings = self.train.settings(fields)
@@ -86,17 +98,21 @@ class Made:
 class TrialClock(TrainerCallback):
     """Tells the progress of a training, and stops it when the budget of the search is used up."""
 
-    def __init__(self, budget: Budget, trial: optuna.Trial | None, may_stop: bool) -> None:
-        self._budget, self._trial, self._may_stop = budget, trial, may_stop
-        self.share = 0.0
+    def __init__(self, budget: Budget, trial: optuna.Trial | None = None, *, may_stop: bool = True, until: float = 1.0) -> None:
+        """Stop at the share `until` of the steps, and with `may_stop` at the end of the budget."""
+        self._budget, self._trial, self._may_stop, self._until = budget, trial, may_stop, until
+        self.share, self.steps = 0.0, 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the step; raise TrialPruned at the end of the budget."""
+        self.steps = state.max_steps
         self.share = state.global_step / max(1, state.max_steps)
+        if self.share >= self._until and self.share < 1:
+            control.should_evaluate = control.should_training_stop = True
         self._budget.tell(step=state.global_step, steps=state.max_steps)
         if self._may_stop and self._budget.left() <= 0:
             if self._trial is not None:
-                self._trial.set_user_attr(CUT, "the minutes are used up")
+                self._trial.set_user_attr(CUT, TIME_UP)
             raise optuna.TrialPruned
 
 
@@ -111,6 +127,7 @@ class Trials:
         started, name = time.monotonic(), describe(configuration, len(self._inputs.data))
         trial.set_user_attr(NAME, name)
         trial.set_user_attr(SETTINGS, dict(configuration))
+        trial.set_user_attr(REQUESTED, dict(configuration))
         self._budget.tell(running=name, step=0, steps=0)
         log.info("trial %d: %s", trial.number, name)
         state, value = TrialState.FAIL, None
@@ -124,15 +141,29 @@ class Trials:
         finally:
             trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
             trial.set_user_attr(ENDED, round(self._budget.spent(), 2))
+            if state is not TrialState.COMPLETE:
+                self._forget(trial)
         self._study.tell(trial, value, state)
         frozen = self._study.trials[trial.number]
         self._tell(frozen)
         return frozen
 
+    def _forget(self, trial: optuna.Trial) -> None:
+        """Delete the weights of a trial that has no score."""
+        made = self._inputs.candidate(trial.user_attrs[SETTINGS])
+        shutil.rmtree(self.checkpoints(made), ignore_errors=True)
+
     def skip(self, configuration: Configuration, reason: str) -> None:
         """Record that `configuration` was not tried."""
         name = describe(configuration, len(self._inputs.data))
-        attributes = {NAME: name, SETTINGS: dict(configuration), SKIPPED: reason, SECONDS: 0.0, ENDED: round(self._budget.spent(), 2)}
+        attributes = {
+            NAME: name,
+            SETTINGS: dict(configuration),
+            REQUESTED: dict(configuration),
+            SKIPPED: reason,
+            SECONDS: 0.0,
+            ENDED: round(self._budget.spent(), 2),
+        }
         self._study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs=attributes))
         log.info("not tried: %s: %s", name, reason)
 
@@ -169,6 +200,13 @@ class Trials:
             keep = self.keeping(made, folder) if methods.trains(made.settings.method) else None
             result, settings = self.fit(made, data, keep=keep, clock=clock, watch=watch)
         changed = {name: value for name, value in settings.model_dump().items() if value != getattr(made.settings, name)}
+        if not math.isfinite(result.best_value):
+            raise RetuneError(f"{self._inputs.tune.metric} of the validation rows is {result.best_value}")
+        if result.stopped_by == "max_minutes":
+            trial.set_user_attr(CUT, f"train.max_minutes {settings.max_minutes:g} ended the training")
+            raise optuna.TrialPruned
+        trial.set_user_attr(DONE, clock.share)
+        trial.set_user_attr(BEST, result.best_step / clock.steps if clock.steps else 1.0)
         if changed:
             trial.set_user_attr(SETTINGS, {**configuration, **changed})
         place = self._inputs.folder / self._study.study_name / str(trial.number)
@@ -195,6 +233,8 @@ class Trials:
             t.intermediate_values[rung] for t in self._study.trials if t.state is TrialState.COMPLETE and rung in t.intermediate_values
         ]
         best = max(others, default=value)
+        if not 0 <= best <= 1:  # not a share: no standard error without the outputs
+            return False
         return bool(best - value > math.sqrt(max(best * (1 - best), 0.01) / max(1, rows)))
 
     def _tell(self, trial: FrozenTrial) -> None:

@@ -75,6 +75,8 @@ def test_nothing_to_try_is_an_error():
         made(choices={"methods": ["freeze"]})
     with pytest.raises(BadParams, match=r"train\.method is freeze, and the task's portfolio has full"):
         made({"method": "freeze"})
+    with pytest.raises(BadParams, match=r"train\.method is lora, and tune\.candidates\.methods is \[probe\]"):
+        made({"method": "lora"}, choices={"methods": ["probe"]})
 
 
 def test_task_without_portfolio_is_named():

@@ -1,7 +1,8 @@
 """The strategy `auto` with a two-layer model: candidates, selection, budget, adoption and resuming."""
 
+import contextlib
 import json
-import logging
+import shutil
 
 import pytest
 
@@ -35,7 +36,21 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(learn, base, out, minutes=0.2, fixed=None, **changes):
+@pytest.fixture(scope="module")
+def searched(learn, tiny_base, tmp_path_factory):
+    """A folder with the state and the result of a search; a test copies it."""
+    folder = tmp_path_factory.mktemp("searched")
+    with contextlib.chdir(folder):
+        run(learn, tiny_base, folder / "tuned", fixed=SHORT)
+    return folder
+
+
+@pytest.fixture
+def copied(searched, workspace):
+    return shutil.copytree(searched, workspace, dirs_exist_ok=True)
+
+
+def run(learn, base, out, minutes=0.12, fixed=None, **changes):
     params = TuneParams.parse({"strategy": "auto", "minutes": minutes} | changes, "tune")
     tune(learn, base, out, task="text_classification", tune=params, train=TrainSection.parse({**FIXED, **(fixed or {})}, "train"))
     return Leaderboard.read(out)
@@ -46,16 +61,17 @@ def trained(learn, base, out):
     return digest_file(out / "trained/model/model.safetensors"), json.loads((out / "trained/training.json").read_text())
 
 
-def test_leaderboard_names_every_candidate_and_one_winner(learn, tiny_base, workspace):
-    board = run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
-
+def test_leaderboard_names_every_candidate_and_one_winner(searched):
+    board, names = Leaderboard.read(searched / "tuned"), set()
+    for candidate in board.candidates:
+        names.add(candidate.name)
     assert {candidate.method for candidate in board.candidates} >= {"probe", "full", "lora"}
-    assert len({candidate.number for candidate in board.candidates}) == len(board.candidates)
+    assert len(names) == len(board.candidates)
     (winner,) = [candidate for candidate in board.candidates if candidate.winner]
     assert winner.reason
     assert winner.low <= winner.score <= winner.high
-    assert TunedSettings.read(workspace / "tuned").task_options == winner.task_options
-    assert BestTrial.read(workspace / "tuned").number == winner.number
+    assert TunedSettings.read(searched / "tuned").task_options == winner.task_options
+    assert BestTrial.read(searched / "tuned").number == winner.number
 
 
 def test_train_adopts_the_winner_and_would_make_the_same_bits(learn, tiny_base, workspace):
@@ -70,13 +86,14 @@ def test_train_adopts_the_winner_and_would_make_the_same_bits(learn, tiny_base, 
     assert again == adopted
 
 
-def test_same_command_uses_no_second_budget(learn, tiny_base, workspace, caplog):
-    first = run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
-    with caplog.at_level(logging.INFO):
-        second = run(learn, tiny_base, workspace / "again", fixed=SHORT)
+def test_same_command_gives_the_same_result(learn, tiny_base, copied):
+    before = (copied / "tuned/settings.json").read_bytes()
+    first = Leaderboard.read(copied / "tuned")
+
+    second = run(learn, tiny_base, copied / "again", fixed=SHORT)
 
     assert [c.number for c in second.candidates] == [c.number for c in first.candidates]
-    assert (workspace / "tuned/settings.json").read_bytes() == (workspace / "again/settings.json").read_bytes()
+    assert (copied / "again/settings.json").read_bytes() == before
 
 
 def test_too_few_minutes_say_how_many_are_needed(learn, tiny_base, workspace):
@@ -123,7 +140,7 @@ def test_interrupted_search_continues_with_the_rest_of_its_budget(learn, tiny_ba
     monkeypatch.setattr(trials_module.Trials, "run", original)
     board = run(learn, tiny_base, workspace / "tuned", fixed=SHORT)
 
-    assert board.seconds > 12 - before.seconds_left
+    assert board.seconds > 7 - before.seconds_left
     names = [candidate.name for candidate in board.candidates]
     assert len(set(names)) == len(names)
 
@@ -137,11 +154,27 @@ def test_seconds_of_a_killed_process_count(workspace):
     assert Budget("one", 2, "accuracy").spent() == pytest.approx(20, abs=1)
 
 
-def test_more_minutes_continue_the_search(learn, tiny_base, workspace):
-    first = run(learn, tiny_base, workspace / "tuned", minutes=0.1, fixed=SHORT)
-    second = run(learn, tiny_base, workspace / "tuned", minutes=0.15, fixed=SHORT)
+def test_more_minutes_continue_the_search(learn, tiny_base, copied):
+    first = Leaderboard.read(copied / "tuned")
 
-    assert {c.number for c in first.candidates} <= {c.number for c in second.candidates}
+    second = run(learn, tiny_base, copied / "tuned", minutes=0.25, fixed=SHORT)
+
+    assert {c.number for c in first.candidates if c.state == "complete"} <= {c.number for c in second.candidates}
+
+
+def test_candidate_without_time_is_tried_with_more_minutes(learn, tiny_base, workspace):
+    fixed = {**SHORT, "epochs": 60}
+    first = run(learn, tiny_base, workspace / "tuned", minutes=0.07, fixed=fixed, candidates={"methods": ["probe", "full"]})
+    assert any(candidate.state == "skipped" for candidate in first.candidates)
+
+    second = run(learn, tiny_base, workspace / "tuned", minutes=0.4, fixed=fixed, candidates={"methods": ["probe", "full"]})
+
+    assert any(candidate.method == "full" and candidate.state != "skipped" for candidate in second.candidates)
+
+
+def test_train_and_tune_have_one_metric(learn, tiny_base, workspace):
+    with pytest.raises(BadParams, match=r"train\.metric is accuracy and tune\.metric is macro_f1, but tune\.strategy auto has one metric"):
+        run(learn, tiny_base, workspace / "tuned", fixed={"metric": "accuracy"})
 
 
 def test_new_data_start_with_the_winner_of_the_old(learn, tiny_base, tickets, workspace, tmp_path_factory):

@@ -85,13 +85,18 @@ def test_one_holdout_has_no_nested_optimism():
         ([0.80, 0.70], [60.0, 5.0], 0.02, 0),  # better: the better
         ([0.80, 0.79, 0.785], [60.0, 5.0, 5.0], 0.02, 1),  # equally cheap: the better
         ([0.79, 0.80], [55.0, 60.0], 0.02, 1),  # hardly cheaper: the better
+        ([0.80, 0.795, 0.79], [60.0, 2.0, 1.99], 0.02, 1),  # of two that are equally cheap, the better
     ],
 )
 def test_cheapest_of_equals(scores, costs, error, chosen):
     assert selection.cheapest_of_equals(scores, costs, lambda first, second: error) == chosen
 
 
-def test_slow_metric_gets_fewer_resamples():
-    score, rows = columns(np.ones((1, 50)))
+def test_optimism_follows_the_rule_of_the_choice():
+    right = (np.random.default_rng(1).random((4, 100)) < 0.7).astype(float)
+    score, rows = columns(right)
+    resampled = selection.resample(score, 4, rows, seed=1)
 
-    assert selection.resample(score, 1, rows, seed=1, seconds=0).inside.shape == (1, selection.FEWEST)
+    first = selection.optimism(resampled, lambda scores: 0)
+    assert first is not None
+    assert abs(first[0]) < 0.02 < selection.optimism(resampled)[0]
