@@ -46,7 +46,8 @@ class Metrics(Artifact):
     """Headline metrics, paired differences to each baseline (candidate minus baseline), and details.
 
     Classes and calibration exist for classification tasks only; `tables` are added by the task; `says` describes each metric.
-    `validation` are the metrics of each baseline on the validation rows, by which the best one is chosen without test rows.
+    `validation` are the metrics of each baseline on the validation rows, by which the best one is chosen without test rows. `method` is
+    the training method of the candidate, empty if unknown: a linear probe is not compared with the baseline of that name.
     `model_digest`, `snapshot` and `test_digest` identify the model folder, the raw data and the test rows.
     """
 
@@ -61,6 +62,7 @@ class Metrics(Artifact):
     baselines: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Estimate]]
     validation: dict[str, dict[str, float]] = Field(default_factory=dict)
+    method: str = ""
     classes: dict[str, ClassScore] = Field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     brier: Estimate | None = None
@@ -71,8 +73,12 @@ class Metrics(Artifact):
     says: dict[str, str] = Field(default_factory=dict)
 
     def best_baseline(self, metric: str) -> str | None:
-        """Return the baseline that is best on validation; the last one if that is unknown, None without baselines."""
-        return best_on_validation(self.validation, metric) or next(reversed(self.baselines), None)
+        """Return the baseline that is best on validation; the last one if that is unknown, None without baselines.
+
+        The baseline that is the candidate's own method is left out.
+        """
+        best = best_on_validation(self.validation, metric, without=[self.method])
+        return best or next((name for name in reversed(self.baselines) if name != self.method), None)
 
 
 def best_on_validation(scores: Mapping[str, Mapping[str, float]], metric: str, without: Collection[str] = ()) -> str | None:

@@ -1,6 +1,6 @@
 """Score the candidate and its baselines on the test split.
 
-Reads a trained model folder, data/prepared (test/test.parquet, learn/train.parquet, profile.json) and data/base. Writes
+Reads a trained model folder with its training.json, data/prepared (test/test.parquet, learn, profile.json) and data/base. Writes
 predictions/{candidate and each baseline}.parquet, metrics.json (every number with its interval), scores.json (flat, for
 `dvc metrics`), confusion.csv, reliability.csv and classes.csv (for `dvc plots`). The same model gives the same bytes.
 """
@@ -23,6 +23,7 @@ from components.artifacts.metrics import CalibrationBin, ClassScore, Estimate, M
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
 from components.artifacts.rows import AUGMENTED, read_rows
+from components.artifacts.training import Training
 from components.core.errors import BadData, BadModel
 from components.core.hashing import digest_folder
 from components.core.output_dir import fresh
@@ -53,7 +54,8 @@ def evaluate(
 ) -> None:
     """Predict the test split with `model` and the baselines, score the predictions, and write the results to `out`.
 
-    The baselines are fitted to the training rows, and compared with each other on the validation rows.
+    The baselines are fitted to the training rows, and compared with each other on the validation rows. The training.json beside `model`
+    names the method, if there is one.
 
     Raises:
         BadData: the test split is empty.
@@ -72,7 +74,9 @@ def evaluate(
     baselines = {name: Predictions.from_output(test, fitted[name](test)) for name in plugin.baselines}
     on_validation = {name: Predictions.from_output(validation, fitted[name](validation)) for name in plugin.baselines}
     metrics = compute_metrics(plugin, candidate, baselines, profile, model_digest, evaluate.min_class_units)
-    metrics = metrics.model_copy(update={"tables": plugin.tables(test, candidate), "validation": validation_scores(plugin, on_validation)})
+    training = Training.find(model.parent)
+    added = {"tables": plugin.tables(test, candidate), "validation": validation_scores(plugin, on_validation)}
+    metrics = metrics.model_copy(update=added | {"method": str(training.settings.get("method", "")) if training else ""})
     _log_metrics(metrics, candidate.groups)
 
     fresh(out)
@@ -134,14 +138,17 @@ def _class_metrics(truth: ClassificationMetrics, candidate: Predictions) -> dict
 
 
 def flatten(metrics: Metrics) -> dict[str, float]:
-    """Return the numbers for `dvc metrics show` and `diff`: one level, names without dots."""
+    """Return the numbers for `dvc metrics show` and `diff`: one level, names without dots, the same in every run.
+
+    `…_over_best` are the differences to the baseline that is best on validation; metrics.json says which one it is.
+    """
     scores: dict[str, float] = {}
     for metric, estimate in metrics.headline.items():
         scores |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
     for name, gains in metrics.differences.items():
         scores |= {f"{name}_{metric}": metrics.baselines[name][metric].value for metric in gains}
-    for metric, (best, gain) in _over_best(metrics).items():
-        scores |= {f"{metric}_over_{best}": gain.value, f"{metric}_over_{best}_low": gain.low}
+    for metric, (_, gain) in _over_best(metrics).items():
+        scores |= {f"{metric}_over_best": gain.value, f"{metric}_over_best_low": gain.low}
     calibration = {"brier": metrics.brier.value if metrics.brier else None, "ece": metrics.ece, "ece_debiased": metrics.ece_debiased}
     return scores | {name: value for name, value in calibration.items() if value is not None}
 

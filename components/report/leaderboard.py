@@ -1,6 +1,6 @@
 """The leaderboard of an automatic search on page and card: rows with plots, the best score over time, and sentences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -17,6 +17,7 @@ STATES = {
 }
 WINNER = ("diamond", "champion")
 WORDS = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "skipped": "skipped"}
+CARRIED = "taken over from an earlier search"
 SHOWN = 10  # candidates; the rest is folded
 SHORT_BUDGET = 2.0  # minutes below which the axis shows seconds
 
@@ -37,6 +38,8 @@ def leaderboard(board: Leaderboard | None) -> dict[str, Any]:
         "board_plot": best_over_time(board) if scored else None,
         "board_counts": counts(board),
         "finals": any(entry.holdouts > 1 for entry in board.candidates),
+        "several_bases": len({entry.base for entry in board.candidates}) > 1,
+        "carried": CARRIED,
         "optimism": optimism(board),
     }
 
@@ -53,7 +56,8 @@ def optimism(board: Leaderboard) -> str:
         return ""
     value, low, high = board.optimism
     estimate = f"{wording.signed(value)} (95 % interval {forests.interval(low, high, signs=True)})"
-    return f"Optimism of the winner's validation score: {estimate}; expect that much less on new rows."
+    meaning = "not different from 0" if low <= 0 <= high else f"expect that much {'less' if value > 0 else 'more'} on new rows"
+    return f"Optimism of the winner's validation score: {estimate}; {meaning}."
 
 
 def summary(board: Leaderboard) -> str:
@@ -67,26 +71,48 @@ def summary(board: Leaderboard) -> str:
 
 
 def best_over_time(board: Leaderboard) -> Markup:
-    """Return a dot per candidate at the time when it ended, and the best score of complete candidates so far as a stepped line."""
+    """Return a dot per candidate at the time when it ended, and the best score of complete candidates so far as a stepped line.
+
+    Scores are those on the usual validation split, since means over several splits are not comparable with them.
+    """
     unit, name = (1.0, "seconds") if board.minutes < SHORT_BUDGET else (60.0, "minutes")
     end = max([board.minutes * 60, board.seconds, *(entry.ended_at for entry in board.candidates)])
-    scores = [entry.score for entry in board.candidates if wording.is_number(entry.score)]
+    scores = [score for entry in board.candidates if wording.is_number(score := first_score(entry))]
     plane = Plane.over(Scale(0, end / unit), spanning(scores, 0, 0), 250, gutter=12)
-    points = [(at / unit, best) for at, best in _best_so_far(board)]
+    steps = list(_best_so_far(board))
+    points = [(at / unit, best) for at, best in steps]
     dots = [
-        plane.dot(entry.ended_at / unit, plane.y.low if entry.score is None else entry.score, *style(entry), title=_about(entry))
+        plane.dot(entry.ended_at / unit, plane.y.low if score is None else score, *style(entry), title=_about(entry))
         for entry in board.candidates
-        if entry.state != "skipped"
+        if ((score := first_score(entry)) is not None or entry.state != "complete") and entry.state != "skipped" and not entry.carried
     ]
     metric = wording.named(board.metric)
-    label = f"Best {metric} on the validation split over time"
+    label = f"Best {metric} on the validation split over time{_course(steps)}"
     return drawing(plane.height, label, plane.axes(name, metric), plane.curve(points, "best"), *dots)
 
 
+def first_score(entry: Candidate) -> float | None:
+    """Return the score on the usual validation split; None if it is unknown."""
+    return entry.first_score if entry.first_score is not None or entry.holdouts > 1 else entry.score
+
+
+def _course(steps: Sequence[Point]) -> str:
+    """Return the course of the stepped line in words; empty without one."""
+    if not steps:
+        return ""
+    (start, first), (end, last) = steps[0], next(point for point in steps if point[1] == steps[-1][1])
+    begin = f"{wording.metric(first)} at {wording.duration(start)}"
+    return f": rises from {begin} to {wording.metric(last)} at {wording.duration(end)}" if last > first else f": {begin}, and no rise"
+
+
 def _best_so_far(board: Leaderboard) -> Iterator[Point]:
-    """Yield the corners of the stepped line, in seconds."""
+    """Yield the corners of the stepped line, in seconds; scores of an earlier search are known from the beginning."""
     best = None
-    complete = [(entry.ended_at, entry.score) for entry in board.candidates if entry.state == "complete" and entry.score is not None]
+    complete = [
+        (0.0 if entry.carried else entry.ended_at, score)
+        for entry in board.candidates
+        if entry.state == "complete" and (score := first_score(entry)) is not None
+    ]
     for at, score in sorted(complete):
         if best is None or score > best:
             if best is not None:
@@ -111,4 +137,5 @@ def _plot(scale: Scale, entry: Candidate) -> Markup:
 
 
 def _about(entry: Candidate) -> str:
-    return wording.cut(f"{entry.name}, {WORDS[entry.state]}, {wording.metric(entry.score)}, {wording.duration(entry.seconds)}", 200)
+    score = wording.metric(first_score(entry))
+    return wording.cut(f"{entry.number}: {entry.name}, {WORDS[entry.state]}, {score}, {wording.duration(entry.seconds)}", 200)

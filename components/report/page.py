@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.metrics import ClassScore, Estimate, Metrics, best_on_validation
+from components.artifacts.metrics import ClassScore, Estimate, Metrics
 from components.report import charts, error_analysis, forests, leaderboard, panel, wording
 from components.report.facts import ChampionFacts, PageFacts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
@@ -94,7 +94,7 @@ def _key_figures(facts: PageFacts) -> list[tuple[str, str, str]]:
     name = wording.named(first)
     references = [(f"champion {champion.version}", champion.differences)] if champion else []
     best, guess = metrics.best_baseline(first), guessing(metrics)
-    baselines = sorted((name for name in metrics.differences if name != guess), key=lambda name: name != best)
+    baselines = sorted((name for name in metrics.differences if name not in (guess, metrics.method)), key=lambda name: name != best)
     references += [(wording.named(baseline), metrics.differences[baseline]) for baseline in baselines]
     against = [
         (f"against {wording.cut(reference, 30)}", wording.signed(gaps[first].value), f"{name}, {forests.between(gaps[first], signs=True)}")
@@ -132,7 +132,7 @@ def _scores(metrics: Metrics, champion: ChampionFacts | None) -> dict[str, Any]:
         ]
         blocks.append((name, rows, forests.estimate_plot(own, None, "", "") if shared else forests.axis(own)))
     off_scale = shared and any(estimate.value < scale.low for _, rows, _ in blocks for _, estimate, _, _ in rows)
-    best = best_on_validation(metrics.validation, blocks[0][0]) if blocks else None
+    best = metrics.best_baseline(blocks[0][0]) if blocks and metrics.validation else None
     return {
         "scores": blocks,
         "off_scale": off_scale,

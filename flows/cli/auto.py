@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.leaderboard import read_leaderboard, show_leaderboard
+from flows.cli.leaderboard import show_leaderboard
 from flows.cli.live_progress import live_progress
 from flows.cli.options import START, AsJson, app, out, print_json
 from flows.cli.pipeline import show_result
@@ -32,6 +32,7 @@ def auto(
 
     Example: `retune auto tickets.csv --minutes 15`
     """
+    from components.artifacts.tuning_result import Leaderboard
     from flows.project.auto_params import params_for
     from flows.run import run_retrain
 
@@ -39,11 +40,15 @@ def auto(
     workspace = open_workspace(file)
     if as_json:
         result = run_retrain(workspace, inline=True)
-        print_json({"result": asdict(result), "leaderboard": read_leaderboard(None, None, file, None).model_dump(mode="json")})
+        board = Leaderboard.find(workspace.root / "models/tuned")
+        print_json({"result": asdict(result), "leaderboard": board and board.model_dump(mode="json")})
         return
     out.print(f"wrote {file}: {guess}" if guess else f"uses {file}", markup=False)
     with live_progress(workspace.root, out):
         result = run_retrain(workspace, inline=True)
-    out.print()
-    show_leaderboard(read_leaderboard(None, None, file, None))
     show_result(result)
+    out.print()
+    if board := Leaderboard.find(workspace.root / "models/tuned"):
+        show_leaderboard(board)
+    else:
+        out.print("the leaderboard of the search cannot be read: `retune leaderboard` gives the reason")

@@ -48,7 +48,7 @@ def init(
 ) -> None:
     """Write a params.yaml for a data file.
 
-    Guesses the task and the columns, and comments every setting.
+    Guesses the task and the columns. Settings that it does not write have the defaults in docs/settings.md.
 
     Example: `retune init tickets.csv --params models/tickets/params.yaml`
     """

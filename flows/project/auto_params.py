@@ -7,9 +7,11 @@ from pathlib import Path
 from components.core.atomic import replacing
 from components.core.documents import read_yaml
 from components.core.errors import BadParams
-from flows.project.init_params import Guess, slug, write_params
+from flows.project.init_params import Guess, number_text, slug, write_params
+from flows.project.models import OUTPUTS, survey_models
 from flows.project.params import read_params
-from flows.project.workspace import MODELS
+from flows.project.run_locks import folder_lock
+from flows.project.workspace import MODELS, workspace_of
 
 _MINUTES_LINE = re.compile(r"^( +minutes: *)[0-9][0-9.eE+]*", re.MULTILINE)
 
@@ -20,15 +22,26 @@ def params_for(
     """Return the parameter file for a data file, and the guess if it was written now.
 
     Without `params` it is the project's params.yaml, or that of a model folder if the project's own model has other data. An existing
-    file of the same data is kept; only its number of minutes is replaced.
+    file of the same data is kept; only its number of minutes is replaced. The lock of the workspace is held meanwhile: the stages of a
+    run read the settings of its file.
 
     Raises:
         BadSource: the file cannot be read, or no column looks like a text or a label.
-        BadParams: the parameter file has other data, another name or another strategy, and `force` is not set.
+        BadParams: the parameter file has other data, another name or another strategy, and `force` is not set; or a new file would have
+            the name of another model.
+        Unavailable: a run uses the parameter file.
     """
     file = params or _default_file(data, project, name)
     if force or not file.exists():
-        return file, write_params(data, file, name=name, force=True, strategy="auto", minutes=minutes)
+        _check_name(file, name or slug(data.stem), project)
+    with folder_lock(workspace_of(project, file).root):
+        return file, _written(data, file, name=name, minutes=minutes, force=force)
+
+
+def _written(data: Path, file: Path, *, name: str | None, minutes: float | None, force: bool) -> Guess | None:
+    """Write the parameter file, or replace its minutes; return the guess if it was written."""
+    if force or not file.exists():
+        return write_params(data, file, name=name, force=True, strategy="auto", minutes=minutes)
     if not _has_source(file, data):
         raise BadParams(f"{file} has another snapshot.source than {data}; --force replaces it, --params FILE uses another file")
     settings = read_params(file)
@@ -38,7 +51,19 @@ def params_for(
         raise BadParams(f"{file}: tune.strategy is {settings.tune.strategy}: `retune run` uses it; set it to auto, or --force replaces it")
     if minutes is not None and minutes != settings.tune.minutes:
         _replace_minutes(file, minutes)
-    return file, None
+    return None
+
+
+def _check_name(file: Path, name: str, project: Path) -> None:
+    """Check that a new parameter file is no stage's output and gets a name of its own; raise BadParams."""
+    if file.resolve().parent in [project / MODELS / output for output in OUTPUTS]:
+        raise BadParams(f"{file}: the stages replace {file.parent}, so it cannot contain a model's settings; choose another --name")
+    for model in survey_models(project)[0]:
+        if model.name == name and model.params.resolve() != file.resolve():
+            raise BadParams(
+                f"{model.params} already names the model {name!r}: for newer rows of this model, set its snapshot.source; for another "
+                "model, choose another --name"
+            )
 
 
 def _default_file(data: Path, project: Path, name: str | None) -> Path:
@@ -56,8 +81,8 @@ def _has_source(file: Path, data: Path) -> bool:
 
 def _replace_minutes(file: Path, minutes: float) -> None:
     """Change tune.minutes in the text of a parameter file, and keep its comments."""
-    text = _MINUTES_LINE.sub(rf"\g<1>{minutes:g}", file.read_text(encoding="utf-8"), count=1)
+    text = _MINUTES_LINE.sub(rf"\g<1>{number_text(minutes)}", file.read_text(encoding="utf-8"), count=1)
     with replacing(file) as partial:
         partial.write_text(text, encoding="utf-8")
         if read_params(partial).tune.minutes != minutes:
-            raise BadParams(f"{file}: tune.minutes is not on a line of its own: set it to {minutes:g}")
+            raise BadParams(f"{file}: tune.minutes is not on a line of its own: set it to {number_text(minutes)}")

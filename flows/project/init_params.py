@@ -119,12 +119,21 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool, str
     templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML has no surrogate pairs
     source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
     text = templates.get_template("params.yaml.j2").render(
-        name=name or slug(data.stem), source=source, guess=guess, strategy=strategy, minutes=minutes or MINUTES.get(strategy)
+        name=name or slug(data.stem),
+        source=source,
+        guess=guess,
+        strategy=strategy,
+        minutes=number_text(minutes or MINUTES.get(strategy, 0)),
     )
     with replacing(params) as partial:
         partial.write_text(text, encoding="utf-8")
         read_params(partial)
     return guess
+
+
+def number_text(number: float) -> str:
+    """Return a number as YAML that reads as the same number; without decimals if it is whole."""
+    return str(int(number)) if float(number).is_integer() else repr(number)
 
 
 def guess_columns(data: Path) -> Guess:

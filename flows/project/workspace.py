@@ -103,9 +103,15 @@ def open_workspace(params: Path | None = None, start: Path | None = None) -> Wor
     chosen = main.params if params is None else params.resolve()
     if not chosen.is_file():
         raise BadParams(f"{chosen} is missing; `retune init DATA` writes a params.yaml")
-    if chosen == main.params:
-        return main
-    return Workspace(project, project / "var/workspaces" / f"{chosen.parent.name}-{digest_value(str(chosen))[:8]}", chosen)
+    return workspace_of(project, chosen)
+
+
+def workspace_of(project: Path, params: Path) -> Workspace:
+    """Return the workspace of a parameter file, which may not exist yet."""
+    chosen = params.resolve()
+    own = chosen == project / "params.yaml"
+    folder = project if own else project / "var/workspaces" / f"{chosen.parent.name}-{digest_value(str(chosen))[:8]}"
+    return Workspace(project, folder, chosen)
 
 
 def open_project(start: Path | None = None) -> Workspace:

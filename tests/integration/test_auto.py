@@ -65,7 +65,7 @@ def test_repeated_command_continues_with_the_same_budget(
 
 
 def test_progress_leaderboard_and_verdict_are_printed(repeated: subprocess.CompletedProcess[str]) -> None:
-    order = ["uses ", "searching: ", "best so far: macro_f1", "candidate ", "winner", "Optimism of", "tickets version 1", "Report: "]
+    order = ["uses ", "searching: ", "best so far: macro_f1", "tickets version 1", "Report: ", "candidate ", "winner", "Optimism of"]
 
     places = [repeated.stdout.find(words) for words in order]
     assert -1 not in places, dict(zip(order, places, strict=True))
@@ -81,10 +81,11 @@ def test_page_shows_the_leaderboard(killed: tuple[Path, TuneProgress], repeated:
 
 def test_version_has_the_leaderboard_of_its_search(killed: tuple[Path, TuneProgress], repeated: subprocess.CompletedProcess[str]) -> None:
     of_version = retune(killed[0], "leaderboard", "tickets", "1", "--json")
+    of_number = retune(killed[0], "leaderboard", "1", "--json")
     of_workspace = retune(killed[0], "leaderboard", "--json")
 
     assert of_version.returncode == 0, of_version.stderr
-    assert json.loads(of_version.stdout) == json.loads(of_workspace.stdout)
+    assert json.loads(of_version.stdout) == json.loads(of_number.stdout) == json.loads(of_workspace.stdout)
 
 
 def test_finished_search_is_up_to_date(killed: tuple[Path, TuneProgress], repeated: subprocess.CompletedProcess[str]) -> None:

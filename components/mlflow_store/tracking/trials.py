@@ -12,7 +12,7 @@ from components.mlflow_store.tracking import runs
 
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "FAILED": "FAILED", "RUNNING": "KILLED", "WAITING": "KILLED"}
 _OF_CANDIDATE = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED", "skipped": "KILLED"}
-_MEASURED = {"score", "low", "high", "holdouts", "seconds", "share", "ended_at"}
+_MEASURED = {"score", "low", "high", "first_score", "holdouts", "seconds", "share", "ended_at"}
 
 
 def add_trials(client: MlflowClient, experiment: str, parent: str, tuned: Path) -> None:
@@ -37,7 +37,7 @@ def _add_candidate(client: MlflowClient, experiment: str, parent: str, candidate
         "retune.winner": str(candidate.winner).lower(),
     }
     run_id = runs.start(client, experiment, candidate.name, "trial", tags, parent)
-    chosen = candidate.model_dump(include={"base", "method"}) | candidate.settings | flatten(candidate.task_options, "task_options.")
+    chosen = candidate.settings | candidate.model_dump(include={"base", "method"}) | flatten(candidate.task_options, "task_options.")
     numbers = candidate.model_dump(include=_MEASURED, exclude_none=True)
     log_in_batches(client, run_id, params=params_of(chosen), metrics=[*metrics_of(numbers), *steps])
     client.set_terminated(run_id, _OF_CANDIDATE[candidate.state])

@@ -26,6 +26,11 @@ NOT_SEARCHABLE = (
     "class_biases",
 )
 """The fields of `train` that cannot be searched: set by the search itself, making trials incomparable, or without effect on them."""
+READ_BY = {
+    "auto": ("candidates",),
+    "search": ("trials", "epochs", "train_fraction", "evaluations", "prune_after", "explore", "initial_trial", "space"),
+}
+"""The fields of `tune` that only one strategy reads, by strategy; `none` allows those of `search`, which it switches off."""
 
 
 class Dimension(Section):
@@ -92,23 +97,30 @@ class TuneParams(Section):
 
     strategy: Literal["auto", "search", "none"] = Field(
         "search",
-        description="auto: chooses what `train` and `task_options` do not state; search: chooses the fields set to `tuned`; none",
+        description="auto: chooses fields that are not set, from the task's portfolio; search: chooses the fields set to `tuned`; none",
     )
-    metric: str = Field("macro_f1", description="metric of the validation split that the search maximises")
+    metric: str = Field("macro_f1", description="metric of the validation split that is maximised")
     minutes: float = Field(3, gt=0, le=100_000, description="time over all processes and restarts; no trial starts after it")
-    candidates: CandidateChoices = Field(CandidateChoices(), description="auto: limits the choice")
-    trials: int = Field(4, ge=1, le=100_000, description="number of trials over all processes and restarts")
-    train_fraction: float = Field(0.2, gt=0, le=1, description="share of the training rows that a trial uses, stratified by class")
-    epochs: float = Field(1, gt=0, le=10_000, description="epochs of a trial")
-    evaluations: int = Field(2, ge=1, le=1_000, description="points at which the pruner may stop a trial")
-    prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
-    explore: int = Field(3, ge=1, le=10_000, description="random trials, `initial_trial` included, before the sampler uses earlier ones")
+    candidates: CandidateChoices = Field(CandidateChoices(), description="auto: limits the choice of base models and methods")
+    trials: int = Field(4, ge=1, le=100_000, description="search: number of trials over all processes and restarts")
+    train_fraction: float = Field(0.2, gt=0, le=1, description="search: share of the training rows that a trial uses, stratified by class")
+    epochs: float = Field(1, gt=0, le=10_000, description="search: epochs of a trial")
+    evaluations: int = Field(2, ge=1, le=1_000, description="search: points at which the pruner may stop a trial")
+    prune_after: int = Field(2, ge=1, le=10_000, description="search: complete trials before the pruner may stop one")
+    explore: int = Field(3, ge=1, le=10_000, description="search: random trials, with `initial_trial`, before the sampler uses others")
     seed: int = Field(7, ge=0, lt=2**32, description="seed of the sampler")
     cache_mib: float = Field(
         DEFAULT_MIB, ge=0, description="maximum size in MiB of var/features, the frozen features of linear probes; 0: none are stored"
     )
-    initial_trial: dict[str, Value] = Field(default_factory=dict, description="the settings of the first trial")
-    space: dict[str, Dimension] = Field(default_factory=dict, description="one dimension per searched field of train")
+    initial_trial: dict[str, Value] = Field(default_factory=dict, description="search: the settings of the first trial")
+    space: dict[str, Dimension] = Field(default_factory=dict, description="search: one dimension per searched field of train")
+
+    @model_validator(mode="after")
+    def _check_strategy(self) -> Self:
+        other = "search" if self.strategy == "auto" else "auto"
+        if unread := [name for name in READ_BY[other] if name in self.model_fields_set]:
+            raise ValueError(f"strategy {self.strategy} does not read {', '.join(unread)}: remove, or set strategy {other}")
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -144,7 +156,7 @@ def refuse_declared(tune: TuneParams, train: TrainSection) -> None:
     """Refuse what the strategy `auto` would not read.
 
     Raises:
-        BadParams: fields are set to `tuned`, or a search space is declared.
+        BadParams: fields are set to `tuned`, or `train` has another metric.
     """
     if "metric" in train.fixed.model_fields_set and train.fixed.metric != tune.metric:
         raise BadParams(
@@ -155,10 +167,6 @@ def refuse_declared(tune: TuneParams, train: TrainSection) -> None:
         raise BadParams(
             f"params.yaml: train.{train.tuned[0]} is set to `tuned`, but tune.strategy is auto, which chooses fields that are not stated; "
             "remove it"
-        )
-    if tune.space or tune.initial_trial:
-        raise BadParams(
-            "params.yaml: tune.space and tune.initial_trial belong to tune.strategy search, and auto has a portfolio; remove them"
         )
 
 

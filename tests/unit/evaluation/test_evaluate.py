@@ -124,12 +124,22 @@ def test_baselines_are_compared_on_validation_rows(evaluated):
     assert metrics.best_baseline("macro_f1") == "tfidf"
 
 
-def test_scores_name_the_best_baseline_of_each_metric(evaluated):
+def test_scores_compare_with_the_best_baseline_of_each_metric(evaluated):
     metrics = Metrics.read(evaluated).model_copy(
         update={"validation": {"majority": {"accuracy": 0.9, "macro_f1": 0.1}, "tfidf": {"accuracy": 0.8, "macro_f1": 0.2}}}
     )
 
-    assert {"accuracy_over_majority", "macro_f1_over_tfidf"} < flatten(metrics).keys()
+    scores = flatten(metrics)
+    assert scores["accuracy_over_best"] == metrics.differences["majority"]["accuracy"].value
+    assert scores["macro_f1_over_best"] == metrics.differences["tfidf"]["macro_f1"].value
+
+
+def test_probe_is_not_compared_with_the_probe(evaluated):
+    metrics = Metrics.read(evaluated).model_copy(
+        update={"validation": {"tfidf": {"macro_f1": 0.2}, "probe": {"macro_f1": 0.3}}, "method": "probe"}
+    )
+
+    assert metrics.best_baseline("macro_f1") == "tfidf"
 
 
 def test_predictions_are_ordered_and_match_probabilities(evaluated):

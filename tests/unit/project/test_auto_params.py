@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from components.core.errors import BadParams
+from components.core.errors import BadParams, Unavailable
 from flows.project.auto_params import params_for
 from flows.project.params import read_params
+from flows.project.run_locks import folder_lock
 from tests.support.tickets import make_tickets
 
 USUAL: dict[str, Any] = {"name": None, "minutes": None, "force": False}
@@ -68,6 +69,41 @@ def test_other_minutes_replace_one_number(data: Path, tmp_path: Path) -> None:
     changed = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
     assert len(changed) == 1
     assert read_params(file).tune.minutes == 30
+
+
+def test_minutes_keep_all_digits(data: Path, tmp_path: Path) -> None:
+    for minutes in (0.3333333, 12.3456789):
+        file, _ = params_for(data, None, tmp_path, **USUAL | {"minutes": minutes})
+        assert read_params(file).tune.minutes == minutes
+
+
+def test_other_data_with_the_name_of_a_model_is_refused(tmp_path: Path) -> None:
+    old, new = tmp_path / "jan", tmp_path / "feb"
+    old.mkdir()
+    new.mkdir()
+    own, _ = params_for(write(old / "tickets.csv"), None, tmp_path, **USUAL)
+
+    with pytest.raises(BadParams, match=rf"{own} already names the model 'tickets'.*snapshot\.source.*--name"):
+        params_for(write(new / "tickets.csv"), None, tmp_path, **USUAL)
+    assert not (tmp_path / "models/tickets").exists()
+    file, _ = params_for(new / "tickets.csv", None, tmp_path, **USUAL | {"name": "feb"})
+    assert (file, read_params(file).name) == (tmp_path / "models/feb/params.yaml", "feb")
+
+
+def test_folder_of_a_stage_is_refused(data: Path, tmp_path: Path) -> None:
+    params_for(data, None, tmp_path, **USUAL)
+
+    with pytest.raises(BadParams, match=r"the stages replace .*models/trained.*--name"):
+        params_for(write(tmp_path / "trained.csv"), None, tmp_path, **USUAL)
+
+
+def test_file_of_an_active_run_is_not_changed(data: Path, tmp_path: Path) -> None:
+    file, _ = params_for(data, None, tmp_path, **USUAL)
+    before = file.read_text(encoding="utf-8")
+
+    with folder_lock(tmp_path), pytest.raises(Unavailable, match="another run uses"):
+        params_for(data, None, tmp_path, **USUAL | {"minutes": 30})
+    assert file.read_text(encoding="utf-8") == before
 
 
 def test_minutes_in_flow_style_are_not_guessed(data: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from components.artifacts.verdict import Role
 from components.core.errors import BadParams
 from components.core.section import Section
 from components.gates import GatesParams
+from flows.project.init_params import write_params
 from flows.project.params import read_params
-from tests.support.project import ROOT
+from tests.support.tickets import make_tickets
 
 
 class Inner(Section):
@@ -64,7 +65,9 @@ def test_old_and_new_setting_name_together_are_refused() -> None:
 
 
 def test_settings_of_the_previous_release_are_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    make_tickets().to_csv(tmp_path / "tickets.csv", index=False)
+    write_params(tmp_path / "tickets.csv", tmp_path / "new.yaml", name=None, force=False, strategy="search")
+    text = (tmp_path / "new.yaml").read_text(encoding="utf-8")
     old = {"test_budget:": "looks:", "best_champion:": "anchor:", "initial_trial:": "first:", "train_fraction:": "share:"}
     old |= {"on_overlap:": "late:"}
     for new, before in old.items():
@@ -72,7 +75,7 @@ def test_settings_of_the_previous_release_are_read(tmp_path: Path, caplog: pytes
         text = text.replace(f"  {new}", f"  {before}").replace(f"{{{new}", f"{{{before}")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
 
-    assert read_params(tmp_path / "params.yaml") == read_params(ROOT / "params.yaml")
+    assert read_params(tmp_path / "params.yaml") == read_params(tmp_path / "new.yaml")
     assert {message.split(" is now ")[1].split(";")[0] for message in caplog.messages} >= {
         "gates.test_budget",
         "gates.best_champion",

@@ -5,6 +5,7 @@ import pytest
 
 from components.artifacts.metrics import Metrics
 from components.artifacts.profile import Profile
+from components.artifacts.training import Training
 from components.artifacts.verdict import Outcome
 from components.core.errors import NotFound
 from components.report import ChampionFacts, Run, write_report
@@ -121,6 +122,22 @@ def test_best_baseline_on_validation_is_named(workspace: Path) -> None:
     Metrics.read(folder).model_copy(update={"validation": {"tfidf": {"macro_f1": 0.6}, "majority": {"macro_f1": 0.1}}}).write(folder)
 
     assert "On the validation split, the best baseline is TF-IDF" in section(page(workspace), "scores").words
+
+
+def test_probe_is_not_compared_with_the_probe(workspace: Path) -> None:
+    folder = workspace / "reports/evaluation"
+    metrics = Metrics.read(folder)
+    validation = {"tfidf": {"macro_f1": 0.6}, "majority": {"macro_f1": 0.1}, "probe": {"macro_f1": 0.7}}
+    metrics.model_copy(update={"validation": validation, "method": "probe"}).write(folder)
+
+    assert "On the validation split, the best baseline is TF-IDF" in section(page(workspace), "scores").words
+
+
+def test_probe_was_not_finished_by_an_earlier_process(workspace: Path) -> None:
+    folder = workspace / "models/trained"
+    Training.read(folder).model_copy(update={"steps": 0, "resumed": 0}).write(folder)
+
+    assert "An earlier process" not in section(page(workspace), "training").words
 
 
 def test_doubtful_estimate_is_marked(workspace: Path) -> None:

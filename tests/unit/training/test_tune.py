@@ -457,3 +457,21 @@ sys.exit("torch" in sys.modules)
 def test_contradictory_tune_settings_are_refused(changes, message):
     with pytest.raises(BadParams, match=message):
         TuneParams.parse(TUNE | {"initial_trial": {}} | changes, "tune")
+
+
+@pytest.mark.parametrize(
+    ("settings", "unread"),
+    [
+        ({"strategy": "auto", "trials": 8, "explore": 2}, "strategy auto does not read trials, explore: remove, or set strategy search"),
+        ({"strategy": "auto", "space": {}}, "strategy auto does not read space"),
+        ({"candidates": {"methods": ["lora"]}}, "strategy search does not read candidates: remove, or set strategy auto"),
+        ({"strategy": "none", "candidates": {}}, "strategy none does not read candidates"),
+    ],
+)
+def test_settings_that_the_strategy_does_not_read_are_refused(settings, unread):
+    with pytest.raises(BadParams, match=unread):
+        TuneParams.parse(settings, "tune")
+
+
+def test_search_that_is_switched_off_keeps_its_settings():
+    assert TuneParams.parse(TUNE | {"strategy": "none"}, "tune").space

@@ -61,14 +61,23 @@ def build(
         configuration = _fitted(configuration, stated, task, rows)
         configurations += [configuration] if configuration not in configurations else []
     if not configurations:
-        tried = ", ".join(sorted({str(given.get("method", "full")) for given in task.portfolio})) or "nothing"
-        raise BadParams(
-            f"params.yaml: tune.strategy auto has nothing to try: the task's portfolio has {tried}; set tune.candidates.methods"
-        )
+        raise BadParams(f"params.yaml: tune.strategy auto has nothing to try: {_nothing(task, stated, choices)}")
     probes = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] == PROBE]
     queue = [c | {"base": base} for base in chosen_bases for c in configurations if c["method"] != PROBE]
     space = _space(queue, defaults, stated)
     return Portfolio(tuple(probes), tuple(queue), {name: space[name] for name in sort_by_condition(space)}, defaults)
+
+
+def _nothing(task: tasks.Task, stated: Mapping[str, Any], choices: CandidateChoices) -> str:
+    """Return why no configuration is left, and what to change."""
+    if not task.portfolio:
+        return "the task has no portfolio (`Task.portfolio`, docs/add-a-task.md); set tune.strategy search, or none"
+    tried = ", ".join(sorted({str(given.get("method", "full")) for given in task.portfolio}))
+    if "method" in stated and choices.methods:
+        return f"train.method is {stated['method']}, and tune.candidates.methods is [{', '.join(choices.methods)}]; remove one of them"
+    if "method" in stated:
+        return f"train.method is {stated['method']}, and the task's portfolio has {tried}; remove it, or set tune.strategy search"
+    return f"the task's portfolio has {tried}; change tune.candidates.methods or task_options, or set tune.strategy search"
 
 
 def _accepted(configuration: Configuration, task: tasks.Task, options: Mapping[str, Any]) -> bool:

@@ -71,8 +71,20 @@ def test_unknown_choice_is_named(choices, message):
 
 
 def test_nothing_to_try_is_an_error():
-    with pytest.raises(BadParams, match="has nothing to try"):
+    with pytest.raises(BadParams, match=r"has nothing to try: .*has full, lora, probe; change tune\.candidates\.methods"):
         made(choices={"methods": ["freeze"]})
+    with pytest.raises(BadParams, match=r"train\.method is freeze, and the task's portfolio has full"):
+        made({"method": "freeze"})
+    with pytest.raises(BadParams, match=r"train\.method is lora, and tune\.candidates\.methods is \[probe\]"):
+        made({"method": "lora"}, choices={"methods": ["probe"]})
+
+
+def test_task_without_portfolio_is_named():
+    class Task(type(TASK)):
+        portfolio = ()
+
+    with pytest.raises(BadParams, match=r"the task has no portfolio .*set tune\.strategy search"):
+        made(task=Task(TASK.options))
 
 
 @pytest.mark.parametrize("name", tasks.available())
