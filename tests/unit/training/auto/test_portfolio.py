@@ -71,10 +71,11 @@ def test_unknown_choice_is_named(choices, message):
 
 
 def test_nothing_to_try_is_an_error():
-    with pytest.raises(BadParams, match=r"has nothing to try: .*has full, lora, probe; change tune\.candidates\.methods"):
-        made(choices={"methods": ["freeze"]})
+    words = tasks.load("masked_lm", {})
+    with pytest.raises(BadParams, match=r"has nothing to try: .*has full, lora; change tune\.candidates\.methods"):
+        made(choices={"methods": ["freeze"]}, task=words)
     with pytest.raises(BadParams, match=r"train\.method is freeze, and the task's portfolio has full"):
-        made({"method": "freeze"})
+        made({"method": "freeze"}, task=words)
     with pytest.raises(BadParams, match=r"train\.method is lora, and tune\.candidates\.methods is \[probe\]"):
         made({"method": "lora"}, choices={"methods": ["probe"]})
 
