@@ -121,7 +121,7 @@ class AutoSearch:
             if self._known(configuration):
                 continue
             if self._probed(str(configuration["base"])) and self._seconds(configuration) > _FOR_A_PROBE * self._budget.seconds:
-                self._skip(configuration)
+                self.runner.skip(configuration, f"a further probe, which would take more than {_FOR_A_PROBE:.0%} of the minutes")
             else:
                 self._run(self._study.ask(), configuration)
         self._budget.tell(phase="portfolio")
