@@ -43,7 +43,8 @@ def of_dataset(rows: Sequence[Row], file: Path) -> dict[str, Any]:
             sides[row["side"]][row["seed"]] = row
     others = [side for side in sides if not side.startswith(OURS)]
     own = sides.get(OURS, {})
-    seeds = sorted(set(own).intersection(*(sides[side] for side in others)))
+    shared = [set(sides[side]) for side in (*others, OURS) if sides.get(side)]
+    seeds = sorted(set.intersection(*shared)) if shared else []
     compared = {side: by_seed for side, by_seed in sides.items() if seeds and by_seed.keys() >= set(seeds)}
     result: dict[str, Any] = {
         "metric": rows[0]["metric"],
@@ -56,7 +57,7 @@ def of_dataset(rows: Sequence[Row], file: Path) -> dict[str, Any]:
         "failed": [row["seed"] for row in rows if row["side"] == OURS and not answered(row)],
     }
     result |= of_searches(sides)
-    if seeds and others:
+    if OURS in compared and others:
         result |= comparison(compared, max(others, key=lambda side: float(result["scores"][side])), seeds, file)
     return result | {"verdict": verdict(result)}
 
@@ -195,7 +196,7 @@ def line(own: Mapping[str, Any]) -> list[str]:
     gain, best, share, budget = own.get("difference"), own.get("best_other"), own.get("share_of_its_time"), own["budget"]
     return [
         own["metric"],
-        f"{len(own['seeds'])}" + (f" (auto failed on {len(own['failed'])} more)" if own["failed"] else ""),
+        f"{len(own['seeds'])}" + (f" (auto failed on {len(own['failed'])})" if own["failed"] else ""),
         f"{own['scores'][OURS]:.3f}" if OURS in own["scores"] else "–",
         *((best, f"{own['scores'][best]:.3f}") if best else ("–", "–")),
         f"{gain['value']:+.3f}" if gain else "–",

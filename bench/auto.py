@@ -150,9 +150,10 @@ def finish(command: Sequence[str], folder: Path, seconds: float, log: Any) -> in
 
 
 def failure(answers: Path, side: str) -> str:
-    """Return the last line of the log of a side that failed."""
+    """Return the last error of a stage in the log of a side that failed, else the last line."""
     lines = (answers / f"{side}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{_report.FAILED}: {lines[-1][:300] if lines else 'no output'}"
+    last = [line for line in lines if line.startswith("error: ")] or lines or ["no output"]
+    return f"{_report.FAILED}: {last[-1][:300]}"
 
 
 def ours(problem: Problem, side: str, answers: Path, base: str) -> dict[str, Any]:

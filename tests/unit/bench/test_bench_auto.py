@@ -14,7 +14,7 @@ import yaml
 from bench import _report
 from bench._output import refuse_mixed
 from bench._problem import Answers, Clock, Problem, best_on_validation, read_answers, targets, to_answers, write_answers
-from bench.auto import SETTINGS, curve, finish, unfinished, write_project
+from bench.auto import SETTINGS, curve, failure, finish, unfinished, write_project
 from components.artifacts.tuning_result import Candidate, Leaderboard
 from flows.project.params import read_params
 from tests.support.tickets import make_tickets
@@ -125,7 +125,15 @@ def test_failed_search_counts_as_worse(tmp_path: Path) -> None:
     found = _report.figures(rows, file)
     assert found["sets"]["tickets"]["verdict"] == "worse"
     assert (found["all"]["sets"], found["all"]["worse"], found["all"]["failed"]) == (1, 1, 1)
-    assert "| tickets | macro_f1 | 0 (auto failed on 1 more) | – | – | – | – | – | worse |" in _report.tables(found)
+    assert "| tickets | macro_f1 | 1 (auto failed on 1) | – | – | – | – | – | worse |" in _report.tables(found)
+    assert "| tickets | failed | 0.665 (70 s) |" in _report.tables(found)
+
+
+def test_reason_is_the_error_of_the_stage(tmp_path: Path) -> None:
+    (tmp_path / "auto.log").write_text("error: tune.minutes are too few\nERROR: failed to reproduce 'tune'\n", encoding="utf-8")
+    (tmp_path / "probe.log").write_text("Traceback\nKeyError: 3\n", encoding="utf-8")
+    assert failure(tmp_path, "auto") == "failed: error: tune.minutes are too few"
+    assert failure(tmp_path, "probe") == "failed: KeyError: 3"
 
 
 def test_one_failed_seed_outweighs_a_better_one(tmp_path: Path) -> None:
