@@ -10,6 +10,7 @@ Configuration = dict[str, dict[str, Any]]
 MEAN = {"pooling": "mean"}
 BALANCED = MEAN | {"class_weights": "balanced"}
 PROBED = {"head_start": "probe"}
+LORA = {"method": "lora", "lora_targets": "all-linear"}
 
 
 def named(configuration: Configuration) -> str:
@@ -19,7 +20,7 @@ def named(configuration: Configuration) -> str:
 
 
 def of_task(task: str) -> dict[str, Configuration]:
-    """Return the configurations of a task by name, the most promising first."""
+    """Return the configurations of a task by name, the most plausible first; those of the task's own portfolio are among them."""
     pairs = _OF_TASK[task]()
     return {named(found): found for found in ({"train": dict(train), "task_options": dict(options)} for train, options in pairs)}
 
@@ -32,18 +33,25 @@ Pairs = Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
 def _texts() -> Pairs:
-    yield from (({"method": "probe"}, options) for options in (MEAN, {"pooling": "last_four"}, {}))
+    yield from (({"method": "probe"}, {"pooling": pooling}) for pooling in ("mean", "cls", "last_four"))
+    sizes = ((4, 32), (6, 16), (6, 32), (4, 16))  # epochs and batch
+    yield from ((_train(rate, *size, **PROBED), MEAN) for size, rate in itertools.product(sizes, (1e-4, 2e-4, 3e-4)))
+    yield from ((_train(*values, **PROBED), BALANCED) for values in ((3e-4, 6, 32), (2e-4, 6, 16), (1e-4, 4, 32)))
+    yield from ((_train(rate, 6, **PROBED, layer_decay=decay), MEAN) for rate, decay in ((2e-4, 0.8), (3e-4, 0.9)))
+    yield from ((_train(rate, 6, method="freeze", frozen_layers=0, **PROBED), MEAN) for rate in (2e-4, 3e-4))  # only the embeddings
+    yield from ((_train(*values, **LORA, **PROBED), MEAN) for values in ((1e-3, 6, 32), (2e-3, 12), (5e-4, 4)))
+    yield from ((_train(rate, 4, 32, contrastive_start=1), MEAN) for rate in (1e-4, 3e-4))
+    yield _train(3e-5, 4, **PROBED), MEAN
+    yield _train(1e-4, 8, **PROBED, label_smoothing=0.1), MEAN
     yield _train(2e-5, 3), {}  # the usual default
     yield _train(2e-4, 3, 32), {}  # the default of this project
-    yield from ((_train(rate, epochs, **PROBED), MEAN) for epochs, rate in itertools.product((6, 3, 12), (1e-4, 3e-4, 3e-5)))
-    yield from ((_train(rate, epochs, **PROBED), BALANCED) for epochs, rate in ((6, 2e-4), (12, 1e-4)))
-    yield from ((_train(3e-4, epochs, 64, **PROBED), MEAN) for epochs in (4, 8))
     yield _train(1e-4, 6), MEAN  # what the probe as a start is worth
+    yield from ((_train(rate, 12, **PROBED), MEAN) for rate in (1e-4, 3e-4, 3e-5))
+    yield from ((_train(3e-4, epochs, 64, **PROBED), MEAN) for epochs in (4, 8))
     yield _train(1e-4, 6, **PROBED), {"pooling": "last_four"}
-    yield from ((_train(2e-4, 6, **PROBED, **more), MEAN) for more in ({"layer_decay": 0.8}, {"label_smoothing": 0.1}, {"ema": 0.99}))
-    yield from ((_train(rate, epochs, method="lora", **PROBED), MEAN) for rate, epochs in ((1e-3, 6), (2e-3, 12), (5e-4, 3)))
+    yield _train(2e-4, 6, **PROBED, ema=0.99), MEAN
+    yield _train(1e-3, 6, method="lora", **PROBED), MEAN
     yield _train(2e-4, 6, method="freeze", frozen_layers=3, **PROBED), MEAN
-    yield _train(1e-4, 4, 32, contrastive_start=1), MEAN
 
 
 def _tokens() -> Pairs:
@@ -54,7 +62,7 @@ def _tokens() -> Pairs:
     yield from ((_train(3e-4, epochs, **PROBED), {"head": "crf"}) for epochs in (6, 12))
     yield _train(3e-4, 6, label_smoothing=0.1, **PROBED), {}
     yield _train(5e-4, 6, layer_decay=0.8, **PROBED), {}
-    yield from ((_train(rate, epochs, method="lora", **PROBED), {}) for rate, epochs in ((2e-3, 6), (2e-3, 12)))
+    yield from ((_train(2e-3, epochs, **LORA, **PROBED), {}) for epochs in (12, 6))
     yield _train(3e-4, 6, method="freeze", frozen_layers=3, **PROBED), {}
 
 
@@ -62,7 +70,7 @@ def _vectors() -> Pairs:
     yield from ((_train(rate, epochs, batch), {}) for rate, epochs, batch in ((1e-4, 1, 64), (1e-4, 3, 64), (3e-5, 3, 64), (3e-4, 3, 64)))
     yield from ((_train(2e-4, 3, 128), {}), (_train(5e-5, 3, 32), {}))
     yield from ((_train(1e-4, 3, 64), {"temperature": value}) for value in (0.02, 0.1))
-    yield _train(1e-3, 3, 64, method="lora"), {}
+    yield _train(1e-3, 3, 64, **LORA), {}
     yield _train(1e-4, 3, 64, method="freeze", frozen_layers=3), {}
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return rows
+
+
+def refuse_mixed(rows: Iterable[Mapping[str, Any]], names: Iterable[str], file: Path) -> None:
+    """Exit if the rows of `file` differ in one of the fields `names`: their figures cannot be compared."""
+    rows = list(rows)
+    for name in names:
+        if len(values := sorted({str(row.get(name, "unknown")) for row in rows})) > 1:
+            raise SystemExit(f"{file}: rows with different {name} cannot be compared: {', '.join(values)}; use a file for each")

@@ -31,6 +31,26 @@ class Answers:
         return cls(output.predicted, {name: np.asarray(values).tolist() for name, values in output.measured.items()})
 
 
+class Clock:
+    """The seconds of a search since the clock was made, which is after the imports, until `stop`."""
+
+    def __init__(self, minutes: float) -> None:
+        self._started = time.monotonic()
+        self._stopped: float | None = None
+        self.limit = 60 * minutes
+
+    def seconds(self) -> float:
+        return (self._stopped or time.monotonic()) - self._started
+
+    def over(self, share: float = 1.0) -> bool:
+        """Return whether this share of the minutes is spent."""
+        return self.seconds() > share * self.limit
+
+    def stop(self) -> None:
+        """End the search: answers for test rows are not a part of it."""
+        self._stopped = time.monotonic()
+
+
 @dataclass(frozen=True)
 class Problem:
     """A task, its rows (id, group, text, label, the task's columns, split) and what may be spent; `base` is a model folder."""
@@ -100,25 +120,27 @@ def score(problem: Problem, predictions: Predictions) -> float:
 
 
 def difference(problem: Problem, predictions: Predictions, other: Predictions) -> dict[str, float]:
-    """Return the paired difference of the metric with its 95 % interval."""
+    """Return the paired difference of the metric with its 95 % interval, and the number `n` of independent test rows or groups."""
     gain = metric_set(problem.made_task, predictions, 1).difference(problem.metric, predictions, other)
-    return {"value": gain.value, "low": gain.low, "high": gain.high}
+    return {"value": gain.value, "low": gain.low, "high": gain.high, "n": gain.n}
 
 
-def best_on_validation(problem: Problem, deadline: float, candidates: Iterable[Callable[[str], Answers]]) -> dict[str, Answers]:
-    """Return the answers of the best candidate by its validation score; no candidate starts after `deadline` (`time.time()`).
+def best_on_validation(problem: Problem, clock: Clock, candidates: Iterable[Callable[[str], Answers]]) -> dict[str, Answers]:
+    """Return the answers of the best candidate by its validation score, and stop the clock before it answers the test rows.
 
-    A candidate maps a split to answers.
+    A candidate maps a split to answers. After the minutes of the clock no candidate starts, except the first.
     """
     best, value = None, -np.inf
     for number, candidate in enumerate(candidates):
-        if number and time.time() > deadline:
+        if number and clock.over():
             break
         answers = candidate("validation")
-        if (reached := problem.score("validation", answers)) > value:
-            best, value = {"validation": answers, "test": candidate("test")}, reached
+        reached = problem.score("validation", answers)
+        if best is None or reached > value:
+            best, value = (candidate, answers), reached
     assert best is not None
-    return best
+    clock.stop()
+    return {"validation": best[1], "test": best[0]("test")}
 
 
 def write_answers(answers: Mapping[str, Answers], file: Path, **more: Any) -> None:

@@ -27,6 +27,21 @@ def means(rows: Iterable[Mapping[str, Any]], value: str) -> dict[str, dict[str, 
     return {dataset: {name: statistics.fmean(values) for name, values in own.items()} for dataset, own in found.items()}
 
 
+def mean_regrets(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the mean over seeds of the regrets, by data set and configuration; a training that failed has regret 1."""
+    scores: dict[str, dict[str, float]] = defaultdict(dict)
+    datasets: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        key = f"{row['dataset']} {row['seed']}"
+        if key not in datasets[row["dataset"]]:
+            datasets[row["dataset"]].append(key)
+        scores[key] |= {} if row["score"] is None else {row["configuration"]: row["score"]}
+    table, names = regrets(scores), sorted({row["configuration"] for row in rows if row["score"] is not None})
+    return {
+        dataset: {name: statistics.fmean(table[key].get(name, 1.0) for key in keys) for name in names} for dataset, keys in datasets.items()
+    }
+
+
 def regrets(scores: Table) -> dict[str, dict[str, float]]:
     """Return the regret of each configuration on each data set, from 0 (the best) to 1 (as the median one, worse, or without a score).
 
@@ -35,8 +50,8 @@ def regrets(scores: Table) -> dict[str, dict[str, float]]:
     names = sorted({name for own in scores.values() for name in own})
     table = {}
     for dataset, own in scores.items():
-        best = max(own.values())
-        spread = max(best - statistics.median(own.values()), SMALLEST_SPREAD)
+        best = max(own.values(), default=0.0)
+        spread = max(best - statistics.median(own.values() or [0.0]), SMALLEST_SPREAD)
         table[dataset] = {name: min((best - own[name]) / spread, 1.0) if name in own else 1.0 for name in names}
     return table
 
@@ -71,14 +86,15 @@ def mean_regret(regret: Table, chosen: Sequence[str]) -> float:
     return statistics.fmean(min(own.get(name, 1.0) for name in chosen) for own in regret.values())
 
 
-def left_out(regret: Table, costs: Mapping[str, float], sources: Mapping[str, str], size: int) -> dict[str, list[float]]:
+def left_out(regret: Table, seconds: Table, sources: Mapping[str, str], size: int) -> dict[str, list[float]]:
     """Return for each data set the smallest regret of the first 1, 2, … configurations of a portfolio that was chosen without it.
 
-    Data sets of one source are left out together. Empty if all have the same source.
+    Data sets of one source are left out together, with their seconds. Empty if all have the same source.
     """
     found = {}
     for dataset, own in regret.items():
         if others := {name: values for name, values in regret.items() if sources[name] != sources[dataset]}:
+            costs = relative_costs({name: values for name, values in seconds.items() if sources[name] != sources[dataset]})
             order = portfolio(others, costs, size)
             found[dataset] = [min(own.get(name, 1.0) for name in order[:count]) for count in range(1, len(order) + 1)]
     return found

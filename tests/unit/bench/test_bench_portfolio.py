@@ -7,8 +7,9 @@ import pytest
 
 from bench import _archives, _configurations, _datasets
 from bench._output import append, read_rows
-from bench._selection import left_out, mean_regret, means, portfolio, regrets, relative_costs
-from bench.portfolio import summary
+from bench._selection import left_out, mean_regret, mean_regrets, means, portfolio, regrets, relative_costs
+from bench.portfolio import flat, summary, unfinished
+from components.model import tasks
 from tests.support.tickets import make_tickets
 
 SCORES = {
@@ -60,6 +61,23 @@ def test_data_sets_of_one_source_are_left_out_together() -> None:
     assert left_out(regrets(SCORES), {}, {"news": "one", "mail": "one"}, 3) == {}
 
 
+def test_left_out_data_set_has_no_costs() -> None:
+    regret = {"news": {"a": 0.1, "b": 0.1}, "mail": {"a": 0.9, "b": 0.2}}
+    seconds = {"news": {"a": 1.0, "b": 2.0}, "mail": {"a": 90.0, "b": 1.0}}
+    assert portfolio({"news": regret["news"]}, relative_costs(seconds), 1) == ["b"]
+    assert left_out(regret, seconds, {"news": "one", "mail": "other"}, 1)["mail"] == [0.9]  # without mail, a is the cheaper
+
+
+def test_failed_seed_has_the_largest_regret() -> None:
+    rows = [row("a", 0.9), row("b", 0.8), row("a", None, seed=1), row("b", 0.3, seed=1)]
+    assert mean_regrets(rows) == {"news": {"a": 0.5, "b": 0.5}}
+
+
+def test_seed_on_which_all_fail_does_not_choose() -> None:
+    rows = [row("a", 0.9), row("b", 0.8), row("a", None, seed=1), row("b", None, seed=1)]
+    assert mean_regrets(rows) == {"news": {"a": 0.5, "b": 1.0}}
+
+
 def test_costs_are_relative_to_the_median_of_a_data_set() -> None:
     assert relative_costs({"news": {"a": 1.0, "b": 2.0, "c": 4.0}, "mail": {"a": 10.0}}) == {"a": 0.75, "b": 1.0, "c": 2.0}
 
@@ -87,6 +105,26 @@ def test_summary_writes_the_portfolio_as_tasks_have_it() -> None:
     assert found["failed"] == {"news 0: b": "why"}
 
 
+def test_incomplete_configurations_are_listed() -> None:
+    rows = [row("a", 0.9), row("b", 0.8), row("a", 0.9, dataset="mail", source="mail")]
+    assert summary(rows, 3)["text_classification"]["incomplete"] == ["b"]
+
+
+def test_all_data_sets_have_a_configuration_first() -> None:
+    left = unfinished(["bbc", "pos"], 0, [], limit=2, again=False)
+    assert [name for name, _, _ in left] == ["bbc", "pos", "bbc", "pos"]
+    assert left[0][1] == "probe, pooling mean"
+
+
+def test_finished_trainings_are_not_repeated() -> None:
+    todo = unfinished(["bbc", "pos"], 0, [], limit=2, again=False)
+    rows = [{"dataset": todo[0][0], "seed": 0, "configuration": todo[0][1], "score": 0.5}]
+    rows.append({"dataset": todo[1][0], "seed": 0, "configuration": todo[1][1], "score": None})
+    assert unfinished(["bbc", "pos"], 0, rows, limit=2, again=False) == todo[2:]
+    assert unfinished(["bbc", "pos"], 0, rows, limit=2, again=True) == todo[1:]
+    assert unfinished(["bbc", "pos"], 1, rows, limit=2, again=False) == todo
+
+
 def test_repeated_training_replaces_the_failed_one() -> None:
     assert summary([row("a", None), row("a", 0.9)], 3)["text_classification"]["failed"] == {}
 
@@ -103,6 +141,14 @@ def test_rows_after_half_a_line_are_read(tmp_path: Path) -> None:
 def test_configurations_have_unique_names(task: str) -> None:
     found = _configurations.of_task(task)
     assert len(found) == len({str(configuration) for configuration in found.values()}) >= 10
+
+
+@pytest.mark.parametrize("task", ["text_classification", "token_classification", "contrastive"])
+def test_portfolio_of_the_task_is_compared(task: str) -> None:
+    compared = [flat(configuration) for configuration in _configurations.of_task(task).values()]
+    default = ("head_start", "random")
+    used = [{name: value for name, value in entry.items() if (name, value) != default} for entry in tasks.load(task).portfolio]
+    assert [entry for entry in used if entry not in compared] == []
 
 
 RECIPE = _datasets.Recipe("tickets", lambda _: make_tickets(), train=20, validation=9, by_class=True)

@@ -34,6 +34,7 @@ from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, open_s
 log = logging.getLogger(__name__)
 
 _FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
+_FOR_A_PROBE = 0.05  # part of the budget that a further probe of a base may take
 _SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
 _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
@@ -117,7 +118,11 @@ class AutoSearch:
         self._refuse_too_few_minutes()
         self._budget.tell(phase="linear probes")
         for configuration in self._portfolio.probes:
-            if not self._known(configuration):
+            if self._known(configuration):
+                continue
+            if self._probed(str(configuration["base"])) and self._seconds(configuration) > _FOR_A_PROBE * self._budget.seconds:
+                self.runner.skip(configuration, f"a further probe, which would take more than {_FOR_A_PROBE:.0%} of the minutes")
+            else:
                 self._run(self._study.ask(), configuration)
         self._budget.tell(phase="portfolio")
         for configuration in self._queue():
@@ -246,10 +251,17 @@ class AutoSearch:
             return None
         return {**configuration, "epochs": fitting}
 
-    def _skip(self, configuration: Configuration) -> None:
+    def _probed(self, base: str) -> bool:
+        """Return whether a linear probe of `base` has a score."""
+        settings = [trial.user_attrs[SETTINGS] for trial in self.complete()]
+        return any((each["base"], each["method"]) == (base, PROBE) for each in settings)
+
+    def _seconds(self, configuration: Configuration) -> float:
         made = self._inputs.candidate(configuration)
-        needed = self._speeds[made.settings.base].seconds(made.settings)
-        self.runner.skip(configuration, f"needs about {needed:.0f} s, {max(0.0, self._left()):.0f} s were left")
+        return self._speeds[made.settings.base].seconds(made.settings)
+
+    def _skip(self, configuration: Configuration) -> None:
+        self.runner.skip(configuration, f"needs about {self._seconds(configuration):.0f} s, {max(0.0, self._left()):.0f} s were left")
 
     def _like_best(self) -> dict[str, Any]:
         trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
@@ -261,7 +273,7 @@ class AutoSearch:
         if self._study.trials:
             return
         costs = []
-        for configuration in (*self._portfolio.probes, *self._portfolio.queue):
+        for configuration in self._portfolio.probes or self._portfolio.queue:
             made = self._inputs.candidate(configuration)
             least = made.settings.model_copy(update={"epochs": min(1.0, made.settings.epochs)})
             costs.append(self._speeds[made.settings.base].seconds(least))
