@@ -10,7 +10,7 @@ from components.artifacts.metrics import Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
 from components.artifacts.rows import write_rows
-from components.artifacts.training import ModelSpec
+from components.artifacts.training import ModelSpec, Training
 from components.core.errors import BadData, BadModel, NotFound
 from components.core.hashing import digest_folder
 from components.evaluation.evaluate import EvaluateParams, compute_metrics, evaluate, flatten
@@ -54,14 +54,19 @@ def prepare(folder: Path, rows: pd.DataFrame, labels: tuple[str, ...] = LABELS) 
 
 @pytest.fixture(scope="module")
 def model(tiny_base, tmp_path_factory) -> Path:
-    """Return an untrained model with the right head."""
-    folder, task = tmp_path_factory.mktemp("model"), tasks.load("text_classification")
+    """Return an untrained model with the right head, and a training.json beside it."""
+    folder, task = tmp_path_factory.mktemp("trained") / "model", tasks.load("text_classification")
     import torch
 
     torch.manual_seed(1)
     task.build_model(tiny_base, spec_of(*LABELS)).save_pretrained(folder)
     task.load_tokenizer(tiny_base).save_pretrained(folder)
     ModelSpec(task="text_classification", labels=LABELS, max_length=32, unicode_form="NFC").write(folder)
+    Training(
+        settings={"method": "full"}, threads=1, device="cpu", precision="float32", parameters=1, steps=1, epochs=1, best_step=1,
+        metric="macro_f1", best_value=0.1, stopped_by="epochs", resumed=0, seconds=1, examples_per_second=1, peak_memory_mib=1,
+        weights_sha256="f" * 64,
+    ).write(folder.parent)  # fmt: skip
     return folder
 
 
@@ -134,6 +139,10 @@ def test_scores_compare_with_the_best_baseline_of_each_metric(evaluated):
     assert scores["macro_f1_over_best"] == metrics.differences["tfidf"]["macro_f1"].value
 
 
+def test_method_of_the_candidate_is_that_of_its_training(evaluated):
+    assert Metrics.read(evaluated).method == "full"
+
+
 def test_probe_is_not_compared_with_the_probe(evaluated):
     metrics = Metrics.read(evaluated).model_copy(
         update={"validation": {"tfidf": {"macro_f1": 0.2}, "probe": {"macro_f1": 0.3}}, "method": "probe"}
@@ -158,7 +167,7 @@ def test_metrics_follow_from_the_predictions_file(evaluated, model, prepared):
     baselines, profile = dict(zip(TASK.baselines, others, strict=True)), Profile.read(prepared)
     written = Metrics.read(evaluated)
     computed = compute_metrics(TASK, candidate, baselines, profile, digest_folder(model), 10)
-    assert computed == written.model_copy(update={"tables": (), "validation": {}})
+    assert computed == written.model_copy(update={"tables": (), "validation": {}, "method": ""})
     assert [table.title for table in written.tables] == ["Labels, the most common first"]  # tables of the task
 
 
