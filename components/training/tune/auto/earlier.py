@@ -107,8 +107,8 @@ def take_over(study: optuna.Study, setting: Setting, portfolio: Portfolio) -> Pr
 
 def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
     """Store the winner for later searches."""
-    study.set_user_attr(_WINNER, dict(winner))
     study.set_user_attr(_TIME, time.time())
+    study.set_user_attr(_WINNER, dict(winner))  # last: it implies the time
 
 
 def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases: Mapping[str, str], known: list[Any]) -> None:

@@ -15,6 +15,7 @@ from pydantic import Field
 from components.artifacts.base import Artifact
 from components.artifacts.rows import read_rows
 from components.core.errors import NotFound, RetuneError
+from components.model import tasks
 from components.training.trainer.callbacks import Watch
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.outputs import ValidationOutputs
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 FINALISTS, FINAL_PROBES = 3, 2
 HOLDOUTS, FEWEST = 5, 3
-_TOKEN_RESAMPLES, _TOKEN_COMPARED = 20, 3  # metrics of tokens are slow
+_FEW_RESAMPLES, _TOKEN_COMPARED, _MANY_ROWS = 20, 3, 20_000  # metrics of tokens or of many rows are slow
 _COMPARED = 6  # candidates whose optimism and differences are computed
 
 
@@ -60,6 +61,11 @@ class HoldoutScores(Artifact):
     FILE = "holdouts.json"
 
     scores: dict[int, float] = Field(default_factory=dict)
+
+
+def resamples_of(task: tasks.Task, rows: int) -> int:
+    """Return the number of resamples, fewer if each costs much."""
+    return _FEW_RESAMPLES if task.by_token or rows > _MANY_ROWS else selection.RESAMPLES
 
 
 def uses_holdouts(inputs: SearchInputs) -> bool:
@@ -104,7 +110,7 @@ def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tu
     def score(candidate: int, chosen: selection.Ints) -> float:
         return float(task.validate(outputs[candidate].outputs[chosen], outputs[candidate].labels[chosen], spec)[inputs.tune.metric])
 
-    groups, resamples = rows["group"].astype(str).tolist(), _TOKEN_RESAMPLES if task.by_token else selection.RESAMPLES
+    groups, resamples = rows["group"].astype(str).tolist(), resamples_of(task, len(rows))
     resampled = selection.resample(score, len(compared), groups, seed=inputs.tune.seed, resamples=resamples)
     errors = resampled.errors()
     intervals = {trial.number: interval(trial.value or 0.0, selection.Z * error) for trial, error in zip(compared, errors, strict=True)}
@@ -185,6 +191,10 @@ def _holdout_scores(
                 return [(each, _whole(known[each.number])) for each in left]
             except RetuneError as error:
                 log.warning("%s fails on another split and is not compared: %s", trial.user_attrs[NAME], error)
+                left.remove(trial)
+                continue
+            if not np.isfinite(last[-1]):
+                log.warning("%s has no finite score on another split and is not compared", trial.user_attrs[NAME])
                 left.remove(trial)
                 continue
             known[trial.number] = HoldoutScores(scores={**known[trial.number].scores, number: last[-1]})

@@ -28,10 +28,12 @@ def holdouts(rows: pd.DataFrame, data: PreparedSplits, number: int) -> Iterator[
     Each has about as many validation rows as `data`; no row is validated on twice until all have been.
     """
     table = pa.concat_tables([data.train.table, data.validation.table])
-    share = len(data.validation) / len(rows)
+    real = rows["real"].to_numpy()
+    share = len(data.validation) / max(1, int(real.sum()))
     folds = make_folds(rows["group"].astype(str).tolist(), rows["label"].astype(str).tolist(), count=max(2, round(1 / share)))
+    folds = [(train, held) for train, held in folds if real[held].any()]
     for index in range(number if folds else 0):
         train, held = folds[index % len(folds)]
-        validation = held[rows["real"].to_numpy()[held]]
+        validation = held[real[held]]
         groups = rows["group"].astype(str).to_numpy(dtype=object)[train]
         yield PreparedSplits(data.spec, Encoded(table.take(pa.array(train))), Encoded(table.take(pa.array(validation))), groups)

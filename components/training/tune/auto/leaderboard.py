@@ -1,5 +1,6 @@
 """The leaderboard: every candidate with its score, its cost, and why it was stopped or chosen."""
 
+import json
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
@@ -8,7 +9,7 @@ from components.artifacts.tuning_result import Candidate, Leaderboard
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.finals import Selected
 from components.training.tune.auto.portfolio import OPTION, PROBE
-from components.training.tune.auto.trials import ENDED, NAME, SKIPPED, SOUP, SearchInputs
+from components.training.tune.auto.trials import ENDED, NAME, REQUESTED, SKIPPED, SOUP, SearchInputs
 from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS
 from components.training.tune.warm_start import CARRIED
 
@@ -36,12 +37,12 @@ def _shown(trials: Sequence[FrozenTrial], selected: Selected) -> list[FrozenTria
     """Return the last trial of each candidate, without interrupted ones and without averages of weights that did not win."""
     shown: dict[str, FrozenTrial] = {}
     for trial in trials:
-        interrupted = trial.state is TrialState.FAIL and ERROR not in trial.user_attrs
+        interrupted = trial.state is TrialState.FAIL and not {ERROR, CUT} & trial.user_attrs.keys()
         lost = SOUP in trial.user_attrs and trial.number != selected.winner.number
         if NAME in trial.user_attrs and not interrupted and not lost:
-            name = trial.user_attrs[NAME]
-            if name not in shown or shown[name].state is not TrialState.COMPLETE:
-                shown[name] = trial
+            key = json.dumps(trial.user_attrs.get(REQUESTED, trial.number), sort_keys=True)
+            if trial.number == selected.winner.number or key not in shown or shown[key].state is not TrialState.COMPLETE:
+                shown[key] = trial
     return list(shown.values())
 
 

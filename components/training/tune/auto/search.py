@@ -25,7 +25,7 @@ from components.training.tune.auto import earlier, finals, leaderboard, soup
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.portfolio import PROBE, Configuration, Portfolio, build
 from components.training.tune.auto.speed import Speed
-from components.training.tune.auto.trials import DONE, PLACE, REQUESTED, SKIPPED, SOUP, TIME_UP, SearchInputs, Trials
+from components.training.tune.auto.trials import DONE, REQUESTED, SKIPPED, SOUP, TIME_UP, SearchInputs, Trials
 from components.training.tune.objective import suggest
 from components.training.tune.run_search import refuse_different_tokenizers
 from components.training.tune.settings import TuneParams
@@ -111,7 +111,7 @@ class AutoSearch:
     def complete(self) -> list[FrozenTrial]:
         """Return the trials that have a score."""
         done = [trial for trial in self._study.trials if trial.state is TrialState.COMPLETE and SOUP not in trial.user_attrs]
-        return [trial for trial in done if (self._inputs.folder / trial.user_attrs[PLACE]).is_dir()]
+        return [trial for trial in done if self.runner.has_outputs(trial)]
 
     def trials(self) -> None:
         """Run the probes, then the portfolio, then values that the sampler suggests, until the time for trials is over."""
@@ -218,13 +218,13 @@ class AutoSearch:
         """Return whether `configuration` has been tried, with any epochs, here or in an earlier search on the same data."""
         wanted = _without_epochs(configuration)
         same = [trial for trial in self._study.trials if _without_epochs(trial.user_attrs.get(REQUESTED, {})) == wanted]
-        interrupted = sum(trial.state is TrialState.FAIL and ERROR not in trial.user_attrs for trial in same)
+        interrupted = sum(trial.state is TrialState.FAIL and not {ERROR, CUT} & trial.user_attrs.keys() for trial in same)
         return interrupted >= _INTERRUPTIONS or any(map(self._decided, same))
 
     def _decided(self, trial: FrozenTrial) -> bool:
         """Return whether a trial has ended for another reason than the time."""
         if trial.state is TrialState.COMPLETE:
-            return PLACE in trial.user_attrs and (self._inputs.folder / trial.user_attrs[PLACE]).is_dir()
+            return self.runner.has_outputs(trial)
         out_of_time = SKIPPED in trial.user_attrs or trial.user_attrs.get(CUT) == TIME_UP
         return ERROR in trial.user_attrs or (trial.state is TrialState.PRUNED and not out_of_time)
 
@@ -283,7 +283,7 @@ class AutoSearch:
             raise BadParams(
                 f"params.yaml: tune.minutes {minutes:g} are too few for one candidate on this machine; expected at least {needed:.1f}"
             )
-        self._budget.seconds = max(self._budget.seconds, 1.2 * (min(costs) + self._budget.spent()))
+        self._budget.seconds = max(self._budget.seconds, min(minutes * 60, 1.2 * (min(costs) + self._budget.spent())))
 
 
 def _without_epochs(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Resampled:
 def resample(score: Score, candidates: int, groups: Sequence[str], *, seed: int, resamples: int = RESAMPLES) -> Resampled:
     """Score `candidates` on bootstrap resamples of the rows, whole groups at a time; `groups` has one name per row."""
     names, member = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-    rows_of = [np.flatnonzero(member == group) for group in range(len(names))]
+    rows_of = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
     generator = np.random.default_rng(seed)
     inside, outside = list[list[float]](), list[list[float]]()
     for _ in range(resamples):

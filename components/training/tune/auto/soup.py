@@ -15,7 +15,7 @@ from components.training.trainer.outputs import ValidationOutputs
 from components.training.trainer.soup import greedy_soup
 from components.training.tune.auto import selection
 from components.training.tune.auto.budget import Budget
-from components.training.tune.auto.finals import Selected, interval
+from components.training.tune.auto.finals import Selected, interval, resamples_of
 from components.training.tune.auto.portfolio import OPTION
 from components.training.tune.auto.trials import ENDED, NAME, PLACE, SOUP, Made, SearchInputs, TrialClock, Trials
 from components.training.tune.study import SECONDS, SETTINGS
@@ -96,7 +96,7 @@ def _errors(inputs: SearchInputs, made: Made, outputs: ValidationOutputs, winner
     def score(candidate: int, rows: selection.Ints) -> float:
         return float(made.task.validate(both[candidate].outputs[rows], both[candidate].labels[rows], made.spec)[inputs.tune.metric])
 
-    resampled = selection.resample(score, 2, groups, seed=inputs.tune.seed)
+    resampled = selection.resample(score, 2, groups, seed=inputs.tune.seed, resamples=resamples_of(made.task, len(groups)))
     return float(resampled.errors()[1]), resampled.error_of_difference(0, 1)
 
 

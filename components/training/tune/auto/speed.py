@@ -81,7 +81,7 @@ class Speed:
 
     def epochs(self, settings: TrainParams, seconds: float) -> float:
         """Return the epochs that fit into `seconds`; at most those of `settings`, with one decimal, 0 if less than a tenth fits."""
-        fixed, whole = self._known.start, self.seconds(settings)
+        fixed, whole = self.seconds(settings.model_copy(update={"epochs": 0.0})), self.seconds(settings)
         if whole <= seconds:
             return settings.epochs
         return max(0.0, int(10 * settings.epochs * (seconds - fixed) / (whole - fixed)) / 10)
@@ -104,13 +104,19 @@ class Speed:
         return self._known.tokens[method]
 
     def _measure(self, method: str, settings: TrainParams) -> None:
-        rows = list(range(min(len(self._data.train), _STEPS * settings.batch_size)))
+        rows = [row % len(self._data.train) for row in range(_STEPS * settings.batch_size)]
         few = list(range(min(len(self._data.validation), 8)))
         some = PreparedSplits(self._data.spec, self._data.train.take(rows), self._data.validation.take(few))
-        quick: Mapping[str, Any] = {"epochs": 1, "evaluations_per_epoch": 1, "head_start": "random", "contrastive_start": 0.0}
+        quick: Mapping[str, Any] = {
+            "epochs": 1,
+            "evaluations_per_epoch": 1,
+            "head_start": "random",
+            "contrastive_start": 0.0,
+            "accumulation": 1,
+        }
         clock = StepClock()
         fit_within_memory(self._task, self._base, some, settings.model_copy(update=quick), callbacks=[clock])
-        tokens = sum(some.train.lengths) / len(some.train) * settings.batch_size * settings.accumulation / clock.seconds_a_step()
+        tokens = sum(some.train.lengths) / len(some.train) * settings.batch_size / clock.seconds_a_step()
         log.info("this machine trains %.0f tokens a second with the method %s", tokens, method)
         self._keep(method, tokens)
 

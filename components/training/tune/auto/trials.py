@@ -81,7 +81,10 @@ class SearchInputs:
         settings = self.train.settings(fields)
         pace = rhythm(settings.model_dump(), set(written)) if settings.method != PROBE else {}
         fields |= pace
-        return Made(task, spec.model_copy(update={"base": settings.base}), self.train.settings(fields), fields, chosen)
+        # After a lack of memory the batch is smaller than params.yaml states.
+        divided = {name: configuration[name] for name in ("batch_size", "accumulation") if name in configuration}
+        settings = self.train.settings(fields).model_copy(update=divided if not fields.keys() >= divided.keys() else {})
+        return Made(task, spec.model_copy(update={"base": settings.base}), settings, fields, chosen)
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,12 @@ class Trials:
             state = TrialState.PRUNED
         except RetuneError as error:
             trial.set_user_attr(ERROR, first_line(error))
+        except KeyboardInterrupt:
+            trial.set_user_attr(CUT, "interrupted by the user")
+            raise
         finally:
-            trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
+            # A finished training that was only loaded counts with its own seconds.
+            trial.set_user_attr(SECONDS, max(float(trial.user_attrs.get(SECONDS, 0.0)), round(time.monotonic() - started, 2)))
             trial.set_user_attr(ENDED, round(self._budget.spent(), 2))
             if state is not TrialState.COMPLETE:
                 self._forget(trial)
@@ -181,7 +188,7 @@ class Trials:
     def _fitted(self, trial: optuna.Trial, configuration: Configuration) -> float:
         made = self._inputs.candidate(configuration)
         data = self._inputs.data[made.settings.base]
-        done = [other for other in self._study.trials if other.state is TrialState.COMPLETE]
+        done = [other for other in self._study.trials if other.state is TrialState.COMPLETE and self.has_outputs(other)]
         clock = TrialClock(self._budget, trial, may_stop=bool(done))
 
         def watch(number: int, value: float) -> None:
@@ -207,6 +214,7 @@ class Trials:
         if result.stopped_by == "max_minutes":
             trial.set_user_attr(CUT, f"train.max_minutes {settings.max_minutes:g} ended the training")
             raise optuna.TrialPruned
+        trial.set_user_attr(SECONDS, round(result.seconds, 2))
         trial.set_user_attr(DONE, clock.share)
         trial.set_user_attr(BEST, result.best_step / clock.steps if clock.steps else 1.0)
         if changed:
@@ -216,6 +224,10 @@ class Trials:
         result.outputs.write(place)
         trial.set_user_attr(PLACE, f"{self._study.study_name}/{trial.number}")
         return result.best_value
+
+    def has_outputs(self, trial: FrozenTrial) -> bool:
+        """Return whether the outputs of a complete trial are still there."""
+        return PLACE in trial.user_attrs and (self._inputs.folder / trial.user_attrs[PLACE]).is_dir()
 
     def keeping(self, made: Made, folder: Path) -> Keep:
         """Return where a training keeps its best weights, and in `folder` its history."""
