@@ -41,7 +41,7 @@ def _texts() -> Pairs:
     yield from ((_train(rate, 6, method="freeze", frozen_layers=0, **PROBED), MEAN) for rate in (2e-4, 3e-4))  # only the embeddings
     yield from ((_train(*values, **LORA, **PROBED), MEAN) for values in ((1e-3, 6, 32), (2e-3, 12), (5e-4, 4)))
     yield from ((_train(rate, 4, 32, contrastive_start=1), MEAN) for rate in (1e-4, 3e-4))
-    yield _train(3e-5, 4, **PROBED), MEAN
+    yield from ((_train(rate, 4, **PROBED), MEAN) for rate in (5e-5, 3e-5))
     yield _train(1e-4, 8, **PROBED, label_smoothing=0.1), MEAN
     yield _train(2e-5, 3), {}  # the usual default
     yield _train(2e-4, 3, 32), {}  # the default of this project
@@ -51,7 +51,7 @@ def _texts() -> Pairs:
     yield _train(1e-4, 6, **PROBED), {"pooling": "last_four"}
     yield _train(2e-4, 6, **PROBED, ema=0.99), MEAN
     yield _train(1e-3, 6, method="lora", **PROBED), MEAN
-    yield _train(2e-4, 6, method="freeze", frozen_layers=3, **PROBED), MEAN
+    yield from ((_train(rate, 6, batch, method="freeze", frozen_layers=3, **PROBED), MEAN) for rate, batch in ((3e-4, 32), (2e-4, 16)))
 
 
 def _tokens() -> Pairs:

@@ -5,19 +5,12 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flows.orchestrator.prefect_api import post
 from infra.local.layout import Stack, open_stack
 from infra.local.services import started_by
-from tests.support.stack_services import Migration, local
-
-
-def ask(stack: Stack, path: str, body: object) -> Any:
-    """Return the answer of the stack's Prefect server."""
-    return post(f"{stack.prefect}{path}", body, timeout=5).json()
+from tests.support.stack_services import Migration, ask, local
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,17 @@ import pandas as pd
 import psutil
 import yaml
 
+from flows.orchestrator.prefect_api import post
 from infra.local.layout import Stack
-from infra.local.services import ask
 from tests.support.project import ROOT, change, environment, git, make_project, retune, wait_for, write_params
 
 MODELS = 4
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def ask(stack: Stack, path: str, body: object) -> Any:
+    """Return the answer of the stack's Prefect server."""
+    return post(f"{stack.prefect}{path}", body, timeout=5).json()
 
 
 def make_models(folder: Path, base: Path, rows: pd.DataFrame, count: int) -> Path:

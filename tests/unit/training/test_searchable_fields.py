@@ -48,6 +48,6 @@ def test_an_exception_is_refused_with_its_reason(name: str) -> None:
 
 def test_exceptions_match_the_docs() -> None:
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
-    (named,) = re.findall(r"^Not searched, since .*\Z", page, re.MULTILINE | re.DOTALL)
+    (named,) = re.findall(r"^Not searched by `tune.space`, since .*\Z", page, re.MULTILINE | re.DOTALL)
 
     assert set(re.findall(r"`(\w+)`", named)) == set(NOT_SEARCHABLE) != set()

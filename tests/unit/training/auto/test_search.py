@@ -129,7 +129,7 @@ def test_interrupted_search_continues_with_the_rest_of_its_budget(learn, tiny_ba
     def interrupt(self, trial, configuration):
         nonlocal count
         count += 1
-        if count == 3:
+        if count == 2:
             raise KeyboardInterrupt
         return original(self, trial, configuration)
 
