@@ -94,8 +94,10 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
 def _untried(candidates: Sequence[Candidate]) -> list[str]:
     """Return what the minutes could not buy."""
     left_out = [candidate for candidate in candidates if candidate.state == "skipped"]
-    text = "{} candidates were not tried, because they did not fit into the minutes; the first: {}, {}"
-    return [text.format(len(left_out), left_out[0].name, left_out[0].reason)] if left_out else []
+    if not left_out:
+        return []
+    first = min(left_out, key=lambda candidate: candidate.number)
+    return [f"more minutes are needed for {_count(len(left_out), 'candidate')}; the first, {first.name}: {first.reason}"]
 
 
 def _plan(inputs: SearchInputs, trials: Sequence[FrozenTrial]) -> str:
