@@ -33,6 +33,7 @@ from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, open_s
 
 log = logging.getLogger(__name__)
 
+_FINISHED = "auto finished"  # the minutes of a search that has ended: repeated, it gives the same result
 _FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
 _FOR_A_PROBE = 0.05  # part of the budget that a further probe of a base may take
 _SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
@@ -67,7 +68,8 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
     with open_study(identity, tune, None, None, pruner) as study, Budget(identity, tune.minutes, tune.metric).running() as budget:
         previous = earlier.take_over(study, setting, portfolio)
         run = AutoSearch(shared, study, budget, portfolio, speeds, previous)
-        run.trials()
+        if not run.complete() or study.user_attrs.get(_FINISHED, 0.0) < tune.minutes:
+            run.trials()
         complete = run.complete()
         if not complete:
             raise RetuneError(_nothing(study.trials))
@@ -76,6 +78,7 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
         members = selected.winner.user_attrs.get(soup.MEMBERS, [selected.winner.number])
         run.keep([trial for trial in complete if trial.number in members])
         earlier.remember(study, selected.winner.user_attrs[SETTINGS])
+        study.set_user_attr(_FINISHED, tune.minutes)
         chosen = shared.candidate(selected.winner.user_attrs[SETTINGS])
         shown = [trial for trial in study.trials if SKIPPED not in trial.user_attrs]
         best = tuning_artifacts.best_of(study, shown, selected.winner, tune.metric, run.stopped_by, chosen.fields)
