@@ -62,9 +62,8 @@ def gather(
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
     sessions.remember(version, test, candidate)
     champion = reference_model(sessions, task, references.champion, versions, test, test_digest)
-    champion_version = None
-    if references.champion and champion and champion.predictions is not None:
-        champion_version = versions.get(references.champion.key)
+    scored = references.champion if champion and champion.predictions is not None else None
+    champion_version = versions.get(scored.key) if scored else None
     others = tuple(training_rows(workspace, uri, version, references, versions))
     exposure = measure_exposure(test, train, others, gates.leakage.near_duplicate)
     if excluded := len(exposure.left_out):

@@ -97,7 +97,6 @@ def fit(
     check_metric("train.metric", settings.metric, task.validation_metrics)
     check_fields(settings, task.unsupported_settings)
     threads = hardware.set_threads(settings.threads)
-    hardware.keep_freed_memory()
     with ExitStack() as stack:
         folder = keep.checkpoints if keep else stack.enter_context(temporary())
         checkpoint = checkpoints.newest(folder) if keep else None
@@ -107,15 +106,11 @@ def fit(
         start = _contrastive_start(task, settings, len(learn.train), every)
         strategy = "no" if keep is None else "steps" if keep.resumable else "best"
         arguments = arguments_of(folder, settings, every, strategy, task.evaluation_batch, start.epochs if start else 0.0)
-        trainer = _trainer(
-            task, base, learn, settings, arguments, [*_callbacks(settings, clock, observer, keep, start), *callbacks], start, cache
-        )
+        own = _callbacks(settings, clock, observer, keep, start)
+        trainer = _trainer(task, base, learn, settings, arguments, [*own, *callbacks], start, cache)
         trainer.compute_metrics = compute_metrics(task, learn.spec, observer.receive)
         if keep:
-            _start_history(checkpoint[0] if checkpoint else None, keep.history)
-        if checkpoint:
-            start_of = "using the finished training in" if checkpoint[1].stopped_by else "resuming from"
-            log.info("%s %s, %.0f s trained so far", start_of, checkpoint[0], checkpoint[1].seconds)
+            _start_history(checkpoint, keep.history)
         speed = _run(trainer, checkpoint, settings.method)
         if not keep:
             trainer.use_average()
@@ -123,26 +118,37 @@ def fit(
         stopped_by = (checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or _end(settings.method)
         if keep and methods.trains(settings.method) and not keep.resumable and not (checkpoint and checkpoint[1].stopped_by):
             checkpoints.seal_best(state, keep.history, clock.seconds(), stopped_by, speed)
-        # On the CPU, because the adapter is merged there when the version is loaded.
-        adapter_weights = lora.learned_weights(trainer.module.cpu()) if keep and settings.stores_adapter else None
-        model = methods.load(settings.method).finish(trainer.model)
-        return TrainResult(
-            model=model,
-            steps=state.global_step,
-            epochs=round(state.epoch or 0.0, 4),
-            best_step=state.best_global_step if keep else observer.best_step,
-            best_value=state.best_metric if keep else observer.best_value,
+        return _result(
+            trainer,
+            settings,
+            keep=keep is not None,
+            best=(state.best_global_step, state.best_metric) if keep else (observer.best_step, observer.best_value),
             stopped_by=stopped_by,
             resumed=checkpoint[1].step if checkpoint else 0,
             seconds=round(clock.seconds(), 2),
             examples_per_second=round(speed, 1),
             threads=threads,
-            device=hardware.device(),
-            precision=hardware.precision(settings),
-            parameters=sum(weights.numel() for weights in model.parameters()),
             outputs=_best_outputs(observer, folder, state),
-            adapter_weights=adapter_weights,
         )
+
+
+def _result(trainer: FineTuner, settings: TrainParams, *, keep: bool, best: tuple[int, float], **measured: Any) -> TrainResult:
+    """Return the trained model with its statistics; `best` is the step and the value of the best evaluation."""
+    # On the CPU, because the adapter is merged there when the version is loaded.
+    adapter_weights = lora.learned_weights(trainer.module.cpu()) if keep and settings.stores_adapter else None
+    model = methods.load(settings.method).finish(trainer.model)
+    return TrainResult(
+        model=model,
+        steps=trainer.state.global_step,
+        epochs=round(trainer.state.epoch or 0.0, 4),
+        best_step=best[0],
+        best_value=best[1],
+        device=hardware.device(),
+        precision=hardware.precision(settings),
+        parameters=sum(weights.numel() for weights in model.parameters()),
+        adapter_weights=adapter_weights,
+        **measured,
+    )
 
 
 def _best_outputs(observer: EvalObserver, folder: Path, state: Any) -> ValidationOutputs:
@@ -157,11 +163,16 @@ def _end(method: str) -> str:
     return "epochs" if methods.trains(method) else "no training"
 
 
-def _start_history(checkpoint: Path | None, history: Path) -> None:
+def _start_history(checkpoint: tuple[Path, checkpoints.CheckpointManifest] | None, history: Path) -> None:
     """Restore the history of the checkpoint, because the output folder was emptied since; without a checkpoint start an empty one."""
-    stored = checkpoint / checkpoints.HISTORY if checkpoint else None
     history.parent.mkdir(parents=True, exist_ok=True)
-    history.write_bytes(stored.read_bytes() if stored and stored.exists() else b"")
+    history.write_bytes(b"")
+    if checkpoint:
+        folder, manifest = checkpoint
+        if (stored := folder / checkpoints.HISTORY).exists():
+            history.write_bytes(stored.read_bytes())
+        start_of = "using the finished training in" if manifest.stopped_by else "resuming from"
+        log.info("%s %s, %.0f s trained so far", start_of, folder, manifest.seconds)
 
 
 def _trainer(
@@ -175,6 +186,7 @@ def _trainer(
     cache: FeatureCache | None = None,
 ) -> FineTuner:
     """Build the model from the arguments' seed, and all that trains it."""
+    hardware.keep_freed_memory()
     (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
     model = task.build_model(base, learn.spec)
     if settings.starts_at_probe:
