@@ -166,7 +166,7 @@ def test_command_prints_the_count_per_label(made, written, tmp_path, monkeypatch
     place, uri, version = made
     _, found, path = written
     monkeypatch.setattr("flows.project.stores.store", lambda _: uri)
-    monkeypatch.setattr("flows.cli.pipeline.open_workspace", lambda _: place)
+    monkeypatch.setattr("flows.cli.pipeline.open_model", lambda *_: place)
     result = CliRunner().invoke(
         app, ["pseudo-label", str(path.with_name("pool.jsonl")), str(tmp_path / "out.csv"), "--min-probability", str(found.floor)]
     )
