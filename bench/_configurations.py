@@ -34,24 +34,36 @@ Pairs = Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 def _texts() -> Pairs:
     yield from (({"method": "probe"}, {"pooling": pooling}) for pooling in ("mean", "cls", "last_four"))
+    yield _train(2e-4, 4, 32, **PROBED), MEAN
+    yield _train(3e-4, 6, 32, **PROBED), BALANCED
+    yield _train(1e-4, 4, **PROBED), MEAN
+    yield _train(1e-3, 6, 32, **LORA, **PROBED), MEAN
+    yield _train(3e-4, 4, 32, **PROBED), MEAN
+    yield _train(3e-4, 6, 32, method="freeze", frozen_layers=3, **PROBED), MEAN
+    yield _train(1e-4, 8, **PROBED, label_smoothing=0.1), MEAN
+    yield _train(5e-5, 4, **PROBED), MEAN
+    yield _train(1e-4, 4, 32, contrastive_start=1), MEAN
+    yield _train(2e-5, 3), {}  # the usual default
+    yield _train(2e-4, 6, layer_decay=0.8, **PROBED), MEAN
+    yield _train(1e-4, 6), MEAN  # what the probe as a start is worth
+    yield _train(2e-4, 6, **PROBED), BALANCED
+    yield _train(2e-3, 12, **LORA, **PROBED), MEAN
+    yield _train(3e-4, 12, **PROBED), MEAN
+    yield _train(3e-4, 6, method="freeze", frozen_layers=0, **PROBED), MEAN  # only the embeddings
+    yield _train(2e-4, 3, 32), {}  # the default of this project
+    # The rest varies one of them.
     sizes = ((4, 32), (6, 16), (6, 32), (4, 16))  # epochs and batch
     yield from ((_train(rate, *size, **PROBED), MEAN) for size, rate in itertools.product(sizes, (1e-4, 2e-4, 3e-4)))
-    yield from ((_train(*values, **PROBED), BALANCED) for values in ((3e-4, 6, 32), (2e-4, 6, 16), (1e-4, 4, 32)))
-    yield from ((_train(rate, 6, **PROBED, layer_decay=decay), MEAN) for rate, decay in ((2e-4, 0.8), (3e-4, 0.9)))
-    yield from ((_train(rate, 6, method="freeze", frozen_layers=0, **PROBED), MEAN) for rate in (2e-4, 3e-4))  # only the embeddings
-    yield from ((_train(*values, **LORA, **PROBED), MEAN) for values in ((1e-3, 6, 32), (2e-3, 12), (5e-4, 4)))
-    yield from ((_train(rate, 4, 32, contrastive_start=1), MEAN) for rate in (1e-4, 3e-4))
-    yield from ((_train(rate, 4, **PROBED), MEAN) for rate in (5e-5, 3e-5))
-    yield _train(1e-4, 8, **PROBED, label_smoothing=0.1), MEAN
-    yield _train(2e-5, 3), {}  # the usual default
-    yield _train(2e-4, 3, 32), {}  # the default of this project
-    yield _train(1e-4, 6), MEAN  # what the probe as a start is worth
-    yield from ((_train(rate, 12, **PROBED), MEAN) for rate in (1e-4, 3e-4, 3e-5))
+    yield _train(1e-4, 4, 32, **PROBED), BALANCED
+    yield _train(3e-4, 6, layer_decay=0.9, **PROBED), MEAN
+    yield _train(2e-4, 6, method="freeze", frozen_layers=3, **PROBED), MEAN
+    yield _train(5e-4, 4, **LORA, **PROBED), MEAN
+    yield _train(1e-3, 6, method="lora", **PROBED), MEAN
+    yield _train(3e-4, 4, 32, contrastive_start=1), MEAN
+    yield from ((_train(rate, 12, **PROBED), MEAN) for rate in (1e-4, 3e-5))
     yield from ((_train(3e-4, epochs, 64, **PROBED), MEAN) for epochs in (4, 8))
     yield _train(1e-4, 6, **PROBED), {"pooling": "last_four"}
     yield _train(2e-4, 6, **PROBED, ema=0.99), MEAN
-    yield _train(1e-3, 6, method="lora", **PROBED), MEAN
-    yield from ((_train(rate, 6, batch, method="freeze", frozen_layers=3, **PROBED), MEAN) for rate, batch in ((3e-4, 32), (2e-4, 16)))
 
 
 def _tokens() -> Pairs:
