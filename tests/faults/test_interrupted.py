@@ -47,9 +47,13 @@ def test_interrupted_run_is_resumed(tmp_path: Path, tiny_base: Path, tickets: pd
     assert [version["version"] for version in status(folder)["versions"]] == [1]
 
 
-def test_killed_run_is_resumed(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
+EFFECTS = ("evaluate: ran", "recorded as run", "registered tickets as version", "gate floor", "is now the champion")
+
+
+@pytest.mark.parametrize("effects", [EFFECTS[2::2], pytest.param(EFFECTS, marks=pytest.mark.exhaustive)], ids=["two", "all"])
+def test_killed_run_is_resumed(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, effects: tuple[str, ...]) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
-    for words in ("evaluate: ran", "recorded as run", "registered tickets as version", "gate floor", "is now the champion"):
+    for words in effects:
         assert end_at(folder, words, signal.SIGKILL) == -signal.SIGKILL, words
 
     done = retune(folder, "run", "--inline")

@@ -14,7 +14,7 @@ from components.artifacts.tuning_result import BestTrial
 from tests.support.learn import make_learn
 from tests.support.project import ROOT, environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 PARAMS = {
     "task": "text_classification",

@@ -31,7 +31,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: p
     params: dict[str, Any] = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params["train"] = {"precision": "float32", "threads": 1}
     write_params(folder, params | {"tune": {"strategy": "auto", "minutes": 7}})
-    with subprocess.Popen([str(BIN / "retune"), *COMMAND], cwd=folder, env=environment(folder), stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [str(BIN / "retune"), *COMMAND], cwd=folder, env=environment(folder, forks=True), stdout=subprocess.DEVNULL
+    ) as process:
         wait_for(lambda: (now := progress(folder)) is not None and now.tried >= 2)
         process.send_signal(signal.SIGKILL)
     time.sleep(1.5)  # the kernel ends the stage, which wrote every second
@@ -44,7 +46,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: p
 @pytest.fixture(scope="module")
 def repeated(killed: tuple[Path, TuneProgress]) -> subprocess.CompletedProcess[str]:
     """The output of the same command after the kill."""
-    done = retune(killed[0], *COMMAND, forks=False)
+    done = retune(killed[0], *COMMAND)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -91,7 +93,7 @@ def test_version_has_the_leaderboard_of_its_search(killed: tuple[Path, TuneProgr
 def test_finished_search_is_up_to_date(killed: tuple[Path, TuneProgress], repeated: subprocess.CompletedProcess[str]) -> None:
     folder, _ = killed
     written = (folder / "models/tuned/leaderboard.json").stat().st_mtime_ns
-    again = retune(folder, *COMMAND, "--json", forks=False)
+    again = retune(folder, *COMMAND, "--json")
 
     assert json.loads(again.stdout)["result"]["up_to_date"], again.stdout + again.stderr
     assert (folder / "models/tuned/leaderboard.json").stat().st_mtime_ns == written

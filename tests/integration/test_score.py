@@ -31,7 +31,7 @@ from tests.support.registered import make_shop
 
 pytestmark = pytest.mark.slow
 
-ROWS, PART = 6_000, 100
+ROWS, PART = 2_400, 100
 SHORT = ScoringSettings(rows_per_part=PART)
 OPTIONS = ("--rows-per-part", str(PART))
 
@@ -107,10 +107,10 @@ def test_killed_scoring_resumes_with_the_same_bytes(project: Path, workspace: Wo
     again = command(project, *arguments)
 
     assert again.returncode == 0, again.stderr
-    assert f"{done * PART:,} of 6,000 rows are finished; continuing" in again.stderr
-    assert "torn: 6,000 of 6,000 rows scored by models:/tickets/1 in 60 parts" in again.stdout
+    assert f"{done * PART:,} of 2,400 rows are finished; continuing" in again.stderr
+    assert "torn: 2,400 of 2,400 rows scored by models:/tickets/1 in 24 parts" in again.stdout
     assert content(out) == content(whole)
-    with pytest.raises(BadInput, match="torn is complete: 6,000 rows scored by models:/tickets/1; pass --replace to start again"):
+    with pytest.raises(BadInput, match="torn is complete: 2,400 rows scored by models:/tickets/1; pass --replace to start again"):
         scoring.score(workspace, "rows.parquet", "torn", "tickets@champion", SHORT)
 
 

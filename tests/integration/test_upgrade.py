@@ -95,6 +95,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_fork_with_own_model_and_gate_takes_a_release(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     fork = make_project(tmp_path / "fork", tiny_base, tickets)
     commit = ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm")

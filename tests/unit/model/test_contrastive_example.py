@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from flows.project.params import read_params
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
-pytest.importorskip("simple_icd_10_cm", reason="the example extra is not installed")
+pytestmark = pytest.mark.skipif(find_spec("simple_icd_10_cm") is None, reason="the example extra is not installed")
 
 
 def make(folder: Path, example: str) -> dict[str, list[dict[str, str]]]:
