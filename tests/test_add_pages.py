@@ -156,7 +156,7 @@ def test_add_a_method_works_as_it_is_written(project: Path) -> None:
     python(project, *LINT_IMPORTS)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_source_is_one_file_as_it_is_written(project: Path) -> None:
     add_source(project)
 

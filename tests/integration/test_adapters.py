@@ -153,6 +153,7 @@ def test_both_versions_have_the_hash_of_the_merged_model(run: Versions) -> None:
     assert package_bytes(run.uri, name, 1) == size(package(run, run.small)) + base > package_bytes(run.uri, name, 2)
 
 
+@pytest.mark.exhaustive
 def test_adapter_answers_as_the_merged_model(run: Versions, expected: list[dict]) -> None:
     assert answers(run, run.small) == expected
     assert verify(run.uri, run.small.name, run.small.number).difference < 1e-6

@@ -156,6 +156,7 @@ def test_ended_run_leaves_no_process(project: Path, end: Callable[[Path, subproc
         assert last_flow_run(project)["state_type"] == "CANCELLED"
 
 
+@pytest.mark.exhaustive
 def test_second_run_in_a_workspace_is_refused(project: Path) -> None:
     with begun(project, "train", forks=True) as run:
         second = retune(project, "run", "--inline")

@@ -133,6 +133,7 @@ BAD = {
 }
 
 
+@pytest.mark.exhaustive
 def test_scoring_server_answers_text_and_rejects_bad_input(uri: str, expected, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with served(uri, tmp_path) as address:
         for body in (

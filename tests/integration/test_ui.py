@@ -267,6 +267,7 @@ def hostile_page(text: str) -> Iterator[tuple[str, "queue.Queue[str]"]]:
         thread.join()
 
 
+@pytest.mark.exhaustive
 def test_prefect_form_promotes_a_waiting_version(project: Path, registry: Environment, api: str) -> None:
     request = judge_and_request(registry, 1)
     deployment = find_deployment(api, "decide/decide")

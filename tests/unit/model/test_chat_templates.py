@@ -16,6 +16,7 @@ from components.training.trainer.fit import fit
 from tests.support import tiny_generators
 from tests.support.fits import QUICK
 from tests.support.learn import make_learn
+from tests.support.tiers import rest_exhaustive
 
 END = tiny_generators.END
 _TURN = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"
@@ -143,7 +144,7 @@ LEARNT = ("end is added, not special", "end is not a token", "empty thought", "q
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("style", LEARNT)
+@pytest.mark.parametrize("style", rest_exhaustive(LEARNT, "empty thought", "end is not a token"))
 def test_fully_trained_model_answers_exactly(plain_bases, tmp_path, style):
     base = with_template(plain_bases["bytes"], style, tmp_path / "base")
     rows = rows_of(*[chat(question, answer) for question, answer in ANSWERS.items()] * 6)

@@ -73,7 +73,7 @@ def test_unknown_method_gets_a_suggestion():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", rest_exhaustive(VARIANTS, "full", "lora"))
+@pytest.mark.parametrize("variant", rest_exhaustive(VARIANTS, "lora"))
 def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, variant):
     expected, resumed = cut_and_resumed(task, tiny_base, learn, QUICK.model_copy(update=VARIANTS[variant]), tmp_path)
 

@@ -22,6 +22,7 @@ from tests.support import tiny_generators
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.labelled import predict_baselines
 from tests.support.learn import make_learn
+from tests.support.tiers import rest_exhaustive
 
 ENGLISH = ["one", "two", "three", "four", "five", "red", "green", "blue", "dogs", "cats", "birds", "run", "sleep", "eat"]
 GERMAN = ["eins", "zwei", "drei", "vier", "fünf", "rote", "grüne", "blaue", "hunde", "katzen", "vögel", "laufen", "schlafen", "essen"]
@@ -86,7 +87,7 @@ def save(model, base, spec, folder):
     return folder
 
 
-@pytest.fixture(scope="module", params=tiny_generators.SEQUENCE_FAMILIES)
+@pytest.fixture(scope="module", params=rest_exhaustive(tiny_generators.SEQUENCE_FAMILIES, "t5", "bart"))
 def fitted(request, bases, learns, tmp_path_factory):
     """Return a trained model of each family, its losses and its folder."""
     keep, learn = keep_in(tmp_path_factory.mktemp("fitted") / "out"), learns[request.param]

@@ -19,6 +19,7 @@ from components.training.trainer.fit import fit
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.labelled import KINDS, METRIC, paired, relabelled, statistics_of
 from tests.support.learn import make_learn
+from tests.support.tiers import rest_exhaustive
 
 ADDED = {"label_smoothing": 0.1, "r_drop": 0.5, "dropout": 0.1}
 METHODS = {"full": {}, "freeze": {"method": "freeze", "frozen_layers": 1}, "lora": {"method": "lora", "lora_dropout": 0.1}}
@@ -140,7 +141,7 @@ def test_thresholds_are_fitted_and_stored(tiny_base, tickets, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["single", "regression"])
+@pytest.mark.parametrize("kind", rest_exhaustive(["single", "regression"], "single"))
 def test_pairs_are_learnt(tiny_base, tickets, tmp_path, kind):
     task, learn = prepared(tmp_path, tiny_base, tickets, kind, pair=True)
     outcome = fit(

@@ -101,6 +101,7 @@ def read_yaml() -> dict[str, object]:
     return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")) | {"name": "tickets"}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_rows_that_either_model_trained_on_are_left_out(registered: tuple[str, Workspace], tickets: pd.DataFrame) -> None:
     uri, workspace = registered

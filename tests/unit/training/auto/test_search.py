@@ -170,7 +170,7 @@ def test_candidate_without_time_is_tried_with_more_minutes(learn, tiny_base, wor
         first = run(learn, tiny_base, workspace / "tuned", fixed=SHORT, candidates=methods)
     assert {candidate.state for candidate in first.candidates if candidate.method == "full"} == {"skipped"}
 
-    second = run(learn, tiny_base, workspace / "tuned", minutes=1, fixed=SHORT, candidates=methods)
+    second = run(learn, tiny_base, workspace / "tuned", minutes=0.3, fixed=SHORT, candidates=methods)
 
     assert any(candidate.method == "full" and candidate.state == "complete" for candidate in second.candidates)
 
