@@ -25,6 +25,7 @@ from tests.support.project import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*/*.yaml")) if path.name != "behaviour.yaml"]
+WRAPPED = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
@@ -116,6 +117,15 @@ def test_all_links_between_documents_lead_somewhere() -> None:
         file = (path.parent / target).resolve() if target else path
         assert file.exists(), f"{path.name}: {link}"
         assert not anchor or anchor in anchors(file), f"{path.name}: {link}"
+
+
+@pytest.mark.parametrize("path", WRAPPED, ids=lambda path: path.name)
+def test_lines_are_wrapped(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    prose = re.sub(r"(?ms)^```.*?^```", lambda block: "\n" * block[0].count("\n"), text)
+    long = [number for number, line in enumerate(prose.splitlines(), 1) if len(line) > 150 and not line.startswith(("|", "#"))]
+
+    assert long == [], f"{path.name}: wrap these lines at about 120 characters"
 
 
 def anchors(path: Path) -> set[str]:

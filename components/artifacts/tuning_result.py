@@ -82,8 +82,8 @@ class Leaderboard(Artifact):
     """The candidates of an automatic search, best first; none for another strategy.
 
     The winner may not be the first, because costs count. `minutes` is the budget, `seconds` what was spent. `optimism` is the winner's
-    validation score minus its expected score on new rows, with its 95 % interval. `plan` is a sentence, `notes` say what the minutes
-    could not buy.
+    validation score minus its expected score on new rows, with its 95 % interval. `plan` is a sentence, `notes` are about candidates that
+    did not fit into the budget, and the selection.
     """
 
     FILE = "leaderboard.json"

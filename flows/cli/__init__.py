@@ -7,8 +7,11 @@ Exit codes: 0 done; 1 failed; 2 invalid input; 3 verdict FAIL, 4 verdict INCONCL
 import atexit
 import gc
 import logging
+import os
 import signal
 import sys
+
+from typer.completion import get_completion_inspect_parameters as register_shells
 
 from components.core.errors import Cancelled
 from components.core.exits import RESUME, cancel_on, run_command
@@ -43,6 +46,8 @@ def _application_options_first(arguments: list[str]) -> list[str]:
 
 
 def _command() -> None:
+    if "_RETUNE_COMPLETE" in os.environ:
+        register_shells()  # `add_completion` would do it too, and add two options to the help
     sys.argv[1:] = _application_options_first(sys.argv[1:])
     try:
         app(standalone_mode=True)

@@ -28,7 +28,7 @@ def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selecte
         validation_rows=len(first.validation),
         candidates=tuple(sorted(candidates, key=_rank)),
         optimism=selected.optimism,
-        notes=tuple(dict.fromkeys([*notes, *_untried(candidates), *selected.notes])),
+        notes=tuple(dict.fromkeys([*notes, *_explain_skipped(candidates), *selected.notes])),
         plan=_plan(inputs, trials),
     )
 
@@ -91,8 +91,8 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
     )
 
 
-def _untried(candidates: Sequence[Candidate]) -> list[str]:
-    """Return what the minutes could not buy."""
+def _explain_skipped(candidates: Sequence[Candidate]) -> list[str]:
+    """Return a note on the candidates that did not fit into the budget; none if all did."""
     left_out = [candidate for candidate in candidates if candidate.state == "skipped"]
     if not left_out:
         return []
