@@ -162,7 +162,7 @@ class AutoSearch:
             done = self._run(trial, configuration)
             better = done.state is TrialState.COMPLETE and (done.value or 0.0) > best
             misfits, unchanged = 0, 0 if better else unchanged + 1
-        self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED or self._best() >= _PERFECT else "max_minutes"
+        self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED or self._best() >= _PERFECT else "minutes"
 
     def _run_cheapest(self) -> None:
         """Run the candidate that takes the least time, although a killed process has used up the minutes."""
