@@ -17,7 +17,7 @@ STATES = {
 }
 WINNER = ("diamond", "champion")
 WORDS = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "skipped": "skipped"}
-CARRIED = "taken over from an earlier search"
+CARRIED = "carried over from an earlier search"
 SHOWN = 10  # candidates; the rest is folded
 SHORT_BUDGET = 2.0  # minutes below which the axis shows seconds
 

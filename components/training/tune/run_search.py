@@ -21,7 +21,7 @@ from components.training.tune import tuning_artifacts
 from components.training.tune.objective import Search
 from components.training.tune.settings import Dimension, TuneParams
 from components.training.tune.study import open_study
-from components.training.tune.warm_start import StudyContext
+from components.training.tune.warm_start import StudyContext, base_digests
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _identity(
     Budgets are left out, so a larger budget continues the same study.
     """
     machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
-    digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
+    digests = base_digests(base, bases)
     inputs = [digest_folder(learn, exclude=[OTHERS]), digest_code(f"model/tasks/{task}", "model/methods"), task]
     trial = tune.model_dump(include={"metric", "train_fraction", "epochs", "evaluations"})
     fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_store"})

@@ -69,7 +69,7 @@ def test_candidate_of_an_earlier_search_has_no_dot_and_no_share(workspace: Path)
     row = next(row.words for row in searched(workspace).all("tr") if "a" in row.words.split())
 
     assert row.endswith("none before")
-    assert "taken over from an earlier search" in row
+    assert "carried over from an earlier search" in row
     plot = next(svg for svg in searched(workspace).all("svg") if "over time" in str(svg.attributes.get("aria-label")))
     assert len([node for node in plot.all("path") if "mark" in str(node.attributes.get("class"))]) == 1
 

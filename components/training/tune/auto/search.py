@@ -59,14 +59,14 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
     refuse_different_tokenizers(task, data, "tune.candidates.bases")
     inputs = {each: digest_inputs(learn, base_folder(base, each)) for each in bases}
     portfolio = build(task, task_options.fields, train, tune.candidates, bases, len(data[bases[0]].train))
-    setting = earlier.setting_of(tune, train, task_options, learn, base, bases)
+    context = earlier.read_context(tune, train, task_options, learn, base, bases)
     tried = [portfolio.probes, portfolio.queue, sorted(portfolio.space)]
-    identity = digest_value([setting.context, sorted(setting.bases.items()), *tried])[:16]
+    identity = digest_value([context.context, sorted(context.bases.items()), *tried])[:16]
     shared = SearchInputs(name, task_options, learn, base, tune, train, data, inputs, state_folder("auto"))
-    speeds = {each: Speed(task, base_folder(base, each), setting.bases[each], data[each]) for each in bases}
+    speeds = {each: Speed(task, base_folder(base, each), context.bases[each], data[each]) for each in bases}
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=4, reduction_factor=2)
     with open_study(identity, tune, None, None, pruner) as study, Budget(identity, tune.minutes, tune.metric).running() as budget:
-        previous = earlier.take_over(study, setting, portfolio)
+        previous = earlier.warm_start(study, context, portfolio)
         run = AutoSearch(shared, study, budget, portfolio, speeds, previous)
         if not run.complete() or study.user_attrs.get(_FINISHED, 0.0) < tune.minutes:
             run.trials()
