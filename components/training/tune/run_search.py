@@ -38,10 +38,10 @@ def search(
         Unavailable: another process uses the same study.
     """
     bases = [str(choice) for choice in space["base"].choices] if "base" in space else [train.fixed.base]
-    splits = {each: _trial_splits(task, learn, each, tune.train_fraction) for each in bases}
+    splits = {choice: _trial_splits(task, learn, choice, tune.train_fraction) for choice in bases}
     refuse_different_tokenizers(task, splits, "tune.space.base")
     identity, context = _identity(learn, base, name, tune, train, space, bases)
-    run = Search(task, {each: base_folder(base, each) for each in bases}, splits, tune, train, space)
+    run = Search(task, {choice: base_folder(base, choice) for choice in bases}, splits, tune, train, space)
     first = {field: value for field, value in tune.initial_trial.items() if field in space}
     log.info(
         "searching %s in study %s: up to %d trials in %g minutes, each on %d rows",

@@ -18,7 +18,7 @@ _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialS
 
 def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selected, budget: Budget, notes: Sequence[str]) -> Leaderboard:
     """Return the leaderboard of a search, best first; equal scores in the order of the trials."""
-    trials = _shown(trials, selected)
+    trials = _filter_shown(trials, selected)
     candidates = [_candidate(inputs, trial, selected) for trial in trials]
     first = next(iter(inputs.data.values()))
     return Leaderboard(
@@ -28,12 +28,12 @@ def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selecte
         validation_rows=len(first.validation),
         candidates=tuple(sorted(candidates, key=_rank)),
         optimism=selected.optimism,
-        notes=tuple(dict.fromkeys([*notes, *_untried(candidates), *selected.notes])),
+        notes=tuple(dict.fromkeys([*notes, *_explain_skipped(candidates), *selected.notes])),
         plan=_plan(inputs, trials),
     )
 
 
-def _shown(trials: Sequence[FrozenTrial], selected: Selected) -> list[FrozenTrial]:
+def _filter_shown(trials: Sequence[FrozenTrial], selected: Selected) -> list[FrozenTrial]:
     """Return the last trial of each candidate, without interrupted ones and without averages of weights that did not win."""
     shown: dict[str, FrozenTrial] = {}
     for trial in trials:
@@ -91,7 +91,7 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
     )
 
 
-def _untried(candidates: Sequence[Candidate]) -> list[str]:
+def _explain_skipped(candidates: Sequence[Candidate]) -> list[str]:
     """Return what the minutes could not buy."""
     left_out = [candidate for candidate in candidates if candidate.state == "skipped"]
     if not left_out:

@@ -56,9 +56,9 @@ def build(
     for given in task.portfolio:
         configuration = {name: stated.get(name, value) for name, value in {"method": "full", **given}.items()}
         configuration["method"] = given.get("method", "full")
-        if any(configuration["method"] not in names for names in allowed) or not _accepted(configuration, task, options):
+        if any(configuration["method"] not in names for names in allowed) or not _accepts(configuration, task, options):
             continue
-        configuration = _fitted(configuration, stated, task, rows)
+        configuration = _fit_to_rows(configuration, stated, task, rows)
         configurations += [configuration] if configuration not in configurations else []
     if not configurations:
         raise BadParams(f"params.yaml: tune.strategy auto has nothing to try: {_nothing(task, stated, choices)}")
@@ -80,7 +80,7 @@ def _nothing(task: tasks.Task, stated: Mapping[str, Any], choices: CandidateChoi
     return f"the task's portfolio has {tried}; change tune.candidates.methods or task_options, or set tune.strategy search"
 
 
-def _accepted(configuration: Configuration, task: tasks.Task, options: Mapping[str, Any]) -> bool:
+def _accepts(configuration: Configuration, task: tasks.Task, options: Mapping[str, Any]) -> bool:
     """Return whether the task accepts the configuration's options beside the stated ones, and the method."""
     own = {name.removeprefix(OPTION): value for name, value in configuration.items() if name.startswith(OPTION)}
     try:
@@ -98,7 +98,7 @@ def _check(choices: CandidateChoices, bases: Sequence[str]) -> None:
             )
 
 
-def _fitted(configuration: dict[str, Any], stated: Mapping[str, Any], task: tasks.Task, rows: int) -> dict[str, Any]:
+def _fit_to_rows(configuration: dict[str, Any], stated: Mapping[str, Any], task: tasks.Task, rows: int) -> dict[str, Any]:
     """Return the configuration with the epochs and evaluations that `rows` need, without fields that the task refuses."""
     refused = {name for name in task.unsupported_settings if name not in stated}
     fitted = {name: value for name, value in configuration.items() if name not in refused}

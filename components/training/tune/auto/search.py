@@ -55,31 +55,31 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
     """
     task = tasks.load(name, task_options.fields)
     bases = [train.fixed.base] if "base" in train.fixed.model_fields_set else list(tune.candidates.bases or base_names(base))
-    data = {each: PreparedSplits.read(learn, each) for each in bases}
+    data = {choice: PreparedSplits.read(learn, choice) for choice in bases}
     refuse_different_tokenizers(task, data, "tune.candidates.bases")
-    inputs = {each: digest_inputs(learn, base_folder(base, each)) for each in bases}
+    inputs = {choice: digest_inputs(learn, base_folder(base, choice)) for choice in bases}
     portfolio = build(task, task_options.fields, train, tune.candidates, bases, len(data[bases[0]].train))
     context = earlier.read_context(tune, train, task_options, learn, base, bases)
     tried = [portfolio.probes, portfolio.queue, sorted(portfolio.space)]
     identity = digest_value([context.context, sorted(context.bases.items()), *tried])[:16]
     shared = SearchInputs(name, task_options, learn, base, tune, train, data, inputs, state_folder("auto"))
-    speeds = {each: Speed(task, base_folder(base, each), context.bases[each], data[each]) for each in bases}
+    speeds = {choice: Speed(task, base_folder(base, choice), context.bases[choice], data[choice]) for choice in bases}
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=4, reduction_factor=2)
     with open_study(identity, tune, None, None, pruner) as study, Budget(identity, tune.minutes, tune.metric).running() as budget:
         previous = earlier.warm_start(study, context, portfolio)
         run = AutoSearch(shared, study, budget, portfolio, speeds, previous)
         if not run.complete() or study.user_attrs.get(_FINISHED, 0.0) < tune.minutes:
-            run.trials()
+            run.run_trials()
         complete = run.complete()
         if not complete:
             raise RetuneError(_nothing(study.trials))
         selected = finals.select(shared, complete, run.runner, budget)
-        selected = soup.improved(shared, selected, complete, run.runner, study, budget)
+        selected = soup.average_if_better(shared, selected, complete, run.runner, study, budget)
         members = selected.winner.user_attrs.get(soup.MEMBERS, [selected.winner.number])
         run.keep([trial for trial in complete if trial.number in members])
         earlier.remember(study, selected.winner.user_attrs[SETTINGS])
         study.set_user_attr(_FINISHED, tune.minutes)
-        chosen = shared.candidate(selected.winner.user_attrs[SETTINGS])
+        chosen = shared.resolve(selected.winner.user_attrs[SETTINGS])
         shown = [trial for trial in study.trials if SKIPPED not in trial.user_attrs]
         best = tuning_artifacts.best_of(study, shown, selected.winner, tune.metric, run.stopped_by, chosen.fields)
         board = leaderboard.build(shared, study.trials, selected, budget, run.notes)
@@ -116,22 +116,22 @@ class AutoSearch:
         done = [trial for trial in self._study.trials if trial.state is TrialState.COMPLETE and SOUP not in trial.user_attrs]
         return [trial for trial in done if self.runner.has_outputs(trial)]
 
-    def trials(self) -> None:
+    def run_trials(self) -> None:
         """Run the probes, then the portfolio, then values that the sampler suggests, until the time for trials is over."""
         self._refuse_too_few_minutes()
-        self._budget.tell(phase="linear probes")
+        self._budget.report_progress(phase="linear probes")
         for configuration in self._portfolio.probes:
-            if self._known(configuration):
+            if self._is_known(configuration):
                 continue
-            if self._probed(str(configuration["base"])) and self._seconds(configuration) > _FOR_A_PROBE * self._budget.seconds:
+            if self._has_probe_score(str(configuration["base"])) and self._seconds(configuration) > _FOR_A_PROBE * self._budget.seconds:
                 self.runner.skip(configuration, f"a further probe, which would take more than {_FOR_A_PROBE:.0%} of the minutes")
             else:
                 self._run(self._study.ask(), configuration)
-        self._budget.tell(phase="portfolio")
+        self._budget.report_progress(phase="portfolio")
         for configuration in self._queue():
-            if self._known(configuration):
+            if self._is_known(configuration):
                 continue
-            fitting = self._fitting(configuration)
+            fitting = self._fit_epochs(configuration)
             if fitting is None:
                 self._skip(configuration)
             else:
@@ -141,7 +141,7 @@ class AutoSearch:
                 self._run(trial, fitting)
         if not self.complete():
             self._run_cheapest()
-        self._budget.tell(phase="searching around the best")
+        self._budget.report_progress(phase="searching around the best")
         self._sample()
 
     def _sample(self) -> None:
@@ -153,7 +153,7 @@ class AutoSearch:
             self._study.sampler = sampler(self._inputs.tune, len(self._study.trials))
             trial = self._study.ask()
             configuration = {**self._like_best(), **suggest(trial, self._portfolio.space, self._portfolio.defaults)}
-            if self._fitting(configuration) != configuration:
+            if self._fit_epochs(configuration) != configuration:
                 trial.set_user_attr(SKIPPED, "does not fit into the time")
                 self._study.tell(trial, state=TrialState.PRUNED)
                 misfits += 1
@@ -166,9 +166,9 @@ class AutoSearch:
 
     def _run_cheapest(self) -> None:
         """Run the candidate that takes the least time, although a killed process has used up the minutes."""
-        short = [{**each, "epochs": min(1.0, each["epochs"])} for each in self._portfolio.queue]
-        for configuration in (*self._portfolio.probes, *sorted(short, key=lambda each: float(each["epochs"]))):
-            if not self.complete() and not self._known(configuration):
+        short = [{**configuration, "epochs": min(1.0, configuration["epochs"])} for configuration in self._portfolio.queue]
+        for configuration in (*self._portfolio.probes, *sorted(short, key=lambda configuration: float(configuration["epochs"]))):
+            if not self.complete() and not self._is_known(configuration):
                 self._run(self._study.ask(), configuration)
 
     def _best(self) -> float:
@@ -177,17 +177,19 @@ class AutoSearch:
     def _run(self, trial: optuna.Trial, configuration: Configuration) -> FrozenTrial:
         done = self.runner.run(trial, configuration)
         if done.state is TrialState.COMPLETE and configuration["method"] != PROBE:
-            made = self._inputs.candidate(configuration)
-            self._speeds[made.settings.base].correct(made.settings, done.user_attrs[SECONDS], float(done.user_attrs.get(DONE, 1.0)))
+            candidate = self._inputs.resolve(configuration)
+            self._speeds[candidate.settings.base].correct(
+                candidate.settings, done.user_attrs[SECONDS], float(done.user_attrs.get(DONE, 1.0))
+            )
         trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
-        self.keep(sorted(trained, key=lambda each: -(each.value or 0.0))[:_KEPT])
+        self.keep(sorted(trained, key=lambda trial: -(trial.value or 0.0))[:_KEPT])
         return done
 
     def keep(self, best: Sequence[FrozenTrial]) -> None:
         """Remove the weights of all trials except `best`."""
-        kept = {self.runner.checkpoints(self._inputs.candidate(trial.user_attrs[SETTINGS])) for trial in best}
+        kept = {self.runner.checkpoints(self._inputs.resolve(trial.user_attrs[SETTINGS])) for trial in best}
         for trial in self.complete():
-            folder = self.runner.checkpoints(self._inputs.candidate(trial.user_attrs[SETTINGS]))
+            folder = self.runner.checkpoints(self._inputs.resolve(trial.user_attrs[SETTINGS]))
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -199,17 +201,17 @@ class AutoSearch:
             scores[base] = max(scores.get(base, -math.inf), trial.value or 0.0)
         queue = sorted(self._portfolio.queue, key=lambda configuration: -scores.get(str(configuration["base"]), -math.inf))
         before = self._previous.winner if self._previous else None
-        usable = before is not None and before["method"] != PROBE and self._inspace(before)
+        usable = before is not None and before["method"] != PROBE and self._is_in_space(before)
         return [dict(before), *queue] if usable and before else queue
 
-    def _inspace(self, configuration: Configuration) -> bool:
+    def _is_in_space(self, configuration: Configuration) -> bool:
         """Return whether this search could suggest a configuration of an earlier search."""
         space = self._portfolio.space
-        known = {str(each["method"]) for each in self._portfolio.queue}
-        if configuration["base"] not in self._inputs.data or configuration["method"] not in known:
+        methods = {str(known["method"]) for known in self._portfolio.queue}
+        if configuration["base"] not in self._inputs.data or configuration["method"] not in methods:
             return False
         try:
-            self._inputs.candidate(configuration)
+            self._inputs.resolve(configuration)
         except BadParams:  # of another release
             return False
         return all(name in configuration and space[name].contains(configuration[name]) for name in self._active(configuration))
@@ -217,14 +219,14 @@ class AutoSearch:
     def _active(self, configuration: Configuration) -> list[str]:
         return [name for name, dimension in self._portfolio.space.items() if dimension.active(configuration)]
 
-    def _known(self, configuration: Configuration) -> bool:
+    def _is_known(self, configuration: Configuration) -> bool:
         """Return whether `configuration` has been tried, with any epochs, here or in an earlier search on the same data."""
-        wanted = _without_epochs(configuration)
-        same = [trial for trial in self._study.trials if _without_epochs(trial.user_attrs.get(REQUESTED, {})) == wanted]
+        requested = _without_epochs(configuration)
+        same = [trial for trial in self._study.trials if _without_epochs(trial.user_attrs.get(REQUESTED, {})) == requested]
         interrupted = sum(trial.state is TrialState.FAIL and not {ERROR, CUT} & trial.user_attrs.keys() for trial in same)
-        return interrupted >= _INTERRUPTIONS or any(map(self._decided, same))
+        return interrupted >= _INTERRUPTIONS or any(map(self._is_decided, same))
 
-    def _decided(self, trial: FrozenTrial) -> bool:
+    def _is_decided(self, trial: FrozenTrial) -> bool:
         """Return whether a trial has ended for another reason than the time."""
         if trial.state is TrialState.COMPLETE:
             return self.runner.has_outputs(trial)
@@ -241,27 +243,27 @@ class AutoSearch:
         needed = finals.seconds_of_holdouts(self.complete())
         return least if not self._by_holdouts or needed > most else most
 
-    def _fitting(self, configuration: dict[str, Any]) -> dict[str, Any] | None:
+    def _fit_epochs(self, configuration: dict[str, Any]) -> dict[str, Any] | None:
         """Return the configuration with the epochs that fit into the time; None if too few fit."""
-        made = self._inputs.candidate(configuration)
-        speed = self._speeds[made.settings.base]
-        fitting = speed.epochs(made.settings, self._left())
-        if fitting == made.settings.epochs:
+        candidate = self._inputs.resolve(configuration)
+        speed = self._speeds[candidate.settings.base]
+        fitting = speed.epochs(candidate.settings, self._left())
+        if fitting == candidate.settings.epochs:
             return configuration
         trained = any(trial.user_attrs[SETTINGS]["method"] != PROBE for trial in self.complete())
-        fewest = made.settings.epochs * _SHORTENED if trained else min(1.0, made.settings.epochs)
+        fewest = candidate.settings.epochs * _SHORTENED if trained else min(1.0, candidate.settings.epochs)
         if "epochs" in self._inputs.train.fixed.model_fields_set or fitting < fewest:
             return None
         return {**configuration, "epochs": fitting}
 
-    def _probed(self, base: str) -> bool:
+    def _has_probe_score(self, base: str) -> bool:
         """Return whether a linear probe of `base` has a score."""
-        settings = [trial.user_attrs[SETTINGS] for trial in self.complete()]
-        return any((each["base"], each["method"]) == (base, PROBE) for each in settings)
+        tried = [trial.user_attrs[SETTINGS] for trial in self.complete()]
+        return any((configuration["base"], configuration["method"]) == (base, PROBE) for configuration in tried)
 
     def _seconds(self, configuration: Configuration) -> float:
-        made = self._inputs.candidate(configuration)
-        return self._speeds[made.settings.base].seconds(made.settings)
+        candidate = self._inputs.resolve(configuration)
+        return self._speeds[candidate.settings.base].seconds(candidate.settings)
 
     def _skip(self, configuration: Configuration) -> None:
         self.runner.skip(configuration, f"needs about {self._seconds(configuration):.0f} s, {max(0.0, self._left()):.0f} s were left")
@@ -277,9 +279,9 @@ class AutoSearch:
             return
         costs = []
         for configuration in self._portfolio.probes or self._portfolio.queue:
-            made = self._inputs.candidate(configuration)
-            least = made.settings.model_copy(update={"epochs": min(1.0, made.settings.epochs)})
-            costs.append(self._speeds[made.settings.base].seconds(least))
+            candidate = self._inputs.resolve(configuration)
+            least = candidate.settings.model_copy(update={"epochs": min(1.0, candidate.settings.epochs)})
+            costs.append(self._speeds[candidate.settings.base].seconds(least))
         minutes = self._inputs.tune.minutes
         if min(costs) > minutes * 60 - self._budget.spent():
             needed = 1.2 * (min(costs) + self._budget.spent()) / 60
