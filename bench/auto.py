@@ -202,7 +202,7 @@ def searched(tuned: Path) -> dict[str, Any]:
 def curve(board: Leaderboard) -> list[tuple[float, float]]:
     """Return seconds and score of the complete candidates, by time.
 
-    The scores are those on the validation rows that every side has; the score of a finalist is a mean over other splits.
+    The scores are those on the validation rows that every side has; the score of a finalist is a mean over hold-outs.
     """
     complete = [candidate for candidate in board.candidates if candidate.state == "complete"]
     scores = [(candidate.ended_at, getattr(candidate, "first_score", None), candidate.score) for candidate in complete]

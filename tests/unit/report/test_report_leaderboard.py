@@ -79,7 +79,7 @@ def test_table_has_the_time_at_which_a_candidate_ended(workspace: Path) -> None:
     row = next(row.words for row in searched(workspace).all("tr") if "full, mean pooling" in row.words)
 
     assert row.endswith("4 min 10 s")
-    assert "3 splits usual split 0.560" in row
+    assert "3 hold-outs validation split 0.560" in row
 
 
 def test_long_leaderboard_is_folded(workspace: Path) -> None:

@@ -134,7 +134,7 @@ def _reason(ranked: Sequence[FrozenTrial], index: int) -> str:
 
 
 def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
-    """Train the finalists on other splits of the same rows, as long as the budget lasts, and compare their means."""
+    """Train the finalists on hold-outs, as long as the budget lasts, and compare their means."""
     measured = _holdout_scores(inputs, finalists(ranked), trials, budget)
     best, scores = [trial for trial, _ in measured], [row for _, row in measured]
     whole = min((len(row) for row in scores), default=0)
@@ -165,7 +165,7 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
 def _holdout_scores(
     inputs: SearchInputs, compared: Sequence[FrozenTrial], trials: Trials, budget: Budget
 ) -> list[tuple[FrozenTrial, list[float]]]:
-    """Return each finalist with its scores, as many as fit into the budget; a finalist that fails on a split is left out.
+    """Return each finalist with its scores, as many as fit into the budget; a finalist that fails on a hold-out is left out.
 
     Every hold-out is measured for all before the next begins. A training ends at the share of its steps at which the candidate's weights
     were best, and is scored there, so that no selection touches the score.
@@ -173,26 +173,26 @@ def _holdout_scores(
     known = {trial.number: _read_scores(inputs, trial) for trial in compared}
     rows, left = pooled_rows(inputs.learn), list(compared)
     candidates = {trial.number: inputs.resolve(trial.user_attrs[SETTINGS]) for trial in compared}
-    splits = {number: holdouts(rows, inputs.data[candidate.settings.base], HOLDOUTS) for number, candidate in candidates.items()}
-    budget.report_progress(phase="comparing the best on other splits")
+    holdouts_of = {number: holdouts(rows, inputs.data[candidate.settings.base], HOLDOUTS) for number, candidate in candidates.items()}
+    budget.report_progress(phase="comparing the best on hold-outs")
     for number in range(HOLDOUTS):
-        parts = {trial.number: next(splits[trial.number], None) for trial in compared}
+        parts = {trial.number: next(holdouts_of[trial.number], None) for trial in compared}
         missing = [trial for trial in left if number not in known[trial.number].scores]
         if sum(map(_cost, missing)) > budget.left() or None in parts.values():
             break
         for trial in missing:
-            budget.report_progress(running=f"{trial.user_attrs[NAME]}, split {number + 1} of {HOLDOUTS}")
+            budget.report_progress(running=f"{trial.user_attrs[NAME]}, hold-out {number + 1} of {HOLDOUTS}")
             clock = TrialClock(budget, until=float(trial.user_attrs.get(BEST, 1.0)))
             try:
                 score = _score_holdout(trials, candidates[trial.number], cast(PreparedSplits, parts[trial.number]), clock)
             except optuna.TrialPruned:  # the budget is used up
                 return [(trial, _whole(known[trial.number])) for trial in left]
             except RetuneError as error:
-                log.warning("%s fails on another split and is not compared: %s", trial.user_attrs[NAME], error)
+                log.warning("%s fails on a hold-out and is not compared: %s", trial.user_attrs[NAME], error)
                 left.remove(trial)
                 continue
             if not np.isfinite(score):
-                log.warning("%s has no finite score on another split and is not compared", trial.user_attrs[NAME])
+                log.warning("%s has no finite score on a hold-out and is not compared", trial.user_attrs[NAME])
                 left.remove(trial)
                 continue
             known[trial.number] = HoldoutScores(scores={**known[trial.number].scores, number: score})

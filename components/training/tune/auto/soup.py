@@ -1,4 +1,4 @@
-"""After the selection: the mean of the winner's weights and those of similar candidates, if it is better on the validation rows."""
+"""After the selection: the weight average of the winner and similar candidates, if it is better on the validation rows."""
 
 import logging
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from components.training.tune.study import SECONDS, SETTINGS
 log = logging.getLogger(__name__)
 
 MEMBERS = "members"
-FIRST = "first member"  # the number of the trial that the mean improves
+FIRST = "first member"  # the number of the trial that the weight average improves
 _REASON = "better than the best of its members by more than a standard error"
 
 
 def average_if_better(
     inputs: SearchInputs, selected: Selected, complete: Sequence[FrozenTrial], trials: Trials, study: optuna.Study, budget: Budget
 ) -> Selected:
-    """Return `selected` with the mean of weights as its winner, if that is better by more than a standard error of the difference.
+    """Return `selected` with a weight average as its winner, if that is better by more than a standard error of the difference.
 
     Candidates can be averaged if they share base, method and task options, and their weights are still on disk. A metric without a
     standard error allows no average.
@@ -59,13 +59,13 @@ def average_if_better(
         return selected
     others = [candidates[index] for index in chosen if index]
     soup = _record(inputs, study, ordered, chosen, others, first, value, outputs, budget.spent() - started, budget)
-    log.info("the mean of the weights of %d candidates has %s %.4f", len(chosen), inputs.tune.metric, value)
+    log.info("the weight average of %d candidates has %s %.4f", len(chosen), inputs.tune.metric, value)
     intervals = {**selected.intervals, soup.number: interval(value, selection.Z * error)} if error else selected.intervals
     return replace(selected, winner=soup, reason=_REASON, intervals=intervals, optimism=None)
 
 
 def _find_average(study: optuna.Study, winner: FrozenTrial) -> FrozenTrial | None:
-    """Return the mean that an earlier call recorded for the same winner."""
+    """Return the weight average that an earlier call recorded for the same winner."""
     return next((trial for trial in study.trials if trial.user_attrs.get(FIRST) == winner.number), None)
 
 
@@ -88,7 +88,7 @@ def _load_model(candidate: ResolvedCandidate, trials: Trials, inputs: SearchInpu
 
 
 def _errors(inputs: SearchInputs, first: ResolvedCandidate, outputs: ValidationOutputs, winner: FrozenTrial) -> tuple[float, float]:
-    """Return the standard errors of the mean's score and of its gain; 0 if the metric needs all rows at once."""
+    """Return the standard errors of the average's score and of its gain; 0 if the metric needs all rows at once."""
     groups = read_rows(inputs.learn / "validation.parquet")["group"].astype(str).tolist()
     if not first.task.row_metrics or len(groups) != len(outputs.labels):
         return 0.0, 0.0
@@ -113,7 +113,7 @@ def _record(
     seconds: float,
     budget: Budget,
 ) -> FrozenTrial:
-    """Store the mean as a trial of the study."""
+    """Store the weight average as a trial of the study."""
     differences = [
         {name: setting for name, setting in member.settings.model_dump().items() if setting != getattr(first.settings, name)}
         for member in others
@@ -122,7 +122,7 @@ def _record(
     (inputs.folder / output_folder).mkdir(parents=True, exist_ok=True)
     outputs.write(inputs.folder / output_folder)
     attributes = {
-        NAME: "mean of the weights of the candidates " + ", ".join(str(ordered[index].number) for index in chosen),
+        NAME: "weight average of the candidates " + ", ".join(str(ordered[index].number) for index in chosen),
         SETTINGS: ordered[0].user_attrs[SETTINGS],
         SOUP: differences,
         FIRST: ordered[0].number,
