@@ -16,7 +16,7 @@ Setting = float | int | str | bool | None
 
 
 class TunedSettings(Artifact):
-    """What the search chose; without counts and times, so that equal choices give equal bytes.
+    """The settings that the search chose; without counts and times, so that equal choices give equal bytes.
 
     `settings` are fields of `train`, and `task_options` fields of the section of that name. `soup` lists the other members of a weight
     average, each by the fields of `train` in which it differs from `settings`.
@@ -82,8 +82,8 @@ class Leaderboard(Artifact):
     """The candidates of an automatic search, best first; none for another strategy.
 
     The winner may not be the first, because costs count. `minutes` is the budget, `seconds` what was spent. `optimism` is the winner's
-    validation score minus its expected score on new rows, with its 95 % interval. `plan` is a sentence, `notes` say what the minutes
-    could not buy.
+    validation score minus its expected score on new rows, with its 95 % interval. `plan` is a sentence, `notes` are about candidates that
+    did not fit into the budget, and the selection.
     """
 
     FILE = "leaderboard.json"

@@ -70,7 +70,7 @@ def read_leaderboard(
 
 
 def show_leaderboard(board: "Leaderboard") -> None:
-    """Print the candidates, best first, their reasons, then what was planned and what the minutes could not buy."""
+    """Print the candidates, best first, their reasons, then the plan and the candidates that did not fit into the budget."""
     from components.report.leaderboard import counts, optimism
     from components.report.wording import duration
 

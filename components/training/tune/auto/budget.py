@@ -20,7 +20,7 @@ def progress_folder(identity: str) -> Path:
 
 
 class Budget:
-    """Seconds that a search may use; those of earlier processes count, also of killed ones, to the second."""
+    """Seconds that a search may use; those of earlier processes count, also of killed ones."""
 
     def __init__(self, identity: str, minutes: float, metric: str) -> None:
         """Continue the count in the folder of `identity`, which is created."""

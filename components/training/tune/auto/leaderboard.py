@@ -92,7 +92,7 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
 
 
 def _explain_skipped(candidates: Sequence[Candidate]) -> list[str]:
-    """Return what the minutes could not buy."""
+    """Return a note on the candidates that did not fit into the budget; none if all did."""
     left_out = [candidate for candidate in candidates if candidate.state == "skipped"]
     if not left_out:
         return []

@@ -1,4 +1,4 @@
-"""The candidates of a search: from the task's portfolio, the base models and what params.yaml states, to a queue and a search space.
+"""The candidates of a search: a queue and a search space, built from the task's portfolio, the base models and params.yaml.
 
 A configuration is a flat mapping: fields of `train`, and options of the task with the prefix `task_options.`.
 """
@@ -30,7 +30,7 @@ Configuration = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Portfolio:
-    """What to try: `probes` once each, then `queue`, then values in `space`; `defaults` hold what a configuration does not say."""
+    """The configurations to try: `probes`, then `queue`, then values in `space`; `defaults` has the fields that a configuration omits."""
 
     probes: tuple[dict[str, Any], ...]
     queue: tuple[dict[str, Any], ...]
@@ -41,7 +41,7 @@ class Portfolio:
 def build(
     task: tasks.Task, options: Mapping[str, Any], train: TrainSection, choices: CandidateChoices, bases: Sequence[str], rows: int
 ) -> Portfolio:
-    """Return the portfolio of `task` for training with `rows` rows; what `options` (of the task) and `train` state is kept.
+    """Return the portfolio of `task` for training with `rows` rows; values stated in `options` (of the task) and `train` are kept.
 
     Raises:
         BadParams: a base model or method is unknown, or nothing is left to try.

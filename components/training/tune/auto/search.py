@@ -89,7 +89,7 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
 
 
 class AutoSearch:
-    """Chooses what to try next, within the budget."""
+    """Chooses the next candidate, within the budget."""
 
     def __init__(
         self,

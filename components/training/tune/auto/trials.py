@@ -1,4 +1,4 @@
-"""One candidate after another: each is trained on all rows, and is a trial of the study."""
+"""Trains candidates on all rows, each as a trial of the study."""
 
 import json
 import logging
@@ -48,7 +48,7 @@ _STEPS_BEFORE_PRUNING = 200
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What every candidate of a search shares; `data` and `inputs` (see `digest_inputs`) are by base model."""
+    """The inputs that the candidates of a search share; `data` and `inputs` (see `digest_inputs`) are by base model."""
 
     name: str
     options: OpenSection
