@@ -25,18 +25,17 @@ from components.training.tune.auto import earlier, finals, leaderboard, soup
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.portfolio import PROBE, Configuration, Portfolio, build
 from components.training.tune.auto.speed import Speed
-from components.training.tune.auto.trials import DONE, REQUESTED, SKIPPED, SOUP, TIME_UP, SearchInputs, Trials
+from components.training.tune.auto.time_plan import TimePlan
+from components.training.tune.auto.trials import REQUESTED, SKIPPED, SOUP, TIME_UP, SearchInputs, Trials
 from components.training.tune.objective import suggest
 from components.training.tune.run_search import refuse_different_tokenizers
 from components.training.tune.settings import TuneParams
-from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, open_study, sampler
+from components.training.tune.study import CUT, ERROR, SETTINGS, open_study, sampler
 
 log = logging.getLogger(__name__)
 
 _FINISHED = "auto finished"  # the minutes of a search that has ended: repeated, it gives the same result
-_FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
 _FOR_A_PROBE = 0.05  # part of the budget that a further probe of a base may take
-_SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
 _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
 _PERFECT = 1.0  # no metric is higher
@@ -100,7 +99,7 @@ class AutoSearch:
         speeds: Mapping[str, Speed],
         previous: earlier.Previous | None,
     ) -> None:
-        self._inputs, self._study, self._budget, self._portfolio, self._speeds = inputs, study, budget, portfolio, speeds
+        self._inputs, self._study, self._budget, self._portfolio = inputs, study, budget, portfolio
         self.runner = Trials(inputs, study, budget)
         self.notes: list[str] = []
         self.stopped_by = "portfolio"
@@ -109,7 +108,7 @@ class AutoSearch:
             budget.seconds *= previous.share
             text = "%.0f %% of the rows changed since the last search, so it uses %.1f of the %g minutes"
             self.notes.append(text % (100 * previous.moved, budget.seconds / 60, inputs.tune.minutes))
-        self._by_holdouts = finals.uses_holdouts(inputs)
+        self._time = TimePlan(inputs, budget, speeds)
 
     def complete(self) -> list[FrozenTrial]:
         """Return the trials that have a score."""
@@ -118,12 +117,16 @@ class AutoSearch:
 
     def run_trials(self) -> None:
         """Run the probes, then the portfolio, then values that the sampler suggests, until the time for trials is over."""
-        self._refuse_too_few_minutes()
+        if not self._study.trials:
+            self._time.refuse_too_few_minutes(self._portfolio.probes or self._portfolio.queue)
         self._budget.report_progress(phase="linear probes")
         for configuration in self._portfolio.probes:
             if self._is_known(configuration):
                 continue
-            if self._has_probe_score(str(configuration["base"])) and self._seconds(configuration) > _FOR_A_PROBE * self._budget.seconds:
+            if (
+                self._has_probe_score(str(configuration["base"]))
+                and self._time.seconds(configuration) > _FOR_A_PROBE * self._budget.seconds
+            ):
                 self.runner.skip(configuration, f"a further probe, which would take more than {_FOR_A_PROBE:.0%} of the minutes")
             else:
                 self._run(self._study.ask(), configuration)
@@ -131,7 +134,7 @@ class AutoSearch:
         for configuration in self._queue():
             if self._is_known(configuration):
                 continue
-            fitting = self._fit_epochs(configuration)
+            fitting = self._time.fit_epochs(configuration, self.complete())
             if fitting is None:
                 self._skip(configuration)
             else:
@@ -149,11 +152,11 @@ class AutoSearch:
         misfits = unchanged = 0
         if not self._portfolio.space:
             return
-        while misfits < _MISFITS and unchanged < _UNCHANGED and self._left() > 0 and self._best() < _PERFECT:
+        while misfits < _MISFITS and unchanged < _UNCHANGED and self._time.left(self.complete()) > 0 and self._best() < _PERFECT:
             self._study.sampler = sampler(self._inputs.tune, len(self._study.trials))
             trial = self._study.ask()
             configuration = {**self._like_best(), **suggest(trial, self._portfolio.space, self._portfolio.defaults)}
-            if self._fit_epochs(configuration) != configuration:
+            if self._time.fit_epochs(configuration, self.complete()) != configuration:
                 trial.set_user_attr(SKIPPED, "does not fit into the time")
                 self._study.tell(trial, state=TrialState.PRUNED)
                 misfits += 1
@@ -177,10 +180,7 @@ class AutoSearch:
     def _run(self, trial: optuna.Trial, configuration: Configuration) -> FrozenTrial:
         done = self.runner.run(trial, configuration)
         if done.state is TrialState.COMPLETE and configuration["method"] != PROBE:
-            candidate = self._inputs.resolve(configuration)
-            self._speeds[candidate.settings.base].correct(
-                candidate.settings, done.user_attrs[SECONDS], float(done.user_attrs.get(DONE, 1.0))
-            )
+            self._time.correct(configuration, done)
         trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
         self.keep(sorted(trained, key=lambda trial: -(trial.value or 0.0))[:_KEPT])
         return done
@@ -233,62 +233,19 @@ class AutoSearch:
         out_of_time = SKIPPED in trial.user_attrs or trial.user_attrs.get(CUT) == TIME_UP
         return ERROR in trial.user_attrs or (trial.state is TrialState.PRUNED and not out_of_time)
 
-    def _left(self) -> float:
-        """Return the seconds that trials may still use."""
-        return self._budget.left() - self._reserve()
-
-    def _reserve(self) -> float:
-        """Return the seconds that the selection needs: hold-outs of the best, if they fit, or a bootstrap."""
-        most, least = _FOR_HOLDOUTS * self._budget.seconds, _FOR_SELECTION * self._budget.seconds
-        needed = finals.seconds_of_holdouts(self.complete())
-        return least if not self._by_holdouts or needed > most else most
-
-    def _fit_epochs(self, configuration: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the configuration with the epochs that fit into the time; None if too few fit."""
-        candidate = self._inputs.resolve(configuration)
-        speed = self._speeds[candidate.settings.base]
-        fitting = speed.epochs(candidate.settings, self._left())
-        if fitting == candidate.settings.epochs:
-            return configuration
-        trained = any(trial.user_attrs[SETTINGS]["method"] != PROBE for trial in self.complete())
-        fewest = candidate.settings.epochs * _SHORTENED if trained else min(1.0, candidate.settings.epochs)
-        if "epochs" in self._inputs.train.fixed.model_fields_set or fitting < fewest:
-            return None
-        return {**configuration, "epochs": fitting}
-
     def _has_probe_score(self, base: str) -> bool:
         """Return whether a linear probe of `base` has a score."""
         tried = [trial.user_attrs[SETTINGS] for trial in self.complete()]
         return any((configuration["base"], configuration["method"]) == (base, PROBE) for configuration in tried)
 
-    def _seconds(self, configuration: Configuration) -> float:
-        candidate = self._inputs.resolve(configuration)
-        return self._speeds[candidate.settings.base].seconds(candidate.settings)
-
     def _skip(self, configuration: Configuration) -> None:
-        self.runner.skip(configuration, f"needs about {self._seconds(configuration):.0f} s, {max(0.0, self._left()):.0f} s were left")
+        seconds, left = self._time.seconds(configuration), max(0.0, self._time.left(self.complete()))
+        self.runner.skip(configuration, f"needs about {seconds:.0f} s, {left:.0f} s were left")
 
     def _like_best(self) -> dict[str, Any]:
         trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
         best = max(trained, key=lambda trial: trial.value or 0.0, default=None)
         return dict(best.user_attrs[REQUESTED]) if best else dict(self._portfolio.queue[0])
-
-    def _refuse_too_few_minutes(self) -> None:
-        """Refuse a budget that is too small for the cheapest candidate, before anything was tried."""
-        if self._study.trials:
-            return
-        costs = []
-        for configuration in self._portfolio.probes or self._portfolio.queue:
-            candidate = self._inputs.resolve(configuration)
-            least = candidate.settings.model_copy(update={"epochs": min(1.0, candidate.settings.epochs)})
-            costs.append(self._speeds[candidate.settings.base].seconds(least))
-        minutes = self._inputs.tune.minutes
-        if min(costs) > minutes * 60 - self._budget.spent():
-            needed = 1.2 * (min(costs) + self._budget.spent()) / 60
-            raise BadParams(
-                f"params.yaml: tune.minutes {minutes:g} are too few for one candidate on this machine; expected at least {needed:.1f}"
-            )
-        self._budget.seconds = max(self._budget.seconds, min(minutes * 60, 1.2 * (min(costs) + self._budget.spent())))
 
 
 def _without_epochs(configuration: Mapping[str, Any]) -> dict[str, Any]:
