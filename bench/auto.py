@@ -52,7 +52,7 @@ SEARCH = {
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser("auto", __doc__)
     arguments.add_argument("--rows", type=Path, required=True, metavar="FILE", help="JSON lines, one per side; appended to")
-    arguments.add_argument("--sets", nargs="+", metavar="NAME", help="data sets; default: all whose packages are there")
+    arguments.add_argument("--sets", nargs="+", metavar="NAME", help="data sets; default: all whose packages are installed")
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--minutes", type=float, default=3)
     arguments.add_argument("--sides", nargs="+", default=DEFAULT_SIDES, choices=[*SIDES, "setfit", *OURS], metavar="NAME")
@@ -202,7 +202,7 @@ def searched(tuned: Path) -> dict[str, Any]:
 def curve(board: Leaderboard) -> list[tuple[float, float]]:
     """Return seconds and score of the complete candidates, by time.
 
-    The scores are those on the validation rows that every side has; the score of a finalist is a mean over other splits.
+    The scores are those on the validation rows that every side has; the score of a finalist is a mean over hold-outs.
     """
     complete = [candidate for candidate in board.candidates if candidate.state == "complete"]
     scores = [(candidate.ended_at, getattr(candidate, "first_score", None), candidate.score) for candidate in complete]

@@ -49,7 +49,7 @@ SETTINGS = ("minutes", "base")  # equal for all rows of a file
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser("portfolio", __doc__)
     arguments.add_argument("--rows", type=Path, required=True, metavar="FILE", help="JSON lines, one per training; appended to")
-    arguments.add_argument("--sets", nargs="+", metavar="NAME", help="data sets; default: all whose packages are there")
+    arguments.add_argument("--sets", nargs="+", metavar="NAME", help="data sets; default: all whose packages are installed")
     arguments.add_argument("--seeds", type=int, default=1)
     arguments.add_argument("--minutes", type=float, default=5, help="of one training")
     arguments.add_argument("--limit", type=int, metavar="K", help="only the first K configurations of each task")

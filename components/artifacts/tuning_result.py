@@ -16,10 +16,10 @@ Setting = float | int | str | bool | None
 
 
 class TunedSettings(Artifact):
-    """What the search chose; without counts and times, so that equal choices give equal bytes.
+    """The settings that the search chose; without counts and times, so that equal choices give equal bytes.
 
-    `settings` are fields of `train`, and `task_options` fields of the section of that name. `soup` lists the other members of an average
-    of weights, each by the fields of `train` in which it differs from `settings`.
+    `settings` are fields of `train`, and `task_options` fields of the section of that name. `soup` lists the other members of a weight
+    average, each by the fields of `train` in which it differs from `settings`.
     """
 
     FILE = "settings.json"
@@ -51,11 +51,11 @@ class BestTrial(Artifact):
 class Candidate(Record):
     """One candidate of an automatic search.
 
-    `settings` are chosen fields of `train`, `task_options` chosen options of the task. `score` is the mean over `holdouts` splits of the
-    learning rows into training and validation rows, with its 95 % interval; None if nothing was measured. `first_score` is the score on
-    the usual validation split alone, which all candidates share. `seconds` is the cost, `share` its part of the budget, `ended_at` the
-    seconds of the budget that were spent when the candidate ended; a `carried` candidate was measured in an earlier search and cost this
-    one nothing. `reason` says why it was stopped, failed or skipped, and for the winner why it won.
+    `settings` are chosen fields of `train`, `task_options` chosen options of the task. `score` is the mean over `holdouts` hold-outs,
+    or the score on the validation split if that is 1, with its 95 % interval; None if nothing was measured. `first_score` is the score on
+    the validation split alone, which all candidates share. `seconds` is the cost, `share` its part of the budget, `ended_at` the seconds
+    of the budget that were spent when the candidate ended; a `carried` candidate was measured in an earlier search and cost this one
+    nothing. `reason` says why it was stopped, failed or skipped, and for the winner why it won.
     """
 
     number: int

@@ -17,7 +17,7 @@ STATES = {
 }
 WINNER = ("diamond", "champion")
 WORDS = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "skipped": "skipped"}
-CARRIED = "taken over from an earlier search"
+CARRIED = "carried over from an earlier search"
 SHOWN = 10  # candidates; the rest is folded
 SHORT_BUDGET = 2.0  # minutes below which the axis shows seconds
 
@@ -73,7 +73,7 @@ def summary(board: Leaderboard) -> str:
 def best_over_time(board: Leaderboard) -> Markup:
     """Return a dot per candidate at the time when it ended, and the best score of complete candidates so far as a stepped line.
 
-    Scores are those on the usual validation split, since means over several splits are not comparable with them.
+    Scores are those on the validation split, since means over several hold-outs are not comparable with them.
     """
     unit, name = (1.0, "seconds") if board.minutes < SHORT_BUDGET else (60.0, "minutes")
     end = max([board.minutes * 60, board.seconds, *(entry.ended_at for entry in board.candidates)])
@@ -92,7 +92,7 @@ def best_over_time(board: Leaderboard) -> Markup:
 
 
 def first_score(entry: Candidate) -> float | None:
-    """Return the score on the usual validation split; None if it is unknown."""
+    """Return the score on the validation split; None if it is unknown."""
     return entry.first_score if entry.first_score is not None or entry.holdouts > 1 else entry.score
 
 

@@ -145,7 +145,7 @@ def unrepeatable_search(model: RegisteredModel, recipe: Recipe) -> str | None:
     except (NotFound, KeyError):
         path = artifact_access.artifact(model.uri, recipe.version, "search/best.json")
     best = json.loads(path.read_text(encoding="utf-8"))
-    if best.get("stopped_by") == BY_CLOCK:
+    if best.get("stopped_by") in ("minutes", BY_CLOCK):  # a search of an earlier release ended by `max_minutes` too
         return "reached its time limit (tune.minutes)"
     return f"started from {best['carried']} trials of earlier searches" if best.get("carried") else None
 

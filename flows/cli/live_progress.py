@@ -90,7 +90,7 @@ def headline(progress: TuneProgress) -> str:
 
 
 def running(progress: TuneProgress) -> str:
-    """Return what is running, with its step if it trains."""
+    """Return the name of the running candidate, with its step if it trains."""
     if not progress.running:
         return "running: –"
     return f"running: {progress.running}" + (f", step {progress.step:,} of {progress.steps:,}" if progress.steps else "")

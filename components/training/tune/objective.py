@@ -37,12 +37,12 @@ class Search:
     space: dict[str, Dimension]
 
     def run(self, study: optuna.Study) -> str:
-        """Run trials until a budget over all processes is used up; return its name: `trials` or `max_minutes`."""
+        """Run trials until a budget over all processes is used up; return its name: `trials` or `minutes`."""
         trials = self.tune.trials - len(finished_trials(study))
         seconds = self.tune.minutes * 60 - seconds_spent(study)
         if trials > 0 and seconds > 0:
             study.optimize(self._trial, trials, seconds, catch=(RetuneError,), callbacks=[self._after])
-        return "trials" if len(finished_trials(study)) >= self.tune.trials else "max_minutes"
+        return "trials" if len(finished_trials(study)) >= self.tune.trials else "minutes"
 
     def _trial(self, trial: optuna.Trial) -> float:
         """Train with suggested settings; return the best metric over the trial's evaluations."""
@@ -60,7 +60,7 @@ class Search:
             if trial.should_prune():
                 raise optuna.TrialPruned
             if before + seconds > self.tune.minutes * 60 and trial.study.get_trials(states=(TrialState.COMPLETE,)):
-                trial.set_user_attr(CUT, "max_minutes")
+                trial.set_user_attr(CUT, "minutes")
                 raise optuna.TrialPruned
 
         try:

@@ -21,7 +21,7 @@ from components.training.tune import tuning_artifacts
 from components.training.tune.objective import Search
 from components.training.tune.settings import Dimension, TuneParams
 from components.training.tune.study import open_study
-from components.training.tune.warm_start import StudyContext
+from components.training.tune.warm_start import StudyContext, base_digests
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ def search(
         Unavailable: another process uses the same study.
     """
     bases = [str(choice) for choice in space["base"].choices] if "base" in space else [train.fixed.base]
-    splits = {each: _trial_splits(task, learn, each, tune.train_fraction) for each in bases}
+    splits = {choice: _trial_splits(task, learn, choice, tune.train_fraction) for choice in bases}
     refuse_different_tokenizers(task, splits, "tune.space.base")
     identity, context = _identity(learn, base, name, tune, train, space, bases)
-    run = Search(task, {each: base_folder(base, each) for each in bases}, splits, tune, train, space)
+    run = Search(task, {choice: base_folder(base, choice) for choice in bases}, splits, tune, train, space)
     first = {field: value for field, value in tune.initial_trial.items() if field in space}
     log.info(
         "searching %s in study %s: up to %d trials in %g minutes, each on %d rows",
@@ -100,7 +100,7 @@ def _identity(
     Budgets are left out, so a larger budget continues the same study.
     """
     machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
-    digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
+    digests = base_digests(base, bases)
     inputs = [digest_folder(learn, exclude=[OTHERS]), digest_code(f"model/tasks/{task}", "model/methods"), task]
     trial = tune.model_dump(include={"metric", "train_fraction", "epochs", "evaluations"})
     fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_store"})

@@ -43,7 +43,7 @@ def open_study(
     studies = open_studies()
     with studies.hold(identity) as storage:
         pruner = pruner or optuna.pruners.MedianPruner(n_startup_trials=tune.prune_after)
-        yield _opened(identity, studies, storage, tune, first, context, pruner)
+        yield _prepare(identity, studies, storage, tune, first, context, pruner)
 
 
 def sampler(tune: TuneParams, ordinal: int) -> optuna.samplers.TPESampler:
@@ -63,7 +63,7 @@ def seconds_spent(study: optuna.Study) -> float:
     return sum(float(trial.user_attrs.get(SECONDS, 0.0)) for trial in study.trials if CARRIED not in trial.user_attrs)
 
 
-def _opened(
+def _prepare(
     identity: str,
     studies: Studies,
     storage: BaseStorage,

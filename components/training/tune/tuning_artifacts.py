@@ -67,7 +67,7 @@ def best_of(
 
 def importance(study: optuna.Study, complete: Sequence[FrozenTrial]) -> dict[str, float]:
     """Return each searched field's share in the variance of the metric, the largest first; empty if nothing varies."""
-    searched = [trial for trial in complete if trial.params]  # neither linear probes nor averages of weights
+    searched = [trial for trial in complete if trial.params]  # neither linear probes nor weight averages
     if len(searched) < 2 or len({trial.value for trial in searched}) < 2:
         return {}
     if len(searched) < len(complete):
@@ -94,7 +94,7 @@ def write(
 ) -> None:
     """Write trials.parquet, leaderboard.json, settings.json sorted by name and, last, best.json.
 
-    `options` are the chosen task options, `soup` the other members of an average of weights; without a `board` the leaderboard is empty.
+    `options` are the chosen task options, `soup` the other members of a weight average; without a `board` the leaderboard is empty.
     """
     rows = [_row(trial) for trial in trials if trial.state is not TrialState.WAITING]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / TRIALS)

@@ -107,8 +107,9 @@ def test_stages_are_in_dependency_order(package: Path) -> None:
     assert recipe.stages == ("prepare", "train", "mine", "report")
 
 
-def test_search_ended_by_time_limit_is_restored(tmp_path: Path, package: Path) -> None:
-    best, settings = (json.dumps(record).encode() for record in ({"stopped_by": "max_minutes"}, {"settings": {}}))
+@pytest.mark.parametrize("limit", ["minutes", "max_minutes"])
+def test_search_ended_by_time_limit_is_restored(tmp_path: Path, package: Path, limit: str) -> None:
+    best, settings = (json.dumps(record).encode() for record in ({"stopped_by": limit}, {"settings": {}}))
     outs = [
         {"path": f"models/tuned/{name}", "md5": keep(tmp_path, content)}
         for name, content in (("best.json", best), ("settings.json", settings))

@@ -1,4 +1,4 @@
-"""What `retune auto` prints after the run."""
+"""The output of `retune auto` after the run."""
 
 from pathlib import Path
 

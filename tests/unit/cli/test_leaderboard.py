@@ -75,7 +75,7 @@ def test_candidate_of_an_earlier_search_has_no_share(capsys: pytest.CaptureFixtu
     table, reasons, *_ = printed(leaderboard(candidate(7, "full", 0.5, carried=True)), capsys)
 
     assert table.splitlines()[1].endswith("–")
-    assert reasons == "7 taken over from an earlier search"
+    assert reasons == "7 carried over from an earlier search"
 
 
 def test_plan_notes_and_optimism_are_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:

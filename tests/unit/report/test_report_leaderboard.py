@@ -69,7 +69,7 @@ def test_candidate_of_an_earlier_search_has_no_dot_and_no_share(workspace: Path)
     row = next(row.words for row in searched(workspace).all("tr") if "a" in row.words.split())
 
     assert row.endswith("none before")
-    assert "taken over from an earlier search" in row
+    assert "carried over from an earlier search" in row
     plot = next(svg for svg in searched(workspace).all("svg") if "over time" in str(svg.attributes.get("aria-label")))
     assert len([node for node in plot.all("path") if "mark" in str(node.attributes.get("class"))]) == 1
 
@@ -79,7 +79,7 @@ def test_table_has_the_time_at_which_a_candidate_ended(workspace: Path) -> None:
     row = next(row.words for row in searched(workspace).all("tr") if "full, mean pooling" in row.words)
 
     assert row.endswith("4 min 10 s")
-    assert "3 splits usual split 0.560" in row
+    assert "3 hold-outs validation split 0.560" in row
 
 
 def test_long_leaderboard_is_folded(workspace: Path) -> None:

@@ -302,7 +302,7 @@ def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, m
 def test_time_budget_ends_the_search(learn, tiny_base, workspace):
     best = run(learn, tiny_base, workspace / "out", trials=50, minutes=0.002)
 
-    assert best.stopped_by == "max_minutes"
+    assert best.stopped_by == "minutes"
     assert best.complete >= 1
     assert best.complete + best.pruned < 10
 

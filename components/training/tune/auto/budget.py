@@ -20,10 +20,10 @@ def progress_folder(identity: str) -> Path:
 
 
 class Budget:
-    """Seconds that a search may use; those of earlier processes count, also of killed ones, to the second."""
+    """Seconds that a search may use; those of earlier processes count, also of killed ones."""
 
     def __init__(self, identity: str, minutes: float, metric: str) -> None:
-        """Continue the count in the folder of `identity`, which is made."""
+        """Continue the count in the folder of `identity`, which is created."""
         self._folder = progress_folder(identity)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._before = _spent(self._folder)
@@ -42,8 +42,8 @@ class Budget:
         """Return the seconds that are left; below 0 after the end."""
         return self.seconds - self.spent()
 
-    def tell(self, **state: Any) -> None:
-        """Change what the progress says: phase, running, step, steps, tried, best_name, best_score."""
+    def report_progress(self, **state: Any) -> None:
+        """Change fields of the progress: phase, running, step, steps, tried, best_name, best_score."""
         self._state |= state
 
     @contextmanager

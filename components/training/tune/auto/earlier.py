@@ -1,17 +1,17 @@
-"""Earlier searches: their trials on the same data are taken over, and on other data their winner is tried first."""
+"""Warm start from earlier searches: their trials on the same data are carried over, and on other data their winner is tried first."""
 
 import hashlib
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial
 
-from components.artifacts.manifest import OTHERS, base_folder
+from components.artifacts.manifest import OTHERS
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec
 from components.core.hashing import digest_folder, digest_sources, digest_value
@@ -20,12 +20,10 @@ from components.training.trainer import TrainSection, hardware
 from components.training.trainer.identity import CODE
 from components.training.tune.auto.portfolio import Portfolio
 from components.training.tune.auto.trials import ENDED, REQUESTED, SOUP
-from components.training.tune.settings import TuneParams
+from components.training.tune.settings import Dimension, TuneParams
 from components.training.tune.storage import open_studies
 from components.training.tune.study import SETTINGS
-from components.training.tune.warm_start import CARRIED, distribution
-
-log = logging.getLogger(__name__)
+from components.training.tune.warm_start import CARRIED, base_digests, carry_over, copy_trial
 
 _CONTEXT, _SCOPE, _ROWS, _WINNER, _TIME = "auto context", "auto scope", "auto rows", "auto winner", "auto time"
 _BASES, _COPIED = "auto bases", "auto copied"
@@ -34,8 +32,8 @@ _LEAST, _PER_MOVED = 0.25, 3.0  # share of the minutes for unchanged rows, and w
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What makes searches comparable: `context` with equal scores, `scope` with a useful winner.
+class SearchContext:
+    """The inputs that make searches comparable: with an equal `context` trials have equal scores, with an equal `scope` a winner is useful.
 
     `bases` has the digest of each base model by name, `rows` is a sketch of the data.
     """
@@ -73,36 +71,35 @@ def similarity(first: Sequence[str], second: Sequence[str]) -> float:
     return sum(name in first and name in second for name in union) / len(union) if union else 1.0
 
 
-def setting_of(tune: TuneParams, train: TrainSection, options: OpenSection, learn: Path, base: Path, bases: Sequence[str]) -> Setting:
-    """Return what makes other searches comparable with one on `learn` with `bases`."""
+def read_context(
+    tune: TuneParams, train: TrainSection, options: OpenSection, learn: Path, base: Path, bases: Sequence[str]
+) -> SearchContext:
+    """Return the context of a search on `learn` with `bases`."""
     machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
     written = {name: getattr(train.fixed, name) for name in sorted(train.fixed.model_fields_set)}
     scope = ["auto", ModelSpec.read(learn).task, tune.metric, options.fields, written]
     data = [digest_folder(learn, exclude=[OTHERS]), digest_sources(*CODE)]
     rows = read_rows(learn / "train.parquet")[["text", "label"]].astype(str).agg("\x1f".join, axis=1).tolist()
-    digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
-    return Setting(digest_value([*scope, *machine, tune.seed, *data]), digest_value(scope), digests, sketch(rows))
+    return SearchContext(digest_value([*scope, *machine, tune.seed, *data]), digest_value(scope), base_digests(base, bases), sketch(rows))
 
 
-def take_over(study: optuna.Study, setting: Setting, portfolio: Portfolio) -> Previous | None:
-    """Copy comparable trials of other searches into a new `study`, and return the winner of the newest search in its scope, if any."""
-    study.set_user_attr(_SCOPE, setting.scope)
-    study.set_user_attr(_ROWS, list(setting.rows))
-    study.set_user_attr(_BASES, dict(setting.bases))
-    study.set_user_attr(_CONTEXT, setting.context)
-    known = [trial.user_attrs.get(REQUESTED) for trial in study.trials]
-    others = [other for other in open_studies().others(study.study_name) if other.user_attrs.get(_SCOPE) == setting.scope]
+def warm_start(study: optuna.Study, target: SearchContext, portfolio: Portfolio) -> Previous | None:
+    """Carry comparable trials of other searches over into a new `study`; return the winner of the newest search in its scope, if any."""
+    study.set_user_attr(_SCOPE, target.scope)
+    study.set_user_attr(_ROWS, list(target.rows))
+    study.set_user_attr(_BASES, dict(target.bases))
+    study.set_user_attr(_CONTEXT, target.context)
+    others = [other for other in open_studies().others(study.study_name) if other.user_attrs.get(_SCOPE) == target.scope]
     if not study.user_attrs.get(_COPIED):
-        for other in others:
-            if other.user_attrs.get(_CONTEXT) == setting.context:
-                _copy(other, study, portfolio, setting.bases, known)
+        sources = [other for other in others if other.user_attrs.get(_CONTEXT) == target.context]
+        carry_over(study, sources, partial(_copy, portfolio.space, target.bases), lambda trial: trial.user_attrs.get(REQUESTED))
         study.set_user_attr(_COPIED, True)
     finished = [other for other in others if _WINNER in other.user_attrs]
     if not finished:
         return None
     newest = max(finished, key=lambda other: float(other.user_attrs[_TIME]))
-    same = newest.user_attrs[_BASES] == dict(setting.bases)
-    return Previous(newest.user_attrs[_WINNER], 1 - similarity(newest.user_attrs[_ROWS], setting.rows) if same else 1.0)
+    same = newest.user_attrs[_BASES] == dict(target.bases)
+    return Previous(newest.user_attrs[_WINNER], 1 - similarity(newest.user_attrs[_ROWS], target.rows) if same else 1.0)
 
 
 def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
@@ -111,25 +108,13 @@ def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
     study.set_user_attr(_WINNER, dict(winner))  # last: it implies the time
 
 
-def _copy(source: optuna.Study, study: optuna.Study, portfolio: Portfolio, bases: Mapping[str, str], known: list[Any]) -> None:
-    for trial in source.get_trials(states=(TrialState.COMPLETE,)):
-        settings = trial.user_attrs.get(SETTINGS, {})
-        base, requested = settings.get("base"), trial.user_attrs.get(REQUESTED)
-        if SOUP in trial.user_attrs or requested is None or requested in known:
-            continue
-        if base not in bases or source.user_attrs[_BASES].get(base) != bases[base]:
-            continue
-        active = {name: d for name, d in portfolio.space.items() if d.active(settings) and name in settings} if trial.params else {}
-        try:
-            copied = create_trial(
-                value=trial.value,
-                params={name: settings[name] for name in active},
-                distributions={name: distribution(dimension) for name, dimension in active.items()},
-                user_attrs={**trial.user_attrs, CARRIED: source.study_name, ENDED: 0.0},
-                intermediate_values=trial.intermediate_values,
-            )
-        except ValueError as error:  # a value is outside the range
-            log.info("trial %d of the search %s is not taken over: %s", trial.number, source.study_name, error)
-            continue
-        study.add_trial(copied)
-        known.append(requested)
+def _copy(space: Mapping[str, Dimension], bases: Mapping[str, str], source: optuna.Study, trial: FrozenTrial) -> FrozenTrial | None:
+    """Return a copy of a trial of another search, which cost nothing; None if its base model is another or it is a weight average."""
+    settings = trial.user_attrs.get(SETTINGS, {})
+    base = settings.get("base")
+    if SOUP in trial.user_attrs or REQUESTED not in trial.user_attrs:
+        return None
+    if base not in bases or source.user_attrs[_BASES].get(base) != bases[base]:
+        return None
+    active = {name: settings[name] for name, dimension in space.items() if dimension.active(settings) and name in settings}
+    return copy_trial(trial, active if trial.params else {}, space, {CARRIED: source.study_name, ENDED: 0.0})

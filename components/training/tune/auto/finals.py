@@ -16,14 +16,13 @@ from components.artifacts.base import Artifact
 from components.artifacts.rows import read_rows
 from components.core.errors import NotFound, RetuneError
 from components.model import tasks
-from components.training.trainer.callbacks import Watch
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.outputs import ValidationOutputs
 from components.training.tune.auto import selection
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.holdouts import MOST_ROWS, holdouts, pooled_rows
 from components.training.tune.auto.portfolio import PROBE
-from components.training.tune.auto.trials import BEST, DONE, NAME, PLACE, SearchInputs, TrialClock, Trials
+from components.training.tune.auto.trials import BEST, DONE, NAME, OUTPUT_FOLDER, ResolvedCandidate, SearchInputs, TrialClock, Trials
 from components.training.tune.study import SECONDS, SETTINGS
 
 log = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ def seconds_of_holdouts(complete: Sequence[FrozenTrial]) -> float:
 
 def select(inputs: SearchInputs, complete: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
     """Choose the winner of the `complete` trials."""
-    budget.tell(phase="selecting", running="", step=0, steps=0)
+    budget.report_progress(phase="selecting", running="", step=0, steps=0)
     ranked = sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
     if uses_holdouts(inputs):
         return _by_holdouts(inputs, ranked, trials, budget)
@@ -99,11 +98,11 @@ def select(inputs: SearchInputs, complete: Sequence[FrozenTrial], trials: Trials
 
 def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tuple[str, ...] = ()) -> Selected:
     """Compare candidates on the same resamples of the validation rows."""
-    task, spec = inputs.candidate(ranked[0].user_attrs[SETTINGS]).task, next(iter(inputs.data.values())).spec
+    task, spec = inputs.resolve(ranked[0].user_attrs[SETTINGS]).task, next(iter(inputs.data.values())).spec
     compared = ranked[: _TOKEN_COMPARED if task.by_token else _COMPARED]
-    outputs = [ValidationOutputs.read(inputs.folder / trial.user_attrs[PLACE]) for trial in compared]
+    outputs = [ValidationOutputs.read(inputs.folder / trial.user_attrs[OUTPUT_FOLDER]) for trial in compared]
     rows = read_rows(inputs.learn / "validation.parquet")
-    if not task.row_metrics or any(len(each.labels) != len(rows) for each in outputs):
+    if not task.row_metrics or any(len(output.labels) != len(rows) for output in outputs):
         reason = "the metric needs all rows at once" if not task.row_metrics else "a row is encoded as several"
         return Selected(ranked[0], "the best score", notes=(*notes, f"scores have no interval: {reason}"))
 
@@ -135,7 +134,7 @@ def _reason(ranked: Sequence[FrozenTrial], index: int) -> str:
 
 
 def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
-    """Train the finalists on other splits of the same rows, as long as the budget lasts, and compare their means."""
+    """Train the finalists on hold-outs, as long as the budget lasts, and compare their means."""
     measured = _holdout_scores(inputs, finalists(ranked), trials, budget)
     best, scores = [trial for trial, _ in measured], [row for _, row in measured]
     whole = min((len(row) for row in scores), default=0)
@@ -143,11 +142,11 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
         note = f"{whole} of {FEWEST} hold-outs fitted into the minutes, so one validation split decides"
         return _by_bootstrap(inputs, ranked, (note,) if len(ranked) > 1 else ())
     table = np.array([row[:whole] for row in scores])
-    first = next(iter(inputs.data.values()))
-    factor = 1 / whole + len(first.validation) / len(first.train)
+    data = next(iter(inputs.data.values()))
+    factor = 1 / whole + len(data.validation) / len(data.train)
 
-    def error(one: int, other: int) -> float:
-        return float(np.sqrt(factor * np.var(table[one] - table[other], ddof=1)))
+    def error(first: int, second: int) -> float:
+        return float(np.sqrt(factor * np.var(table[first] - table[second], ddof=1)))
 
     means, quantile = table.mean(axis=1), float(scipy.stats.t.ppf(0.975, whole - 1))
     order = np.argsort(-means, kind="stable")
@@ -166,40 +165,46 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
 def _holdout_scores(
     inputs: SearchInputs, compared: Sequence[FrozenTrial], trials: Trials, budget: Budget
 ) -> list[tuple[FrozenTrial, list[float]]]:
-    """Return each finalist with its scores, as many as fit into the budget; a finalist that fails on a split is left out.
+    """Return each finalist with its scores, as many as fit into the budget; a finalist that fails on a hold-out is left out.
 
     Every hold-out is measured for all before the next begins. A training ends at the share of its steps at which the candidate's weights
     were best, and is scored there, so that no selection touches the score.
     """
-    known = {trial.number: _known(inputs, trial) for trial in compared}
+    known = {trial.number: _read_scores(inputs, trial) for trial in compared}
     rows, left = pooled_rows(inputs.learn), list(compared)
-    made = {trial.number: inputs.candidate(trial.user_attrs[SETTINGS]) for trial in compared}
-    splits = {number: holdouts(rows, inputs.data[each.settings.base], HOLDOUTS) for number, each in made.items()}
-    budget.tell(phase="comparing the best on other splits")
+    candidates = {trial.number: inputs.resolve(trial.user_attrs[SETTINGS]) for trial in compared}
+    holdouts_of = {number: holdouts(rows, inputs.data[candidate.settings.base], HOLDOUTS) for number, candidate in candidates.items()}
+    budget.report_progress(phase="comparing the best on hold-outs")
     for number in range(HOLDOUTS):
-        parts = {trial.number: next(splits[trial.number], None) for trial in compared}
+        parts = {trial.number: next(holdouts_of[trial.number], None) for trial in compared}
         missing = [trial for trial in left if number not in known[trial.number].scores]
         if sum(map(_cost, missing)) > budget.left() or None in parts.values():
             break
         for trial in missing:
-            budget.tell(running=f"{trial.user_attrs[NAME]}, split {number + 1} of {HOLDOUTS}")
-            last: list[float] = []
+            budget.report_progress(running=f"{trial.user_attrs[NAME]}, hold-out {number + 1} of {HOLDOUTS}")
             clock = TrialClock(budget, until=float(trial.user_attrs.get(BEST, 1.0)))
             try:
-                trials.fit(made[trial.number], cast(PreparedSplits, parts[trial.number]), keep=None, clock=clock, watch=_appending(last))
+                score = _score_holdout(trials, candidates[trial.number], cast(PreparedSplits, parts[trial.number]), clock)
             except optuna.TrialPruned:  # the budget is used up
-                return [(each, _whole(known[each.number])) for each in left]
+                return [(trial, _whole(known[trial.number])) for trial in left]
             except RetuneError as error:
-                log.warning("%s fails on another split and is not compared: %s", trial.user_attrs[NAME], error)
+                log.warning("%s fails on a hold-out and is not compared: %s", trial.user_attrs[NAME], error)
                 left.remove(trial)
                 continue
-            if not np.isfinite(last[-1]):
-                log.warning("%s has no finite score on another split and is not compared", trial.user_attrs[NAME])
+            if not np.isfinite(score):
+                log.warning("%s has no finite score on a hold-out and is not compared", trial.user_attrs[NAME])
                 left.remove(trial)
                 continue
-            known[trial.number] = HoldoutScores(scores={**known[trial.number].scores, number: last[-1]})
-            known[trial.number].write(inputs.folder / trial.user_attrs[PLACE])
-    return [(each, _whole(known[each.number])) for each in left]
+            known[trial.number] = HoldoutScores(scores={**known[trial.number].scores, number: score})
+            known[trial.number].write(inputs.folder / trial.user_attrs[OUTPUT_FOLDER])
+    return [(trial, _whole(known[trial.number])) for trial in left]
+
+
+def _score_holdout(trials: Trials, candidate: ResolvedCandidate, data: PreparedSplits, clock: TrialClock) -> float:
+    """Train a candidate on a hold-out; return its last score."""
+    scores: list[float] = []
+    trials.fit(candidate, data, keep=None, clock=clock, watch=lambda _, value: scores.append(value))
+    return scores[-1]
 
 
 def _whole(known: HoldoutScores) -> list[float]:
@@ -213,12 +218,8 @@ def _cost(trial: FrozenTrial) -> float:
     return float(trial.user_attrs[SECONDS]) * min(1.0, float(trial.user_attrs.get(BEST, 1.0)) / done)
 
 
-def _appending(values: list[float]) -> Watch:
-    return lambda _, value: values.append(value)
-
-
-def _known(inputs: SearchInputs, trial: FrozenTrial) -> HoldoutScores:
+def _read_scores(inputs: SearchInputs, trial: FrozenTrial) -> HoldoutScores:
     try:
-        return HoldoutScores.read(inputs.folder / trial.user_attrs[PLACE])
+        return HoldoutScores.read(inputs.folder / trial.user_attrs[OUTPUT_FOLDER])
     except NotFound:
         return HoldoutScores()

@@ -1,4 +1,4 @@
-"""Repeated hold-outs: other train and validation splits of the same rows, for data in which one small validation split decides nothing."""
+"""Repeated hold-outs: other training and validation rows from the same rows, for data whose one validation split is too small to decide."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +23,10 @@ def pooled_rows(learn: Path) -> pd.DataFrame:
 
 
 def holdouts(rows: pd.DataFrame, data: PreparedSplits, number: int) -> Iterator[PreparedSplits]:
-    """Yield `number` splits of the pooled `rows` that `data` was encoded from; groups stay whole, and labels keep their shares if possible.
+    """Yield `number` hold-outs of the pooled `rows` that `data` was encoded from.
 
-    Each has about as many validation rows as `data`; no row is validated on twice until all have been.
+    Groups stay whole, and labels keep their shares if possible. Each has about as many validation rows as `data`; no row is
+    validated on twice until all have been.
     """
     table = pa.concat_tables([data.train.table, data.validation.table])
     real = rows["real"].to_numpy()

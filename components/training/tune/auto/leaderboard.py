@@ -18,7 +18,7 @@ _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialS
 
 def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selected, budget: Budget, notes: Sequence[str]) -> Leaderboard:
     """Return the leaderboard of a search, best first; equal scores in the order of the trials."""
-    trials = _shown(trials, selected)
+    trials = _filter_shown(trials, selected)
     candidates = [_candidate(inputs, trial, selected) for trial in trials]
     first = next(iter(inputs.data.values()))
     return Leaderboard(
@@ -33,8 +33,8 @@ def build(inputs: SearchInputs, trials: Sequence[FrozenTrial], selected: Selecte
     )
 
 
-def _shown(trials: Sequence[FrozenTrial], selected: Selected) -> list[FrozenTrial]:
-    """Return the last trial of each candidate, without interrupted ones and without averages of weights that did not win."""
+def _filter_shown(trials: Sequence[FrozenTrial], selected: Selected) -> list[FrozenTrial]:
+    """Return the last trial of each candidate, without interrupted ones and without weight averages that did not win."""
     shown: dict[str, FrozenTrial] = {}
     for trial in trials:
         interrupted = trial.state is TrialState.FAIL and not {ERROR, CUT} & trial.user_attrs.keys()
@@ -71,7 +71,7 @@ def _candidate(inputs: SearchInputs, trial: FrozenTrial, selected: Selected) -> 
         number=trial.number,
         name=attributes[NAME],
         base=str(configuration["base"]),
-        method="soup" if SOUP in attributes else str(configuration["method"]),
+        method="weight average" if SOUP in attributes else str(configuration["method"]),
         settings={
             name: setting for name, setting in configuration.items() if not name.startswith(OPTION) and name not in ("base", "method")
         },

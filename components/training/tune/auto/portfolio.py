@@ -1,4 +1,4 @@
-"""The candidates of a search: from the task's portfolio, the base models and what params.yaml states, to a queue and a search space.
+"""The candidates of a search: a queue and a search space, built from the task's portfolio, the base models and params.yaml.
 
 A configuration is a flat mapping: fields of `train`, and options of the task with the prefix `task_options.`.
 """
@@ -30,7 +30,7 @@ Configuration = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Portfolio:
-    """What to try: `probes` once each, then `queue`, then values in `space`; `defaults` hold what a configuration does not say."""
+    """The configurations to try: `probes`, then `queue`, then values in `space`; `defaults` has the fields that a configuration omits."""
 
     probes: tuple[dict[str, Any], ...]
     queue: tuple[dict[str, Any], ...]
@@ -41,7 +41,7 @@ class Portfolio:
 def build(
     task: tasks.Task, options: Mapping[str, Any], train: TrainSection, choices: CandidateChoices, bases: Sequence[str], rows: int
 ) -> Portfolio:
-    """Return the portfolio of `task` for training with `rows` rows; what `options` (of the task) and `train` state is kept.
+    """Return the portfolio of `task` for training with `rows` rows; values stated in `options` (of the task) and `train` are kept.
 
     Raises:
         BadParams: a base model or method is unknown, or nothing is left to try.
@@ -56,9 +56,9 @@ def build(
     for given in task.portfolio:
         configuration = {name: stated.get(name, value) for name, value in {"method": "full", **given}.items()}
         configuration["method"] = given.get("method", "full")
-        if any(configuration["method"] not in names for names in allowed) or not _accepted(configuration, task, options):
+        if any(configuration["method"] not in names for names in allowed) or not _accepts(configuration, task, options):
             continue
-        configuration = _fitted(configuration, stated, task, rows)
+        configuration = _fit_to_rows(configuration, stated, task, rows)
         configurations += [configuration] if configuration not in configurations else []
     if not configurations:
         raise BadParams(f"params.yaml: tune.strategy auto has nothing to try: {_nothing(task, stated, choices)}")
@@ -80,7 +80,7 @@ def _nothing(task: tasks.Task, stated: Mapping[str, Any], choices: CandidateChoi
     return f"the task's portfolio has {tried}; change tune.candidates.methods or task_options, or set tune.strategy search"
 
 
-def _accepted(configuration: Configuration, task: tasks.Task, options: Mapping[str, Any]) -> bool:
+def _accepts(configuration: Configuration, task: tasks.Task, options: Mapping[str, Any]) -> bool:
     """Return whether the task accepts the configuration's options beside the stated ones, and the method."""
     own = {name.removeprefix(OPTION): value for name, value in configuration.items() if name.startswith(OPTION)}
     try:
@@ -98,7 +98,7 @@ def _check(choices: CandidateChoices, bases: Sequence[str]) -> None:
             )
 
 
-def _fitted(configuration: dict[str, Any], stated: Mapping[str, Any], task: tasks.Task, rows: int) -> dict[str, Any]:
+def _fit_to_rows(configuration: dict[str, Any], stated: Mapping[str, Any], task: tasks.Task, rows: int) -> dict[str, Any]:
     """Return the configuration with the epochs and evaluations that `rows` need, without fields that the task refuses."""
     refused = {name for name in task.unsupported_settings if name not in stated}
     fitted = {name: value for name, value in configuration.items() if name not in refused}

@@ -25,18 +25,17 @@ from components.training.tune.auto import earlier, finals, leaderboard, soup
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.portfolio import PROBE, Configuration, Portfolio, build
 from components.training.tune.auto.speed import Speed
-from components.training.tune.auto.trials import DONE, REQUESTED, SKIPPED, SOUP, TIME_UP, SearchInputs, Trials
+from components.training.tune.auto.time_plan import TimePlan
+from components.training.tune.auto.trials import REQUESTED, SKIPPED, SOUP, TIME_UP, SearchInputs, Trials
 from components.training.tune.objective import suggest
 from components.training.tune.run_search import refuse_different_tokenizers
 from components.training.tune.settings import TuneParams
-from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, open_study, sampler
+from components.training.tune.study import CUT, ERROR, SETTINGS, open_study, sampler
 
 log = logging.getLogger(__name__)
 
 _FINISHED = "auto finished"  # the minutes of a search that has ended: repeated, it gives the same result
-_FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
 _FOR_A_PROBE = 0.05  # part of the budget that a further probe of a base may take
-_SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
 _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
 _PERFECT = 1.0  # no metric is higher
@@ -55,31 +54,31 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
     """
     task = tasks.load(name, task_options.fields)
     bases = [train.fixed.base] if "base" in train.fixed.model_fields_set else list(tune.candidates.bases or base_names(base))
-    data = {each: PreparedSplits.read(learn, each) for each in bases}
+    data = {choice: PreparedSplits.read(learn, choice) for choice in bases}
     refuse_different_tokenizers(task, data, "tune.candidates.bases")
-    inputs = {each: digest_inputs(learn, base_folder(base, each)) for each in bases}
+    inputs = {choice: digest_inputs(learn, base_folder(base, choice)) for choice in bases}
     portfolio = build(task, task_options.fields, train, tune.candidates, bases, len(data[bases[0]].train))
-    setting = earlier.setting_of(tune, train, task_options, learn, base, bases)
+    context = earlier.read_context(tune, train, task_options, learn, base, bases)
     tried = [portfolio.probes, portfolio.queue, sorted(portfolio.space)]
-    identity = digest_value([setting.context, sorted(setting.bases.items()), *tried])[:16]
+    identity = digest_value([context.context, sorted(context.bases.items()), *tried])[:16]
     shared = SearchInputs(name, task_options, learn, base, tune, train, data, inputs, state_folder("auto"))
-    speeds = {each: Speed(task, base_folder(base, each), setting.bases[each], data[each]) for each in bases}
+    speeds = {choice: Speed(task, base_folder(base, choice), context.bases[choice], data[choice]) for choice in bases}
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=4, reduction_factor=2)
     with open_study(identity, tune, None, None, pruner) as study, Budget(identity, tune.minutes, tune.metric).running() as budget:
-        previous = earlier.take_over(study, setting, portfolio)
+        previous = earlier.warm_start(study, context, portfolio)
         run = AutoSearch(shared, study, budget, portfolio, speeds, previous)
         if not run.complete() or study.user_attrs.get(_FINISHED, 0.0) < tune.minutes:
-            run.trials()
+            run.run_trials()
         complete = run.complete()
         if not complete:
             raise RetuneError(_nothing(study.trials))
         selected = finals.select(shared, complete, run.runner, budget)
-        selected = soup.improved(shared, selected, complete, run.runner, study, budget)
+        selected = soup.average_if_better(shared, selected, complete, run.runner, study, budget)
         members = selected.winner.user_attrs.get(soup.MEMBERS, [selected.winner.number])
         run.keep([trial for trial in complete if trial.number in members])
         earlier.remember(study, selected.winner.user_attrs[SETTINGS])
         study.set_user_attr(_FINISHED, tune.minutes)
-        chosen = shared.candidate(selected.winner.user_attrs[SETTINGS])
+        chosen = shared.resolve(selected.winner.user_attrs[SETTINGS])
         shown = [trial for trial in study.trials if SKIPPED not in trial.user_attrs]
         best = tuning_artifacts.best_of(study, shown, selected.winner, tune.metric, run.stopped_by, chosen.fields)
         board = leaderboard.build(shared, study.trials, selected, budget, run.notes)
@@ -89,7 +88,7 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
 
 
 class AutoSearch:
-    """Chooses what to try next, within the budget."""
+    """Chooses the next candidate, within the budget."""
 
     def __init__(
         self,
@@ -100,7 +99,7 @@ class AutoSearch:
         speeds: Mapping[str, Speed],
         previous: earlier.Previous | None,
     ) -> None:
-        self._inputs, self._study, self._budget, self._portfolio, self._speeds = inputs, study, budget, portfolio, speeds
+        self._inputs, self._study, self._budget, self._portfolio = inputs, study, budget, portfolio
         self.runner = Trials(inputs, study, budget)
         self.notes: list[str] = []
         self.stopped_by = "portfolio"
@@ -109,29 +108,33 @@ class AutoSearch:
             budget.seconds *= previous.share
             text = "%.0f %% of the rows changed since the last search, so it uses %.1f of the %g minutes"
             self.notes.append(text % (100 * previous.moved, budget.seconds / 60, inputs.tune.minutes))
-        self._by_holdouts = finals.uses_holdouts(inputs)
+        self._time = TimePlan(inputs, budget, speeds)
 
     def complete(self) -> list[FrozenTrial]:
         """Return the trials that have a score."""
         done = [trial for trial in self._study.trials if trial.state is TrialState.COMPLETE and SOUP not in trial.user_attrs]
         return [trial for trial in done if self.runner.has_outputs(trial)]
 
-    def trials(self) -> None:
+    def run_trials(self) -> None:
         """Run the probes, then the portfolio, then values that the sampler suggests, until the time for trials is over."""
-        self._refuse_too_few_minutes()
-        self._budget.tell(phase="linear probes")
+        if not self._study.trials:
+            self._time.refuse_too_few_minutes(self._portfolio.probes or self._portfolio.queue)
+        self._budget.report_progress(phase="linear probes")
         for configuration in self._portfolio.probes:
-            if self._known(configuration):
+            if self._is_known(configuration):
                 continue
-            if self._probed(str(configuration["base"])) and self._seconds(configuration) > _FOR_A_PROBE * self._budget.seconds:
+            if (
+                self._has_probe_score(str(configuration["base"]))
+                and self._time.seconds(configuration) > _FOR_A_PROBE * self._budget.seconds
+            ):
                 self.runner.skip(configuration, f"a further probe, which would take more than {_FOR_A_PROBE:.0%} of the minutes")
             else:
                 self._run(self._study.ask(), configuration)
-        self._budget.tell(phase="portfolio")
+        self._budget.report_progress(phase="portfolio")
         for configuration in self._queue():
-            if self._known(configuration):
+            if self._is_known(configuration):
                 continue
-            fitting = self._fitting(configuration)
+            fitting = self._time.fit_epochs(configuration, self.complete())
             if fitting is None:
                 self._skip(configuration)
             else:
@@ -141,7 +144,7 @@ class AutoSearch:
                 self._run(trial, fitting)
         if not self.complete():
             self._run_cheapest()
-        self._budget.tell(phase="searching around the best")
+        self._budget.report_progress(phase="searching around the best")
         self._sample()
 
     def _sample(self) -> None:
@@ -149,11 +152,11 @@ class AutoSearch:
         misfits = unchanged = 0
         if not self._portfolio.space:
             return
-        while misfits < _MISFITS and unchanged < _UNCHANGED and self._left() > 0 and self._best() < _PERFECT:
+        while misfits < _MISFITS and unchanged < _UNCHANGED and self._time.left(self.complete()) > 0 and self._best() < _PERFECT:
             self._study.sampler = sampler(self._inputs.tune, len(self._study.trials))
             trial = self._study.ask()
             configuration = {**self._like_best(), **suggest(trial, self._portfolio.space, self._portfolio.defaults)}
-            if self._fitting(configuration) != configuration:
+            if self._time.fit_epochs(configuration, self.complete()) != configuration:
                 trial.set_user_attr(SKIPPED, "does not fit into the time")
                 self._study.tell(trial, state=TrialState.PRUNED)
                 misfits += 1
@@ -162,13 +165,13 @@ class AutoSearch:
             done = self._run(trial, configuration)
             better = done.state is TrialState.COMPLETE and (done.value or 0.0) > best
             misfits, unchanged = 0, 0 if better else unchanged + 1
-        self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED or self._best() >= _PERFECT else "max_minutes"
+        self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED or self._best() >= _PERFECT else "minutes"
 
     def _run_cheapest(self) -> None:
         """Run the candidate that takes the least time, although a killed process has used up the minutes."""
-        short = [{**each, "epochs": min(1.0, each["epochs"])} for each in self._portfolio.queue]
-        for configuration in (*self._portfolio.probes, *sorted(short, key=lambda each: float(each["epochs"]))):
-            if not self.complete() and not self._known(configuration):
+        short = [{**configuration, "epochs": min(1.0, configuration["epochs"])} for configuration in self._portfolio.queue]
+        for configuration in (*self._portfolio.probes, *sorted(short, key=lambda configuration: float(configuration["epochs"]))):
+            if not self.complete() and not self._is_known(configuration):
                 self._run(self._study.ask(), configuration)
 
     def _best(self) -> float:
@@ -177,17 +180,16 @@ class AutoSearch:
     def _run(self, trial: optuna.Trial, configuration: Configuration) -> FrozenTrial:
         done = self.runner.run(trial, configuration)
         if done.state is TrialState.COMPLETE and configuration["method"] != PROBE:
-            made = self._inputs.candidate(configuration)
-            self._speeds[made.settings.base].correct(made.settings, done.user_attrs[SECONDS], float(done.user_attrs.get(DONE, 1.0)))
+            self._time.correct(configuration, done)
         trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
-        self.keep(sorted(trained, key=lambda each: -(each.value or 0.0))[:_KEPT])
+        self.keep(sorted(trained, key=lambda trial: -(trial.value or 0.0))[:_KEPT])
         return done
 
     def keep(self, best: Sequence[FrozenTrial]) -> None:
         """Remove the weights of all trials except `best`."""
-        kept = {self.runner.checkpoints(self._inputs.candidate(trial.user_attrs[SETTINGS])) for trial in best}
+        kept = {self.runner.checkpoints(self._inputs.resolve(trial.user_attrs[SETTINGS])) for trial in best}
         for trial in self.complete():
-            folder = self.runner.checkpoints(self._inputs.candidate(trial.user_attrs[SETTINGS]))
+            folder = self.runner.checkpoints(self._inputs.resolve(trial.user_attrs[SETTINGS]))
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -199,17 +201,17 @@ class AutoSearch:
             scores[base] = max(scores.get(base, -math.inf), trial.value or 0.0)
         queue = sorted(self._portfolio.queue, key=lambda configuration: -scores.get(str(configuration["base"]), -math.inf))
         before = self._previous.winner if self._previous else None
-        usable = before is not None and before["method"] != PROBE and self._inspace(before)
+        usable = before is not None and before["method"] != PROBE and self._is_in_space(before)
         return [dict(before), *queue] if usable and before else queue
 
-    def _inspace(self, configuration: Configuration) -> bool:
+    def _is_in_space(self, configuration: Configuration) -> bool:
         """Return whether this search could suggest a configuration of an earlier search."""
         space = self._portfolio.space
-        known = {str(each["method"]) for each in self._portfolio.queue}
-        if configuration["base"] not in self._inputs.data or configuration["method"] not in known:
+        methods = {str(known["method"]) for known in self._portfolio.queue}
+        if configuration["base"] not in self._inputs.data or configuration["method"] not in methods:
             return False
         try:
-            self._inputs.candidate(configuration)
+            self._inputs.resolve(configuration)
         except BadParams:  # of another release
             return False
         return all(name in configuration and space[name].contains(configuration[name]) for name in self._active(configuration))
@@ -217,76 +219,33 @@ class AutoSearch:
     def _active(self, configuration: Configuration) -> list[str]:
         return [name for name, dimension in self._portfolio.space.items() if dimension.active(configuration)]
 
-    def _known(self, configuration: Configuration) -> bool:
+    def _is_known(self, configuration: Configuration) -> bool:
         """Return whether `configuration` has been tried, with any epochs, here or in an earlier search on the same data."""
-        wanted = _without_epochs(configuration)
-        same = [trial for trial in self._study.trials if _without_epochs(trial.user_attrs.get(REQUESTED, {})) == wanted]
+        requested = _without_epochs(configuration)
+        same = [trial for trial in self._study.trials if _without_epochs(trial.user_attrs.get(REQUESTED, {})) == requested]
         interrupted = sum(trial.state is TrialState.FAIL and not {ERROR, CUT} & trial.user_attrs.keys() for trial in same)
-        return interrupted >= _INTERRUPTIONS or any(map(self._decided, same))
+        return interrupted >= _INTERRUPTIONS or any(map(self._is_decided, same))
 
-    def _decided(self, trial: FrozenTrial) -> bool:
+    def _is_decided(self, trial: FrozenTrial) -> bool:
         """Return whether a trial has ended for another reason than the time."""
         if trial.state is TrialState.COMPLETE:
             return self.runner.has_outputs(trial)
         out_of_time = SKIPPED in trial.user_attrs or trial.user_attrs.get(CUT) == TIME_UP
         return ERROR in trial.user_attrs or (trial.state is TrialState.PRUNED and not out_of_time)
 
-    def _left(self) -> float:
-        """Return the seconds that trials may still use."""
-        return self._budget.left() - self._reserve()
-
-    def _reserve(self) -> float:
-        """Return the seconds that the selection needs: hold-outs of the best, if they fit, or a bootstrap."""
-        most, least = _FOR_HOLDOUTS * self._budget.seconds, _FOR_SELECTION * self._budget.seconds
-        needed = finals.seconds_of_holdouts(self.complete())
-        return least if not self._by_holdouts or needed > most else most
-
-    def _fitting(self, configuration: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the configuration with the epochs that fit into the time; None if too few fit."""
-        made = self._inputs.candidate(configuration)
-        speed = self._speeds[made.settings.base]
-        fitting = speed.epochs(made.settings, self._left())
-        if fitting == made.settings.epochs:
-            return configuration
-        trained = any(trial.user_attrs[SETTINGS]["method"] != PROBE for trial in self.complete())
-        fewest = made.settings.epochs * _SHORTENED if trained else min(1.0, made.settings.epochs)
-        if "epochs" in self._inputs.train.fixed.model_fields_set or fitting < fewest:
-            return None
-        return {**configuration, "epochs": fitting}
-
-    def _probed(self, base: str) -> bool:
+    def _has_probe_score(self, base: str) -> bool:
         """Return whether a linear probe of `base` has a score."""
-        settings = [trial.user_attrs[SETTINGS] for trial in self.complete()]
-        return any((each["base"], each["method"]) == (base, PROBE) for each in settings)
-
-    def _seconds(self, configuration: Configuration) -> float:
-        made = self._inputs.candidate(configuration)
-        return self._speeds[made.settings.base].seconds(made.settings)
+        tried = [trial.user_attrs[SETTINGS] for trial in self.complete()]
+        return any((configuration["base"], configuration["method"]) == (base, PROBE) for configuration in tried)
 
     def _skip(self, configuration: Configuration) -> None:
-        self.runner.skip(configuration, f"needs about {self._seconds(configuration):.0f} s, {max(0.0, self._left()):.0f} s were left")
+        seconds, left = self._time.seconds(configuration), max(0.0, self._time.left(self.complete()))
+        self.runner.skip(configuration, f"needs about {seconds:.0f} s, {left:.0f} s were left")
 
     def _like_best(self) -> dict[str, Any]:
         trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
         best = max(trained, key=lambda trial: trial.value or 0.0, default=None)
         return dict(best.user_attrs[REQUESTED]) if best else dict(self._portfolio.queue[0])
-
-    def _refuse_too_few_minutes(self) -> None:
-        """Refuse a budget that is too small for the cheapest candidate, before anything was tried."""
-        if self._study.trials:
-            return
-        costs = []
-        for configuration in self._portfolio.probes or self._portfolio.queue:
-            made = self._inputs.candidate(configuration)
-            least = made.settings.model_copy(update={"epochs": min(1.0, made.settings.epochs)})
-            costs.append(self._speeds[made.settings.base].seconds(least))
-        minutes = self._inputs.tune.minutes
-        if min(costs) > minutes * 60 - self._budget.spent():
-            needed = 1.2 * (min(costs) + self._budget.spent()) / 60
-            raise BadParams(
-                f"params.yaml: tune.minutes {minutes:g} are too few for one candidate on this machine; expected at least {needed:.1f}"
-            )
-        self._budget.seconds = max(self._budget.seconds, min(minutes * 60, 1.2 * (min(costs) + self._budget.spent())))
 
 
 def _without_epochs(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How long a candidate will take on this machine: tokens per second and method, measured in a few seconds and kept per machine."""
+"""Estimates the duration of a candidate from tokens per second and method, measured in a few seconds and stored per hardware."""
 
 import logging
 import time
@@ -31,7 +31,7 @@ _EVALUATION = 0.35  # cost of a token in an evaluation, relative to training
 
 
 class MachineSpeed(Artifact):
-    """Tokens per second of a training, by method, on one machine with one base model."""
+    """Tokens per second of a training, by method, with one base model on the hardware that measured them."""
 
     FILE: ClassVar[str] = "speed.json"
 
@@ -59,7 +59,7 @@ class Speed:
     """Estimates the seconds of candidates of one base model; every finished training corrects it."""
 
     def __init__(self, task: Task, base: Path, digest: str, data: PreparedSplits) -> None:
-        """Read what is known of the base with the `digest` on this machine."""
+        """Read the stored speed of the base with the `digest` on this hardware."""
         self._task, self._base, self._data = task, base, data
         longest = 2 ** max(3, (max(data.train.lengths, default=1) - 1).bit_length())
         machine = digest_value([digest, longest, hardware.set_threads(0), hardware.device(), hardware.precision(TrainParams())])

@@ -1,4 +1,4 @@
-"""One candidate after another: each is trained on all rows, and is a trial of the study."""
+"""Trains candidates on all rows, each as a trial of the study."""
 
 import json
 import logging
@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,7 @@ from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS
 
 log = logging.getLogger(__name__)
 
-Keep = Callable[[TrainParams], CheckpointPaths]
-NAME, ENDED, SKIPPED, PLACE, SOUP = "name", "ended at", "skipped", "outputs", "soup"
+NAME, ENDED, SKIPPED, OUTPUT_FOLDER, SOUP = "name", "ended at", "skipped", "outputs", "soup"
 REQUESTED, DONE, BEST = "requested", "share of steps", "best share"
 TIME_UP = "the minutes are used up"
 _NO_LIMIT = 100_000.0  # minutes: the budget of the search ends a training, and no recorded winner depends on the clock
@@ -48,7 +48,7 @@ _STEPS_BEFORE_PRUNING = 200
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What every candidate of a search shares; `data` and `inputs` (see `digest_inputs`) are by base model."""
+    """The inputs that the candidates of a search share; `data` and `inputs` (see `digest_inputs`) are by base model."""
 
     name: str
     options: OpenSection
@@ -59,16 +59,16 @@ class SearchInputs:
     data: Mapping[str, PreparedSplits]
     inputs: Mapping[str, str]
     folder: Path
-    made: dict[str, "Made"] = field(default_factory=dict)
+    resolved: dict[str, "ResolvedCandidate"] = field(default_factory=dict)
 
-    def candidate(self, configuration: Configuration) -> "Made":
+    def resolve(self, configuration: Configuration) -> "ResolvedCandidate":
         """Return the task, the model spec and the settings of a configuration."""
         key = json.dumps(configuration, sort_keys=True)
-        if key not in self.made:
-            self.made[key] = self._made_of(configuration)
-        return self.made[key]
+        if key not in self.resolved:
+            self.resolved[key] = self._resolve(configuration)
+        return self.resolved[key]
 
-    def _made_of(self, configuration: Configuration) -> "Made":
+    def _resolve(self, configuration: Configuration) -> "ResolvedCandidate":
         chosen = {name.removeprefix(OPTION): value for name, value in configuration.items() if name.startswith(OPTION)}
         chosen = {name: value for name, value in chosen.items() if name not in self.options.fields}
         task, spec = apply_options(self.name, self.options.fields, chosen, self.learn)
@@ -84,12 +84,12 @@ class SearchInputs:
         # After a lack of memory the batch is smaller than params.yaml states.
         divided = {name: configuration[name] for name in ("batch_size", "accumulation") if name in configuration}
         settings = self.train.settings(fields).model_copy(update=divided if not fields.keys() >= divided.keys() else {})
-        return Made(task, spec.model_copy(update={"base": settings.base}), settings, fields, chosen)
+        return ResolvedCandidate(task, spec.model_copy(update={"base": settings.base}), settings, fields, chosen)
 
 
 @dataclass(frozen=True)
-class Made:
-    """A configuration made concrete: `fields` and `options` are what the search chose."""
+class ResolvedCandidate:
+    """The task, model spec and settings of a configuration; the search chose `fields` of `train` and task `options`."""
 
     task: tasks.Task
     spec: ModelSpec
@@ -99,7 +99,7 @@ class Made:
 
 
 class TrialClock(TrainerCallback):
-    """Tells the progress of a training, and stops it when the budget of the search is used up."""
+    """Reports the progress of a training, and stops it when the budget of the search is used up."""
 
     def __init__(self, budget: Budget, trial: optuna.Trial | None = None, *, may_stop: bool = True, until: float = 1.0) -> None:
         """Stop at the share `until` of the steps, and with `may_stop` at the end of the budget."""
@@ -112,7 +112,7 @@ class TrialClock(TrainerCallback):
         self.share = state.global_step / max(1, state.max_steps)
         if self.share >= self._until and self.share < 1:
             control.should_evaluate = control.should_training_stop = True
-        self._budget.tell(step=state.global_step, steps=state.max_steps)
+        self._budget.report_progress(step=state.global_step, steps=state.max_steps)
         if self._may_stop and self._budget.left() <= 0:
             if self._trial is not None:
                 self._trial.set_user_attr(CUT, TIME_UP)
@@ -131,11 +131,11 @@ class Trials:
         trial.set_user_attr(NAME, name)
         trial.set_user_attr(SETTINGS, dict(configuration))
         trial.set_user_attr(REQUESTED, dict(configuration))
-        self._budget.tell(running=name, step=0, steps=0)
+        self._budget.report_progress(running=name, step=0, steps=0)
         log.info("trial %d: %s", trial.number, name)
         state, value = TrialState.FAIL, None
         try:
-            value = self._fitted(trial, configuration)
+            value = self._train(trial, configuration)
             state = TrialState.COMPLETE
         except optuna.TrialPruned:
             state = TrialState.PRUNED
@@ -152,13 +152,13 @@ class Trials:
                 self._forget(trial)
         self._study.tell(trial, value, state)
         frozen = self._study.trials[trial.number]
-        self._tell(frozen)
+        self._update_progress(frozen)
         return frozen
 
     def _forget(self, trial: optuna.Trial) -> None:
         """Delete the weights of a trial that has no score."""
-        made = self._inputs.candidate(trial.user_attrs[SETTINGS])
-        shutil.rmtree(self.checkpoints(made), ignore_errors=True)
+        candidate = self._inputs.resolve(trial.user_attrs[SETTINGS])
+        shutil.rmtree(self.checkpoints(candidate), ignore_errors=True)
 
     def skip(self, configuration: Configuration, reason: str) -> None:
         """Record that `configuration` was not tried."""
@@ -177,17 +177,24 @@ class Trials:
         log.info("not tried: %s: %s", name, reason)
 
     def fit(
-        self, made: Made, data: PreparedSplits, *, keep: Keep | None, clock: TrialClock, watch: Watch | None = None
+        self,
+        candidate: ResolvedCandidate,
+        data: PreparedSplits,
+        *,
+        keep: Callable[[TrainParams], CheckpointPaths] | None,
+        clock: TrialClock,
+        watch: Watch | None = None,
     ) -> tuple[TrainResult, TrainParams]:
         """Train a candidate on `data`; return the result and the settings, which differ if memory ran out."""
-        data = replace(data, spec=made.spec)
-        base = base_folder(self._inputs.base, made.settings.base)
+        data = replace(data, spec=candidate.spec)
+        base = base_folder(self._inputs.base, candidate.settings.base)
         cache = FeatureCache(state_folder(CACHE), self._inputs.tune.cache_mib)
-        return fit_within_memory(made.task, base, data, made.settings, keep=keep, watch=watch, callbacks=[clock], cache=cache)
+        return fit_within_memory(candidate.task, base, data, candidate.settings, keep=keep, watch=watch, callbacks=[clock], cache=cache)
 
-    def _fitted(self, trial: optuna.Trial, configuration: Configuration) -> float:
-        made = self._inputs.candidate(configuration)
-        data = self._inputs.data[made.settings.base]
+    def _train(self, trial: optuna.Trial, configuration: Configuration) -> float:
+        candidate = self._inputs.resolve(configuration)
+        requested = candidate.settings
+        data = self._inputs.data[requested.base]
         done = [other for other in self._study.trials if other.state is TrialState.COMPLETE and self.has_outputs(other)]
         clock = TrialClock(self._budget, trial, may_stop=bool(done))
 
@@ -195,7 +202,7 @@ class Trials:
             rung = int(_RUNGS * clock.share)
             if rung and rung not in self._study.trials[trial.number].intermediate_values:
                 trial.report(value, rung)
-            steps = clock.share * made.settings.epochs * len(data.train) / (made.settings.batch_size * made.settings.accumulation)
+            steps = clock.share * requested.epochs * len(data.train) / (requested.batch_size * requested.accumulation)
             if (
                 clock.share < 1
                 and steps >= _STEPS_BEFORE_PRUNING
@@ -206,9 +213,9 @@ class Trials:
                 raise optuna.TrialPruned
 
         with temporary() as folder:
-            keep = self.keeping(made, folder) if methods.trains(made.settings.method) else None
-            result, settings = self.fit(made, data, keep=keep, clock=clock, watch=watch)
-        changed = {name: value for name, value in settings.model_dump().items() if value != getattr(made.settings, name)}
+            keep = partial(self.checkpoint_paths, candidate, folder) if methods.trains(requested.method) else None
+            result, settings = self.fit(candidate, data, keep=keep, clock=clock, watch=watch)
+        changed = {name: value for name, value in settings.model_dump().items() if value != getattr(requested, name)}
         if not math.isfinite(result.best_value):
             raise RetuneError(f"{self._inputs.tune.metric} of the validation rows is {result.best_value}")
         if result.stopped_by == "max_minutes":
@@ -219,27 +226,25 @@ class Trials:
         trial.set_user_attr(BEST, result.best_step / clock.steps if clock.steps else 1.0)
         if changed:
             trial.set_user_attr(SETTINGS, {**configuration, **changed})
-        place = self._inputs.folder / self._study.study_name / str(trial.number)
-        place.mkdir(parents=True, exist_ok=True)
-        result.outputs.write(place)
-        trial.set_user_attr(PLACE, f"{self._study.study_name}/{trial.number}")
+        output_folder = self._inputs.folder / self._study.study_name / str(trial.number)
+        output_folder.mkdir(parents=True, exist_ok=True)
+        result.outputs.write(output_folder)
+        trial.set_user_attr(OUTPUT_FOLDER, f"{self._study.study_name}/{trial.number}")
         return result.best_value
 
     def has_outputs(self, trial: FrozenTrial) -> bool:
         """Return whether the outputs of a complete trial are still there."""
-        return PLACE in trial.user_attrs and (self._inputs.folder / trial.user_attrs[PLACE]).is_dir()
+        return OUTPUT_FOLDER in trial.user_attrs and (self._inputs.folder / trial.user_attrs[OUTPUT_FOLDER]).is_dir()
 
-    def keeping(self, made: Made, folder: Path) -> Keep:
-        """Return where a training keeps its best weights, and in `folder` its history."""
+    def checkpoint_paths(self, candidate: ResolvedCandidate, folder: Path, settings: TrainParams) -> CheckpointPaths:
+        """Return the paths of a training with `settings`: of its best weights, and in `folder` of its history."""
+        return CheckpointPaths(self.checkpoints(replace(candidate, settings=settings)), folder / "history.jsonl", resumable=False)
 
-        def keep(settings: TrainParams) -> CheckpointPaths:
-            return CheckpointPaths(self.checkpoints(replace(made, settings=settings)), folder / "history.jsonl", resumable=False)
-
-        return keep
-
-    def checkpoints(self, made: Made) -> Path:
+    def checkpoints(self, candidate: ResolvedCandidate) -> Path:
         """Return the folder in which the step `train` looks for the weights of a candidate."""
-        return state_folder("checkpoints") / training_identity(self._inputs.inputs[made.settings.base], made.spec, made.settings)
+        return state_folder("checkpoints") / training_identity(
+            self._inputs.inputs[candidate.settings.base], candidate.spec, candidate.settings
+        )
 
     def _clearly_worse(self, value: float, rung: int, rows: int) -> bool:
         """Return whether the value is more than a standard error of a share of `rows` below the best at the same rung."""
@@ -251,10 +256,10 @@ class Trials:
             return False
         return bool(best - value > math.sqrt(max(best * (1 - best), 0.01) / max(1, rows)))
 
-    def _tell(self, trial: FrozenTrial) -> None:
+    def _update_progress(self, trial: FrozenTrial) -> None:
         done = [other for other in self._study.trials if other.state is TrialState.COMPLETE]
         best = max(done, key=lambda other: (other.value or 0.0, -other.number), default=None)
-        self._budget.tell(
+        self._budget.report_progress(
             running="",
             step=0,
             steps=0,
