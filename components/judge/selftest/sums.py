@@ -13,7 +13,16 @@ import scipy
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates import GatesParams
 from components.gates.support.evidence import LEVEL, Evidence
-from components.judge.selftest.expectations import CAN_REJECT, EXACT, SURE, ExpectedComparison, Trial, check_equal, number, self_test_error
+from components.judge.selftest.expectations import (
+    CAN_REJECT,
+    EXACT,
+    SURE,
+    ExpectedComparison,
+    SelfTestCase,
+    check_equal,
+    number,
+    self_test_error,
+)
 from components.model.support.metrics import Metric
 from components.stats.metric_sets import AdditiveMetrics
 from components.stats.units import Floats
@@ -23,7 +32,7 @@ _LEAST = 1e-3  # share of the shifted sum at which the search starts
 
 
 @dataclass(frozen=True)
-class AdditiveSelfTest(Trial):
+class AdditiveSelfTest(SelfTestCase):
     """The self-test of sums, with the row statistics of the model that the synthetic ones derive from."""
 
     metric_set: AdditiveMetrics

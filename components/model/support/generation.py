@@ -33,7 +33,7 @@ _SHOWN = 30  # rows of a table
 _WIDTH = 400  # characters of a text in a table
 
 
-class Scoring(Section):
+class TextScoring(Section):
     """How texts are split into words before they are compared."""
 
     bleu_words: Literal["13a", "intl", "zh", "char", "none"] = Field(
@@ -82,7 +82,7 @@ WRITTEN: Mapping[str, Metric] = {
 }
 
 
-def compare(expected: Sequence[str], written: Sequence[str], options: Scoring) -> dict[str, Floats]:
+def compare(expected: Sequence[str], written: Sequence[str], options: TextScoring) -> dict[str, Floats]:
     """Return the row statistics of the metrics `WRITTEN` by name, each (rows,)."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
@@ -121,7 +121,7 @@ def length_bands(texts: Sequence[str]) -> list[str]:
     return [f"{1 if top == 4 else top // 2 + 1}-{top} words" for top in tops]
 
 
-def tables(rows: pd.DataFrame, predictions: Predictions, options: Scoring) -> tuple[ReportTable, ReportTable, ReportTable]:
+def tables(rows: pd.DataFrame, predictions: Predictions, options: TextScoring) -> tuple[ReportTable, ReportTable, ReportTable]:
     """Return the rows with the lowest chrF, rows spread over the test set, and the lengths of the texts in words between spaces."""
     columns = (predictions.ids, rows["text"], predictions.expected, predictions.predicted)
     ids, read, expected, written = (list(map(str, column)) for column in columns)
