@@ -19,7 +19,7 @@ import yaml
 from components.core.locks import lock
 from components.ledger import Ledger
 from components.mlflow_store.registry import versions
-from flows.orchestrator.prefect_api import ask, post
+from flows.orchestrator.prefect_api import post, request
 from tests.support.project import BIN, ROOT, change, environment, git, leftovers, make_project, prefect_of, retune, started, wait_for
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]
@@ -205,7 +205,7 @@ def test_disabled_or_deleted_model_has_no_scheduled_runs(project: Path) -> None:
 
     assert deployed.returncode == 0, deployed.stderr
     assert deployment(project, "mails")["schedules"] == []
-    assert ask("GET", f"{api(project)}/deployments/name/retrain/gone").status_code == 404
+    assert request("GET", f"{api(project)}/deployments/name/retrain/gone").status_code == 404
     assert "removed the deployment retrain/gone" in deployed.stderr
     query = {
         "deployments": {"id": {"any_": [deployment(project, "mails")["id"]]}},
@@ -266,12 +266,12 @@ def start_run(project: Path) -> str:
 
 
 def deployment(project: Path, model: str) -> dict[str, Any]:
-    found: dict[str, Any] = ask("GET", f"{api(project)}/deployments/name/retrain/{model}").raise_for_status().json()
+    found: dict[str, Any] = request("GET", f"{api(project)}/deployments/name/retrain/{model}").raise_for_status().json()
     return found
 
 
 def state(project: Path, run: str) -> str:
-    return str(ask("GET", f"{api(project)}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
+    return str(request("GET", f"{api(project)}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
 def test_down_stops_all_services(project: Path) -> None:

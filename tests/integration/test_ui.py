@@ -26,7 +26,7 @@ import pytest
 from components.ledger import Ledger
 from components.mlflow_store.registry import CHAMPION, Environment
 from flows.orchestrator import credential
-from flows.orchestrator.prefect_api import ask, client_settings, post
+from flows.orchestrator.prefect_api import client_settings, post, request
 from tests.support.finished import make_finished
 from tests.support.project import ROOT, environment, leftovers, make_project, prefect_of, retune, started, wait_for
 from tests.support.promotion import aliases, judge, judge_and_request
@@ -91,8 +91,8 @@ def running(command: list[str], folder: Path, log: Path, end: signal.Signals, **
 def find_deployment(api: str, path: str) -> dict[str, Any]:
     """Wait until a deployment exists, and return it."""
     url = f"{api}/deployments/name/{path}"
-    wait_for(lambda: ask("GET", url).status_code == httpx.codes.OK)
-    deployment: dict[str, Any] = ask("GET", url).raise_for_status().json()
+    wait_for(lambda: request("GET", url).status_code == httpx.codes.OK)
+    deployment: dict[str, Any] = request("GET", url).raise_for_status().json()
     return deployment
 
 
@@ -268,14 +268,14 @@ def hostile_page(text: str) -> Iterator[tuple[str, "queue.Queue[str]"]]:
 
 
 def test_prefect_form_promotes_a_waiting_version(project: Path, registry: Environment, api: str) -> None:
-    request = judge_and_request(registry, 1)
+    approval = judge_and_request(registry, 1)
     deployment = find_deployment(api, "decide/decide")
     schema = deployment["parameter_openapi_schema"]
     assert schema["required"] == ["run", "decision", "why"]
     assert schema["properties"]["decision"]["enum"] == ["approve", "reject"]
     with pytest.raises(httpx.HTTPStatusError, match="409"):
-        submit(api, deployment, run=request.run, decision="maybe", why="?")
-    run = submit(api, deployment, run=request.run[:8], decision="approve", why="the errors are harmless")
+        submit(api, deployment, run=approval.run, decision="maybe", why="?")
+    run = submit(api, deployment, run=approval.run[:8], decision="approve", why="the errors are harmless")
     wait_for(lambda: state_of(api, run) in ("COMPLETED", "FAILED", "CRASHED"))
 
     assert state_of(api, run) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
@@ -290,7 +290,7 @@ def test_prefect_form_promotes_a_waiting_version(project: Path, registry: Enviro
 
 
 def state_of(api: str, run: str) -> str:
-    return str(ask("GET", f"{api}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
+    return str(request("GET", f"{api}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
 def events(api: str, name: str) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ class AdditiveSelfTest(SelfTestCase):
     reference: Mapping[str, Floats]
 
     @classmethod
-    def of(cls, evidence: Evidence, gates: GatesParams) -> "AdditiveSelfTest":
+    def from_evidence(cls, evidence: Evidence, gates: GatesParams) -> "AdditiveSelfTest":
         """Derive the self-test from the champion's answers, or the candidate's if there is no champion."""
         metric_set = evidence.metric_set
         assert isinstance(metric_set, AdditiveMetrics)
@@ -87,7 +87,7 @@ class AdditiveSelfTest(SelfTestCase):
 
 def run_selftest(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
     """Run the gates on synthetic models and yield a sentence per test; raise SelfTestFailed if they decide wrongly."""
-    trial = AdditiveSelfTest.of(evidence, gates)
+    trial = AdditiveSelfTest.from_evidence(evidence, gates)
     equal = trial.judge(trial.reference, trial.reference)
     level = LEVEL / max(sum(len(result.hypotheses) for result in equal.values() if result.role in CAN_REJECT), 1)
     yield f"a model against itself: {_equal(trial, equal)}"
