@@ -1,4 +1,4 @@
-"""The same story under Prefect: one managed server, and a run that leaves no process however it ends."""
+"""The pipeline under Prefect: one managed server, and a run that leaves no process however it ends."""
 
 import contextlib
 import json

@@ -217,7 +217,7 @@ def test_rolled_back_version_needs_approval(environment: Environment, workspace:
     assert promotion.approve(environment, result.run, who="ada", why="it was the data").entry.version == 2
 
 
-def test_run_removes_and_restores_the_alias_of_an_expired_request(environment: Environment, workspace: Workspace) -> None:
+def test_alias_of_an_expired_request_is_removed_and_restored(environment: Environment, workspace: Workspace) -> None:
     judge_and_request(environment, 1, days=-1)
     actions.reconcile(workspace, environment.mlflow, NAME)
     assert (find(environment, 1).aliases, (find(environment, 1).answer or "").partition(" at ")[0]) == ((), "expired")
