@@ -24,7 +24,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DatasetRecipe:
     """How a data set is made from the rows that `read` returns.
 
     `train` and `validation` limit the rows of a split, or the rows of each class with `by_class`. Recipes of one `source` share rows.
@@ -50,7 +50,7 @@ class Dataset:
     """
 
     name: str
-    recipe: Recipe
+    recipe: DatasetRecipe
     splits: Mapping[str, pd.DataFrame]
 
     @property
@@ -59,24 +59,24 @@ class Dataset:
         return pd.concat([self.splits[split].assign(split=split) for split in SPLITS], ignore_index=True)
 
 
-_ICD = partial(Recipe, "diagnosis", _archives.diagnoses, shares=(0.2, 0.1))
+_ICD = partial(DatasetRecipe, "diagnosis", _archives.diagnoses, shares=(0.2, 0.1))
 _ASPECTS = {"kind": "multi", "labels": ["approach", "challenge", "outcome"]}
-_TAGS = partial(Recipe, task="token_classification", max_length=96)
-RECIPES: dict[str, Recipe] = {
+_TAGS = partial(DatasetRecipe, task="token_classification", max_length=96)
+RECIPES: dict[str, DatasetRecipe] = {
     "icd12": _ICD(train=12, validation=4, by_class=True),
     "icd50": _ICD(train=50, validation=10, by_class=True),
     "icd": _ICD(),
-    "bbc": Recipe("bbc", _archives.bbc, train=1_000, validation=200),
-    "tweets": Recipe("tweets", _archives.tweets, train=5_600, validation=800),
-    "tweets_small": Recipe("tweets", _archives.tweets, train=670, validation=104),
-    "spam": Recipe("spam", _archives.spam, train=1_000, validation=200),
-    "chinese": Recipe("chinese", _archives.chinese, train=2_000, validation=300),
-    "papers": Recipe("papers", _archives.papers, options=_ASPECTS),
-    "lexicon": Recipe("lexicon", _archives.lexicon, metric="r2", options={"kind": "regression"}, max_length=16),
+    "bbc": DatasetRecipe("bbc", _archives.bbc, train=1_000, validation=200),
+    "tweets": DatasetRecipe("tweets", _archives.tweets, train=5_600, validation=800),
+    "tweets_small": DatasetRecipe("tweets", _archives.tweets, train=670, validation=104),
+    "spam": DatasetRecipe("spam", _archives.spam, train=1_000, validation=200),
+    "chinese": DatasetRecipe("chinese", _archives.chinese, train=2_000, validation=300),
+    "papers": DatasetRecipe("papers", _archives.papers, options=_ASPECTS),
+    "lexicon": DatasetRecipe("lexicon", _archives.lexicon, metric="r2", options={"kind": "regression"}, max_length=16),
     "entities_ja": _TAGS("entities", _archives.entities, metric="entity_f1", max_length=128, shares=(0.25, 0.15)),
     "names_noisy": _TAGS("brown", partial(_archives.names, forgotten=0.15), metric="entity_f1", train=1_600, validation=200),
     "pos": _TAGS("brown", _archives.parts_of_speech, metric="token_accuracy", options={"scheme": "plain"}, train=1_500, validation=250),
-    "synonyms": Recipe(
+    "synonyms": DatasetRecipe(
         "synonyms",
         _archives.synonyms,
         "mrr",
@@ -118,7 +118,7 @@ def load(name: str, seed: int = 0) -> Dataset:
     return split(name, recipe, recipe.read(folder()), seed)
 
 
-def split(name: str, recipe: Recipe, raw: pd.DataFrame, seed: int) -> Dataset:
+def split(name: str, recipe: DatasetRecipe, raw: pd.DataFrame, seed: int) -> Dataset:
     """Return the data set of the rows `raw`: cleaned, split by hash of their group or text, and limited."""
     task = tasks.load(recipe.task, recipe.options)
     groups = "group" in raw

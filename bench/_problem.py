@@ -27,7 +27,7 @@ class Answers:
     measured: Mapping[str, list[float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, output: ModelOutput) -> "Answers":
+    def from_output(cls, output: ModelOutput) -> "Answers":
         return cls(output.predicted, {name: np.asarray(values).tolist() for name, values in output.measured.items()})
 
 

@@ -19,7 +19,7 @@ USABLE = 0.85  # of the minutes, for the body; the rest is for the head and the 
 STEPS = 500  # setfit's own default of later releases is a whole epoch of all pairs, which takes hours
 
 
-class Deadline(TrainerCallback):
+class BodyDeadline(TrainerCallback):
     """Stop the training of the body at a time."""
 
     def __init__(self, at: float) -> None:
@@ -43,7 +43,7 @@ def main(folder: str, out: str) -> None:
                 scratch, batch_size=16, max_steps=STEPS, seed=problem["seed"], save_strategy="no", report_to="none", show_progress_bar=False
             ),
             train_dataset=Dataset.from_pandas(parts["train"][["text", "label"]], preserve_index=False),
-            callbacks=[Deadline(now + USABLE * 60 * problem["minutes"])],
+            callbacks=[BodyDeadline(now + USABLE * 60 * problem["minutes"])],
         )
         trainer.train()
     answers: dict[str, Any] = {}

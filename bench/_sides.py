@@ -137,7 +137,7 @@ def own_baselines(problem: Problem, clock: Clock) -> Result:
     fitted = problem.made_task.fit_baselines(problem.part("train"), problem.spec, Path(problem.base))
 
     def answer(baseline: Any, split: str) -> Answers:
-        return Answers.of(baseline(problem.part(split)))
+        return Answers.from_output(baseline(problem.part(split)))
 
     return best_on_validation(problem, clock, (partial(answer, baseline) for baseline in fitted.values()))
 

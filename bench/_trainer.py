@@ -142,6 +142,6 @@ def vectors(problem: Problem, folder: Path, clock: Clock) -> Result:
     model.save_pretrained(str(folder / "model"))
     problem.spec.write(folder / "model")
     predictor = problem.made_task.predictor(folder / "model")
-    found = Answers.of(predictor.answer(problem.part("validation")))
+    found = Answers.from_output(predictor.answer(problem.part("validation")))
     clock.stop()
-    return {"validation": found, "test": Answers.of(predictor.answer(problem.part("test")))}
+    return {"validation": found, "test": Answers.from_output(predictor.answer(problem.part("test")))}

@@ -177,7 +177,7 @@ def ours(problem: Problem, side: str, answers: Path, base: str) -> dict[str, Any
             return row | {"reason": f"{_report.FAILED}: the pipeline has other test rows"}
         order = {name: at for at, name in enumerate(candidate.ids.tolist())}
         same = candidate.take(np.array([order[name] for name in problem.part("test")["id"]]))
-        found = Answers.of(ModelOutput(same.predicted.tolist(), same.probabilities, same.labels, same.measured))
+        found = Answers.from_output(ModelOutput(same.predicted.tolist(), same.probabilities, same.labels, same.measured))
         write_answers({"validation": Answers([]), "test": found}, answers / f"{side}.json")
         trained = Training.read(clone / "models/trained")
         return row | {"trained": trained.settings, "validation": round(trained.best_value, 5)} | searched(clone / "models/tuned")

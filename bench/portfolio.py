@@ -98,13 +98,13 @@ def unfinished(
     return [(name, key, configuration) for name, key, configuration in ordered if (name, key) not in done]
 
 
-def group_of(recipe: _datasets.Recipe) -> str:
+def group_of(recipe: _datasets.DatasetRecipe) -> str:
     """Return the task, and the kind of labels: a portfolio is chosen for each."""
     return " ".join([recipe.task, *([str(recipe.options["kind"])] if "kind" in recipe.options else [])])
 
 
 def train(
-    recipe: _datasets.Recipe, learn: Path, base: Path, configuration: _configurations.Configuration, minutes: float, seed: int
+    recipe: _datasets.DatasetRecipe, learn: Path, base: Path, configuration: _configurations.Configuration, minutes: float, seed: int
 ) -> dict[str, Any]:
     """Train one configuration; return its best score, its seconds, and the score and seconds at each evaluation."""
     started, curve = time.monotonic(), list[tuple[float, float]]()
@@ -131,7 +131,7 @@ def epochs(settings: TrainParams, rows: int) -> float:
     return min(MOST_EPOCHS, max(settings.epochs, float(math.ceil(FEWEST_STEPS / steps))))
 
 
-def with_options(recipe: _datasets.Recipe, learn: Path, chosen: Mapping[str, Any]) -> tuple[tasks.Task, PreparedSplits]:
+def with_options(recipe: _datasets.DatasetRecipe, learn: Path, chosen: Mapping[str, Any]) -> tuple[tasks.Task, PreparedSplits]:
     """Return task and data with the chosen options; those that a task computes from the training rows are computed again."""
     task = tasks.load(recipe.task, {**recipe.options, **chosen})
     data = PreparedSplits.read(learn)

@@ -224,7 +224,7 @@ def champions(workspace: Workspace) -> str:
     except NotFound:
         return "none yet"
     checks = [verify_model(model, quick=True) for model in models]
-    if faults := [f"{check.model} {fault.version or ''}: {fault.says}" for check in checks for fault in check.faults]:
+    if faults := [f"{check.model} {fault.version or ''}: {fault.message}" for check in checks for fault in check.faults]:
         raise RetuneError(f"{'; '.join(faults)}. `retune verify` shows details")
     notes = [note for check in checks for note in check.notes]
     return "; ".join([f"the files of {sum(len(check.versions) for check in checks)} version(s) exist", *notes])

@@ -45,7 +45,7 @@ def test_stage_table_matches_dvc_yaml() -> None:
         assert sees == set(PIPELINE[stage]["params"]), stage
 
 
-def test_every_field_of_train_is_explained_and_the_examples_are_searches() -> None:
+def test_training_page_has_every_field_and_valid_examples() -> None:
     text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     examples = [yaml.safe_load(block) for block in blocks(text, "yaml")]
 

@@ -117,6 +117,23 @@ def test_packages_missing_in_deps_contain_only_a_docstring() -> None:
     assert "components/__init__.py" in EMPTY
 
 
+PLUGINS = {"components/gates": {"Params"}, "components/model/methods": {"Params"}, "components/model/tasks": {"Task", "Options", "Kind"}}
+
+
+@pytest.mark.slow
+def test_no_two_classes_share_a_name() -> None:
+    files: dict[str, list[str]] = {}
+    for path in (path for package in ("components", "flows", "infra", "bench") for path in sorted((ROOT / package).rglob("*.py"))):
+        file = path.relative_to(ROOT).as_posix()
+        required = set().union(*(names for folder, names in PLUGINS.items() if file.startswith(f"{folder}/")))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name not in required:
+                files.setdefault(node.name, []).append(file)
+
+    assert len(files) > 300
+    assert {name: shared for name, shared in files.items() if len(shared) > 1} == {}
+
+
 TESTS = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in sorted((ROOT / "tests").rglob("*.py"))}
 SUPPORT = {name for name in TESTS if name.startswith("tests.support.") and not name.endswith("__init__")}
 

@@ -9,30 +9,33 @@ from pathlib import Path
 
 from components.core.errors import RetuneError, Unavailable
 from components.core.process import is_alive
+from components.core.temporary import make_file, remove
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a partial file; it replaces `path` if the block succeeds and is removed otherwise."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
+def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """Yield an empty file of this process to fill; it replaces `path` if the block succeeds and is removed otherwise.
+
+    It has `mode` without the bits of the umask.
+    """
+    partial = make_file(path.parent, f".{path.name}.partial", mode)
     try:
         yield partial
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        remove(partial)
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write a file atomically; a new file gets `mode` without the bits of the umask."""
-    with replacing(path) as partial, os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
+    """Write a file atomically; `mode` as in `replacing`."""
+    with replacing(path, mode) as partial:
+        partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:
-    """Write a UTF-8 text file atomically; `mode` as in `write_bytes`."""
+    """Write a UTF-8 text file atomically; `mode` as in `replacing`."""
     write_bytes(path, text.encode(), mode)
 
 

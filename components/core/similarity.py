@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from components.core.text import normalise
+from components.core.text import UNSPACED, normalise
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -19,10 +19,8 @@ _PERMUTATIONS = 128
 # Candidates are verified, so a false one is cheap and a missed one is a leak: recall at the threshold is above 96 %.
 _WEIGHTS = (0.02, 0.98)
 _STEEPEST = 0.95  # LSH has too few bands above this; verification uses the threshold itself
-# Thai, Lao, Burmese, Khmer, kana, Han: scripts without spaces between words.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
-_CHARACTER = re.compile(rf"[{_UNSPACED}]")
+_TOKEN = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+_CHARACTER = re.compile(rf"[{UNSPACED}]")
 
 
 def plain(text: str) -> str:

@@ -6,6 +6,7 @@ process ids mean nothing in another container and start times move with the cloc
 """
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from components.core.process import is_gone, owner
 PREFIX = "retune-"
 _OWNER = re.compile(r"(?P<host>[^/]+)-(?P<pid>\d+)-(?P<started>\d+\.\d+)[-.].+")
 _LOCKED: dict[Path, int] = {}  # the descriptor that locks each path of this process
+_NUMBERS = itertools.count()
 
 
 @contextmanager
@@ -47,10 +49,22 @@ def make() -> Path:
     return folder
 
 
-def remove(folder: Path) -> None:
-    """Delete a folder of `make`."""
-    shutil.rmtree(folder, ignore_errors=True)
-    _unlock(folder)
+def make_file(folder: Path, ending: str, mode: int) -> Path:
+    """Return a new empty file in `folder` whose name ends with `ending`, to be deleted with `remove`.
+
+    The first call of a process for a folder also deletes files with the same last suffix that killed processes have left there.
+    """
+    _sweep_once(folder, f"{PREFIX}*{Path(ending).suffix}")
+    file = folder / f"{PREFIX}{_owner_name()}-{next(_NUMBERS)}{ending}"
+    _lock(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+    return file
+
+
+def remove(path: Path) -> None:
+    """Delete a folder of `make` or a file of `make_file`."""
+    _delete(path)
+    if (descriptor := _LOCKED.pop(path, None)) is not None:
+        os.close(descriptor)
 
 
 def keep_after_exec(folder: Path) -> None:
@@ -59,38 +73,23 @@ def keep_after_exec(folder: Path) -> None:
         os.set_inheritable(_LOCKED[folder], True)
 
 
-@contextmanager
-def partial_of(path: Path) -> Iterator[Path]:
-    """Yield a file to write that replaces `path` at the end; delete partial files of killed processes in its folder."""
-    sweep(path.parent, f"{PREFIX}*.partial")
-    partial = path.with_name(f"{PREFIX}{_owner_name()}.{path.name}.partial")
-    _lock(partial, os.O_RDWR | os.O_CREAT)
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-        _unlock(partial)
-
-
-def _lock(path: Path, flags: int) -> None:
-    _LOCKED[path] = os.open(path, flags, 0o666)
+def _lock(path: Path, flags: int, mode: int = 0o666) -> None:
+    _LOCKED[path] = os.open(path, flags, mode)
     with suppress(OSError):  # the file system has no locks
         fcntl.flock(_LOCKED[path], fcntl.LOCK_EX)
 
 
-def _unlock(path: Path) -> None:
-    if (descriptor := _LOCKED.pop(path, None)) is not None:
-        os.close(descriptor)
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sweep(home: Path, pattern: str = f"{PREFIX}*") -> None:
     """Delete the paths in a folder that match `pattern`, belong to this account and whose owner process has ended."""
     for path in filter(_is_abandoned, home.glob(pattern)):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _delete(path)
 
 
 _sweep_once = cache(sweep)
@@ -100,7 +99,7 @@ def _owner_name() -> str:
     try:
         process = json.loads(owner())
     except ImportError:  # psutil may be missing where a package is loaded; its loader deletes the folders
-        return "nobody"
+        return f"nobody-{os.getpid()}"
     return f"{process['host']}-{process['pid']}-{process['started']}"
 
 

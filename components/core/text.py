@@ -11,6 +11,9 @@ from pydantic import AfterValidator
 
 UnicodeForm = Literal["NFC", "NFKC"]
 
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""The scripts without spaces between words, as ranges of a regular expression: Thai, Lao, Burmese, Khmer, kana, Han."""
+
 _SPACE = re.compile(r"\s+")
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, BOM
 

@@ -68,7 +68,7 @@ class Params(GateSection):
         return phrases
 
 
-class _Limit(NamedTuple):
+class _FailureLimit(NamedTuple):
     """A quantity that must be at most `threshold`, which is set at `setting`; `paired` if it is a difference to the champion."""
 
     kind: str
@@ -114,12 +114,12 @@ class _Kind:
             return None
         return proportion_difference(self.champion_passed, self.candidate_passed, self.paired_units, self.confidence)
 
-    def limits(self, champion: str) -> list[_Limit]:
+    def limits(self, champion: str) -> list[_FailureLimit]:
         rate = f"{self.failing.value:.3f} of {len(self.cases)} cases of {self.kind} fail"
-        limits = [_Limit(self.kind, rate, self.failing, self.at_most, f"gates.behaviour.at_most.{self.kind}")]
+        limits = [_FailureLimit(self.kind, rate, self.failing, self.at_most, f"gates.behaviour.at_most.{self.kind}")]
         if self.compared and (difference := self.difference) is not None:
             worse = f"{difference.value:+.3f} more cases of {self.kind} fail than with {champion}"
-            limits.append(_Limit(self.kind, worse, difference, self.margin, "gates.behaviour.margin"))
+            limits.append(_FailureLimit(self.kind, worse, difference, self.margin, "gates.behaviour.margin"))
         return limits
 
     def hypotheses(self, champion: str) -> list[Hypothesis]:
@@ -166,7 +166,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
 
 
 def _result(
-    behaviour: Behaviour, kinds: list[_Kind], limits: list[_Limit], hypotheses: tuple[Hypothesis, ...], params: Params
+    behaviour: Behaviour, kinds: list[_Kind], limits: list[_FailureLimit], hypotheses: tuple[Hypothesis, ...], params: Params
 ) -> GateResult:
     notes = [f"{kind.kind}: {len(kind.cases)} cases, for information only" for kind in kinds if not kind.gated]
     notes += [f"{kind.kind}: {kind.failing.doubt}" for kind in kinds if kind.gated and kind.failing.doubt]

@@ -76,7 +76,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     )
 
 
-class _Limit:
+class _CostLimit:
     """A logarithm per block (blocks,) whose mean must not exceed `log(limit)`; with `at_least`, must not be below it."""
 
     def __init__(
@@ -100,7 +100,7 @@ class _Limit:
         return hypothesis(self.name, f"{self.description} is beyond {self.setting}", self.p, self.name, self.estimate)
 
 
-def _summary(limits: list[_Limit], undecided: list[_Limit], doubt: str | None) -> str | None:
+def _summary(limits: list[_CostLimit], undecided: list[_CostLimit], doubt: str | None) -> str | None:
     """Describe the first undecided limit, else the nearest one; None without limits."""
     if undecided:
         return f"{undecided[0].description}, inconclusive for {undecided[0].setting}{f': {doubt}' * bool(doubt)}"
@@ -110,7 +110,7 @@ def _summary(limits: list[_Limit], undecided: list[_Limit], doubt: str | None) -
     return f"{worst.description}, within {worst.setting}" + (f", and {len(limits) - 1} more" * (len(limits) > 1))
 
 
-def _slower(cost: Cost, params: Params, evidence: Evidence, doubt: str | None) -> Iterator[_Limit]:
+def _slower(cost: Cost, params: Params, evidence: Evidence, doubt: str | None) -> Iterator[_CostLimit]:
     """Yield the limits for the ratios to the champion's medians and 95 % quantiles, at every batch size."""
     champion = f"champion {evidence.champion.display_name}" if evidence.champion is not None else "the champion"
     for timed in cost.timed:
@@ -118,7 +118,7 @@ def _slower(cost: Cost, params: Params, evidence: Evidence, doubt: str | None) -
             for name, share in (("median", 50.0), ("95 % quantile", 95.0)):
                 logs = log_ratios(timed.candidate, timed.champion, share)
                 ratio = f"{name} of requests with {timed.batch_size} texts over that of {champion}:"
-                yield _Limit(ratio, logs, params.slower_than, "gates.cost.slower_than", "", evidence.confidence, doubt)
+                yield _CostLimit(ratio, logs, params.slower_than, "gates.cost.slower_than", "", evidence.confidence, doubt)
 
 
 def log_ratios(candidate: Blocks, champion: Blocks, share: float) -> Floats:
@@ -126,17 +126,17 @@ def log_ratios(candidate: Blocks, champion: Blocks, share: float) -> Floats:
     return np.asarray(_log_quantiles(candidate, share) - _log_quantiles(champion, share), dtype=np.float64)
 
 
-def _budgets(cost: Cost, params: Params, confidence: float, doubt: str | None) -> Iterator[_Limit]:
+def _budgets(cost: Cost, params: Params, confidence: float, doubt: str | None) -> Iterator[_CostLimit]:
     smallest, largest = (edge(cost.timed, key=lambda timed: timed.batch_size) for edge in (min, max))
     for budget, share, name in ((params.p50_ms, 50.0, "p50"), (params.p95_ms, 95.0, "p95")):
         if budget is not None:
             logs = _log_quantiles(smallest.candidate, share) + np.log(1000)
             quantity = f"{name} of a request with {smallest.batch_size} texts:"
-            yield _Limit(quantity, logs, budget, f"gates.cost.{name}_ms", " ms", confidence, doubt)
+            yield _CostLimit(quantity, logs, budget, f"gates.cost.{name}_ms", " ms", confidence, doubt)
     if params.throughput is not None:
         logs = np.log(_throughput(largest.candidate, largest.batch_size))
         quantity = f"throughput with {largest.batch_size} texts per request:"
-        yield _Limit(quantity, logs, params.throughput, "gates.cost.throughput", " texts/s", confidence, doubt, at_least=True)
+        yield _CostLimit(quantity, logs, params.throughput, "gates.cost.throughput", " texts/s", confidence, doubt, at_least=True)
 
 
 def _busy(cost: Cost, params: Params) -> str | None:

@@ -32,7 +32,7 @@ class Params(GateSection):
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class _PastComparison:
     """One past test set: both scores, the paired difference, and the p-value of "not worse"; 1 within the margin."""
 
     name: str
@@ -94,12 +94,12 @@ def _answered(evidence: Evidence) -> Iterator[tuple[PastTestSet, Predictions, Pr
             yield past, past.candidate.take(known), past.champion.take(known)
 
 
-def _compare(evidence: Evidence, past: PastTestSet, candidate: Predictions, champion: Predictions, params: Params) -> _Comparison:
+def _compare(evidence: Evidence, past: PastTestSet, candidate: Predictions, champion: Predictions, params: Params) -> _PastComparison:
     metric_set, metric = evidence.metric_set.on(candidate), evidence.main_metric
     estimate = metric_set.difference(metric, candidate, champion, evidence.confidence)
     within = estimate.low > -params.margin and not estimate.doubt
     correct, champion_correct = (np.asarray(model.predicted == candidate.expected) for model in (candidate, champion))
-    return _Comparison(
+    return _PastComparison(
         name=past.name,
         rows=len(candidate.ids),
         left_out=past.left_out,
@@ -143,7 +143,7 @@ def _doubt(units: Units) -> str | None:
     return units.doubt if units.count > 1 else "a single row or group has no variation"
 
 
-def _decide(evidence: Evidence, params: Params, champion: str, comparisons: list[_Comparison], missing: tuple[str, ...]) -> GateResult:
+def _decide(evidence: Evidence, params: Params, champion: str, comparisons: list[_PastComparison], missing: tuple[str, ...]) -> GateResult:
     metric, transfer = evidence.main_metric, _transfer(evidence, comparisons)
     undecided = [each for each in comparisons if each.estimate.doubt or each.estimate.low <= -params.margin]
     margin, sets = f"gates.forgetting.margin {params.margin:g}", "set" if len(comparisons) == 1 else "sets"
@@ -164,7 +164,7 @@ def _decide(evidence: Evidence, params: Params, champion: str, comparisons: list
     return result("forgetting", outcome, reason, judged, shown, -params.margin, evidence, hypotheses=hypotheses, **details)
 
 
-def _transfer(evidence: Evidence, comparisons: list[_Comparison]) -> Estimate | None:
+def _transfer(evidence: Evidence, comparisons: list[_PastComparison]) -> Estimate | None:
     """Return the backward transfer of accuracy; None if answers are not correct or wrong."""
     gains = [comparison.gains for comparison in comparisons if comparison.gains is not None]
     if len(gains) != len(comparisons):
@@ -172,7 +172,7 @@ def _transfer(evidence: Evidence, comparisons: list[_Comparison]) -> Estimate | 
     return backward_transfer(gains, [comparison.groups for comparison in comparisons], evidence.confidence)
 
 
-def _table(evidence: Evidence, comparisons: list[_Comparison]) -> ReportTable:
+def _table(evidence: Evidence, comparisons: list[_PastComparison]) -> ReportTable:
     columns = ("past test set", "rows", "left out", "candidate", "champion", "difference", "low", "high", "p")
     rows = []
     for each in comparisons:

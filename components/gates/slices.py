@@ -38,7 +38,7 @@ class Params(GateSection):
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class _SliceComparison:
     """One slice: both scores, the paired difference, and the p-value of "not worse"; only `large` slices may reject."""
 
     name: str
@@ -108,7 +108,7 @@ def _unknown_columns(rows: pd.DataFrame, params: Params) -> str | None:
     return f"gates.slices.columns: no column {', '.join(map(repr, missing))}; available: {available}" if missing else None
 
 
-def _compare(evidence: Evidence, champion: Predictions, part: Slice, min_rows: int) -> _Comparison | None:
+def _compare(evidence: Evidence, champion: Predictions, part: Slice, min_rows: int) -> _SliceComparison | None:
     """Compare on the slice's rows whose label the champion knows; None if there are none."""
     rows: Bools = part.rows & np.isin(evidence.candidate.expected, champion.labels) if evidence.classes else part.rows
     if not rows.any():
@@ -117,7 +117,7 @@ def _compare(evidence: Evidence, champion: Predictions, part: Slice, min_rows: i
         return _compare_by_metric(evidence, champion.take(rows), part.name, rows, min_rows)
     expected, units = evidence.candidate.expected[rows], Units.from_groups(evidence.units.index[rows])
     candidate_correct, champion_correct = evidence.candidate.predicted[rows] == expected, champion.predicted[rows] == expected
-    return _Comparison(
+    return _SliceComparison(
         name=part.name,
         metric="accuracy",
         rows=units.rows,
@@ -131,10 +131,10 @@ def _compare(evidence: Evidence, champion: Predictions, part: Slice, min_rows: i
     )
 
 
-def _compare_by_metric(evidence: Evidence, champion: Predictions, name: str, rows: Bools, min_rows: int) -> _Comparison:
+def _compare_by_metric(evidence: Evidence, champion: Predictions, name: str, rows: Bools, min_rows: int) -> _SliceComparison:
     part, metric = evidence.take(rows), evidence.main_metric
     units = part.units
-    return _Comparison(
+    return _SliceComparison(
         name=name,
         metric=metric,
         rows=units.rows,
@@ -149,7 +149,7 @@ def _compare_by_metric(evidence: Evidence, champion: Predictions, name: str, row
 
 
 def _decide(
-    evidence: Evidence, params: Params, champion: str, comparisons: list[_Comparison], notes: tuple[str, ...], fault: str | None
+    evidence: Evidence, params: Params, champion: str, comparisons: list[_SliceComparison], notes: tuple[str, ...], fault: str | None
 ) -> GateResult:
     large, small = ([each for each in comparisons if each.large is size] for size in (True, False))
     table = _table(evidence, comparisons, len(large))
@@ -167,16 +167,16 @@ def _decide(
     return result("slices", outcome, reason, evidence.main_metric, large[0].estimate, 0.0, evidence, hypotheses=hypotheses, **details)
 
 
-def _table(evidence: Evidence, comparisons: list[_Comparison], tests: int) -> ReportTable:
+def _table(evidence: Evidence, comparisons: list[_SliceComparison], tests: int) -> ReportTable:
     """List every slice; with fewer disagreements than log2(20 K) - 1 no mid-p is small enough for K tests at 5 %."""
     fewest = np.log2(20 * max(tests, 1)) - 1
 
-    def status(part: _Comparison) -> str:
+    def status(part: _SliceComparison) -> str:
         if not part.large:
             return "too small"
         return "cannot decide" if part.rows == part.groups and part.discordant < fewest else "may reject"
 
-    def cells(part: _Comparison) -> tuple[str | float | int, ...]:
+    def cells(part: _SliceComparison) -> tuple[str | float | int, ...]:
         scores = part.candidate, part.champion, part.estimate.value, part.estimate.low, part.estimate.high, part.p
         return (part.name, part.rows, part.groups, *map(_round, scores), status(part))
 

@@ -42,7 +42,7 @@ class ChampionFacts:
     lineage: Lineage | None = None
 
     @classmethod
-    def of(
+    def from_predictions(
         cls, version: str, scored: Predictions, candidate: Predictions, metric_set: MetricSet, data_digest: str | None, **origin: Any
     ) -> "ChampionFacts":
         """Score a champion's predictions on the candidate's test rows, and the candidate against them.

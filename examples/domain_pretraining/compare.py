@@ -40,7 +40,7 @@ def compared() -> list[dict[str, Any]]:
     files = [HERE / name for name in ("classify.yaml", "classify_alone.yaml")]
     adapted, alone = (Predictions.read(open_workspace(file).predictions / "candidate.parquet") for file in files)
     if adapted.ids.tolist() != alone.ids.tolist():
-        raise SystemExit("the two were not asked the same rows: run both on the same labelled.csv")
+        raise SystemExit("the two classifiers have different test rows: run both on the same labelled.csv")
     params = read_params(files[0])
     measured = metric_set(params.made_task, adapted, params.evaluate.min_class_units)
     found = []

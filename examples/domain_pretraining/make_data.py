@@ -1,4 +1,4 @@
-"""Make what the example reads: titles.csv, texts without labels, and labelled.csv, a few texts with their chapter and many to be asked.
+"""Make the data of the example: titles.csv, texts without labels, and labelled.csv, a few texts with their chapter and many test rows.
 
 Reads the tabular list inside the installed package simple-icd-10-cm, and examples/diagnosis/diagnosis.csv; writes beside this file.
 Both files name the category of each text as its group, and all parameter files here split groups alike: what the classifiers are tested
@@ -48,7 +48,7 @@ def few(rows: Iterable[Row]) -> list[Row]:
 
 
 def drawn(rows: Iterable[Row], key: Callable[[Row], object]) -> list[list[Row]]:
-    """Return the rows of each key in the order of a lottery by their ids."""
+    """Return the rows of each key, sorted by a hash of their ids."""
     found: dict[object, list[Row]] = defaultdict(list)
     for row in rows:
         found[key(row)].append(row)

@@ -1,4 +1,4 @@
-"""Make synonyms.csv: the inclusion terms of ICD-10-CM, each with the title of the code that it stands below.
+"""Make synonyms.csv: the inclusion terms of ICD-10-CM, each with the title of its code.
 
 Reads the tabular list inside the installed package simple-icd-10-cm, as examples/diagnosis/build.py does; writes beside this file, or to
 the path given as the only argument. The same edition gives the same bytes.

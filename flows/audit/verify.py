@@ -23,11 +23,11 @@ from flows.project.run_locks import folder_lock
 
 
 class Fault(BaseModel, frozen=True):
-    """A mismatch: `place` is the ledger, MLflow, DVC or a workspace; `version` is None if it belongs to no version."""
+    """A mismatch: `store` is the ledger, MLflow, DVC or a workspace; `version` is None if it belongs to no version."""
 
-    place: str
+    store: str
     version: int | None
-    says: str
+    message: str
 
 
 class RegistryCheck(BaseModel, frozen=True):
@@ -78,18 +78,18 @@ def ledger_versions(inspection: Inspection) -> Iterator[Fault]:
     """Check that ledger entries name registered versions, with unchanged evidence."""
     registered = {version.number: version for version in inspection.model.versions}
     for number in sorted({entry.version for entry in inspection.model.entries} - registered.keys()):
-        yield Fault(place="ledger", version=number, says="it was champion, but is no longer in the registry")
+        yield Fault(store="ledger", version=number, message="it was champion, but is no longer in the registry")
     if inspection.quick:
         return
     for number, evidence in sorted({(entry.version, entry.evidence) for entry in inspection.model.entries if entry.evidence}):
         if number in registered and registry.read_verdict(inspection.model.uri, registered[number], evidence) is None:
-            yield Fault(place="ledger", version=number, says=f"the evidence {evidence[:12]} of its promotion is missing or was changed")
+            yield Fault(store="ledger", version=number, message=f"the evidence {evidence[:12]} of its promotion is missing or was changed")
 
 
 def ledger_chain(inspection: Inspection) -> Iterator[Fault]:
     """Check the ledger's hash chain against MLflow's copy; `retune doctor` does this separately."""
     if not inspection.quick:
-        yield from (Fault(place="ledger", version=None, says=says) for says in inspection.model.ledger_faults())
+        yield from (Fault(store="ledger", version=None, message=message) for message in inspection.model.ledger_faults())
 
 
 def packages(inspection: Inspection) -> Iterator[Fault]:
@@ -103,7 +103,7 @@ def packages(inspection: Inspection) -> Iterator[Fault]:
         except Unavailable:
             raise
         except RetuneError as error:
-            yield Fault(place="MLflow", version=version.number, says=str(error))
+            yield Fault(store="MLflow", version=version.number, message=str(error))
 
 
 def dvc(inspection: Inspection) -> Iterator[Fault]:
@@ -113,14 +113,14 @@ def dvc(inspection: Inspection) -> Iterator[Fault]:
         try:
             hashes = inspection.model.hashes(version)
         except NotFound as error:
-            yield Fault(place="DVC", version=version.number, says=str(error))
+            yield Fault(store="DVC", version=version.number, message=str(error))
             continue
         for path, md5 in hashes.items():
             for name, member_md5 in members(inspection, path, md5):
                 if not object_path(project, member_md5).is_file():
                     missing.setdefault(member_md5, []).append((version.number, name))
                 elif (fault := damage(inspection, member_md5)) is not None:
-                    yield Fault(place="DVC", version=version.number, says=f"{name}: {fault}")
+                    yield Fault(store="DVC", version=version.number, message=f"{name}: {fault}")
     if missing:
         yield from remote_faults(inspection, missing)
 
@@ -168,7 +168,7 @@ def remote_faults(inspection: Inspection, missing: dict[str, list[tuple[int, str
         if md5 not in present:
             for number, name in users:
                 path = object_path(project, md5)
-                yield Fault(place="DVC", version=number, says=f"{name}: {md5} is neither in DVC's cache ({path}) nor in its remote")
+                yield Fault(store="DVC", version=number, message=f"{name}: {md5} is neither in DVC's cache ({path}) nor in its remote")
 
 
 def workspaces(inspection: Inspection) -> Iterator[Fault]:
@@ -180,7 +180,7 @@ def workspaces(inspection: Inspection) -> Iterator[Fault]:
         except Unavailable as error:
             inspection.notes.append(f"not checked: {error}")
             continue
-        yield from (Fault(place="workspace", version=None, says=says) for says in damages)
+        yield from (Fault(store="workspace", version=None, message=message) for message in damages)
 
 
 def damaged(root: Path, quick: bool) -> Iterator[str]:

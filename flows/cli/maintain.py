@@ -76,7 +76,7 @@ def _show_verified(checks: "Sequence[RegistryCheck]") -> None:
         out.print(f"[bold]{escape(model.model)}: {state}[/bold]; {versions}, {model.objects:,} DVC objects")
         for fault in model.faults:
             version = f" {model.model} {fault.version}:" if fault.version else ""
-            out.print(f"  {fault.place}:{version} {fault.says}", markup=False)
+            out.print(f"  {fault.store}:{version} {fault.message}", markup=False)
         for note in model.notes:
             out.print(f"  note: {note}", markup=False)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from configobj import ConfigObj, ConfigObjError
 
+from components.core.atomic import replacing
 from components.core.errors import BadParams
 from flows.settings import Settings
 
@@ -129,13 +130,11 @@ def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
 
 
 def _write(config: ConfigObj, file: Path) -> None:
-    """Write a configuration atomically, also if runs of several models do it at once; a new file gets mode 0600."""
+    """Write a configuration atomically; a new file gets mode 0600."""
     file.parent.mkdir(parents=True, exist_ok=True)
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
+    with replacing(file, mode) as partial, partial.open("wb") as out:
         config.write(out)
-    partial.replace(file)
 
 
 @contextmanager

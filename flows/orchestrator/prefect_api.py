@@ -46,14 +46,14 @@ def post(url: str, body: Any, timeout: float = 10.0, method: str = "POST") -> ht
         httpx.HTTPStatusError: it answers with an error, or with 503 for more than 7.5 s.
     """
     for pause in PAUSES:
-        answer = ask(method, url, body, timeout)
+        answer = request(method, url, body, timeout)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             return answer.raise_for_status()
         time.sleep(pause)
-    return ask(method, url, body, timeout).raise_for_status()
+    return request(method, url, body, timeout).raise_for_status()
 
 
-def ask(method: str, url: str, body: Any = None, timeout: float = 10.0) -> httpx.Response:
+def request(method: str, url: str, body: Any = None, timeout: float = 10.0) -> httpx.Response:
     """Send a request and return the response, whatever its status; if the server requires a (newer) CSRF token, get it and send again.
 
     Raises:

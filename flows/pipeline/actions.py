@@ -208,7 +208,7 @@ def register(workspace: Workspace, run: tracking.RecordedRun) -> registry.Versio
     return registry.register(workspace.root, store(workspace), run_id=run.run_id, key=run.key, lineage=lineage)
 
 
-def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: JudgeResult) -> Result:
+def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: JudgeResult) -> Result:
     """Apply the verdict: promote after PASS, request approval if undecided or required by the settings, else keep the champion.
 
     A verdict promotes only once. A version that a person rolled back or rejected on the same evidence is not promoted automatically.

@@ -85,7 +85,9 @@ def describe_reference(workspace: Workspace, name: str, verdict: Verdict) -> rep
     origin = {"settings": recorded(uri, champion, "training/training.json").get("settings", {})}
     origin["params"] = recorded(uri, champion, "params.json")
     origin["lineage"] = Lineage.model_validate(trail) if (trail := recorded(uri, champion, "lineage.json")) else None
-    return report.ChampionFacts.of(verdict.champion, predicted, candidate, measured, champion.tags.get("retune.data_digest"), **origin)
+    return report.ChampionFacts.from_predictions(
+        verdict.champion, predicted, candidate, measured, champion.tags.get("retune.data_digest"), **origin
+    )
 
 
 def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:

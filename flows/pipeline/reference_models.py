@@ -26,10 +26,10 @@ def reference_models(entries: Sequence[Entry], key: str) -> ReferenceModels:
     while champions and champions[-1].key == key:  # twice if it was registered again under another number
         champions.pop()
     champion = champions[-1] if champions else None
-    anchor = latest.get(champion.anchor) if champion is not None and champion.anchor is not None else None
+    best = latest.get(champion.anchor) if champion is not None and champion.anchor is not None else None
     others = {entry.key: entry for entry in reversed(entries) if entry.key != key and (champion is None or entry.key != champion.key)}
     return ReferenceModels(
         champion,
-        None if anchor is None or champion is None or anchor.key in (champion.key, key) else anchor,
+        None if best is None or champion is None or best.key in (champion.key, key) else best,
         tuple(others.values()),
     )

@@ -17,7 +17,7 @@ reproduce = task(actions.reproduce)
 record = task(actions.record)
 register = task(actions.register)
 judge = task(judging.judge)
-settle = task(actions.settle)
+apply_verdict = task(actions.apply_verdict)
 publish = task(publish_report.publish)
 
 
@@ -38,6 +38,6 @@ def run_pipeline(workspace: Workspace) -> Result:
     run = record(workspace, stages)
     version = register(workspace, run)
     judged = judge(workspace, version)
-    result = settle(workspace, run, version, judged)
+    result = apply_verdict(workspace, run, version, judged)
     publish(workspace, run, stages, judged, result)
     return result

@@ -24,7 +24,7 @@ from components.core.process import is_foreign, is_gone, owner, quiet_environmen
 from components.model.base_resolver import PROJECT
 from components.training.trainer.state_dir import STATE
 from flows.orchestrator.orphaned_runs import FLOW_RUN, crash, was_restarted
-from flows.orchestrator.prefect_api import ask
+from flows.orchestrator.prefect_api import request
 from flows.project.git import git, head_commit, no_commit, prefix
 from flows.project.models import find_model
 from flows.project.run_locks import RUNS, folder_lock
@@ -116,7 +116,7 @@ def report_crashed(flow_run: str | None, tag: str) -> None:
     if not flow_run or not api or flow_run == os.environ.get(FLOW_RUN):  # a retry of this run is this process
         return
     try:
-        run = {"id": flow_run, **ask("GET", f"{api}/flow_runs/{flow_run}").json()}
+        run = {"id": flow_run, **request("GET", f"{api}/flow_runs/{flow_run}").json()}
         if not was_restarted(run, tag):
             crash(api, run)
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:

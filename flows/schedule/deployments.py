@@ -20,7 +20,7 @@ from components.core.atomic import replacing
 from components.core.documents import read_yaml
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from components.core.output_dir import make_private
-from flows.orchestrator.prefect_api import ask, client_settings
+from flows.orchestrator.prefect_api import client_settings, request
 from flows.project.models import ModelFolder, find_models
 from flows.project.params import RetrainParams, read_params
 
@@ -99,7 +99,7 @@ def remove(api: str, name: str) -> None:
 def call(method: str, url: str) -> httpx.Response | None:
     """Call Prefect's API; return None for 404; raise RetuneError for other errors, Unavailable without an answer."""
     try:
-        response = ask(method, url)
+        response = request(method, url)
     except httpx.HTTPError as error:
         raise Unavailable(f"Prefect does not answer at {url}: {error}") from error
     if response.status_code == httpx.codes.NOT_FOUND:

@@ -132,11 +132,11 @@ def test_predict_reports_a_missing_alias(finished: Path) -> None:
 
 @slow
 def test_judge_exit_code_is_the_outcome(project: Path) -> None:
-    stands, again = retune(project, "judge"), retune(project, "judge", "--again")
-    assert (stands.returncode, again.returncode) == (0, 0)
-    assert "the verdict of an earlier run is still valid: PASS; `retune judge --again` judges again" in stands.stderr
+    reused, again = retune(project, "judge"), retune(project, "judge", "--again")
+    assert (reused.returncode, again.returncode) == (0, 0)
+    assert "the verdict of an earlier run is still valid: PASS; `retune judge --again` judges again" in reused.stderr
     assert "gate floor (required): PASS" in again.stderr
-    assert "gate floor" not in stands.stderr
+    assert "gate floor" not in reused.stderr
 
     edit(project, {"gates": {"servability": {"role": "required", "max_seconds": 0.01}}})
     for message in ("gate servability (required): INCONCLUSIVE", "was undecided for a temporary reason: "):

@@ -144,7 +144,7 @@ def test_used_up_test_set_is_inconclusive(project: Path) -> None:
     result = run(project)
 
     assert result["outcome"] in ("INCONCLUSIVE", "FAIL")
-    (looks,) = [gate for gate in verdict(project).gates if gate.gate == "test_budget"]
-    assert looks.outcome == "INCONCLUSIVE"
-    assert "the test set is used up" in looks.reason
+    (budget,) = [gate for gate in verdict(project).gates if gate.gate == "test_budget"]
+    assert budget.outcome == "INCONCLUSIVE"
+    assert "the test set is used up" in budget.reason
     assert status(project)["version"] == 3

@@ -1,6 +1,6 @@
 """`make ui`: both pages on loopback, the approval form, promotion events, and no process after Ctrl-C.
 
-The tests share one `make ui`, in this order; the last one ends it.
+The tests share one `make ui`, which is started again after the test that ends it.
 """
 
 import json
@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import pytest
 from components.ledger import Ledger
 from components.mlflow_store.registry import CHAMPION, Environment
 from flows.orchestrator import credential
-from flows.orchestrator.prefect_api import ask, client_settings, post
+from flows.orchestrator.prefect_api import client_settings, post, request
 from tests.support.finished import make_finished
 from tests.support.project import ROOT, environment, leftovers, make_project, prefect_of, retune, started, wait_for
 from tests.support.promotion import aliases, judge, judge_and_request
@@ -49,18 +49,32 @@ def registry(project: Path) -> Environment:
 
 
 @pytest.fixture(scope="module")
-def ui(project: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `make ui` and wait until both servers answer."""
-    log = project / "var/ui.log"
-    with running([sys.executable, "-m", "infra.ui"], project, log, end=signal.SIGINT) as ui:
-        wait_for(lambda: "Ctrl-C ends both" in log.read_text(encoding="utf-8") or ui.poll() is not None)
-        assert ui.poll() is None, log.read_text(encoding="utf-8")
-        yield ui
+def start_ui(project: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """A function that returns the running `make ui`; if none is running, it starts one and waits until both servers answer."""
+    log, children = project / "var/ui.log", list[subprocess.Popen[bytes]]()
+    with ExitStack() as stack:
+
+        def start() -> subprocess.Popen[bytes]:
+            if not children or children[-1].poll() is not None:
+                log.write_text("", encoding="utf-8")
+                child = stack.enter_context(running([sys.executable, "-m", "infra.ui"], project, log, end=signal.SIGINT))
+                wait_for(lambda: "Ctrl-C ends both" in log.read_text(encoding="utf-8") or child.poll() is not None)
+                assert child.poll() is None, log.read_text(encoding="utf-8")
+                children.append(child)
+            return children[-1]
+
+        yield start
     state = project / "var/prefect/server.json"
     if state.exists():
         supervisor = psutil.Process(json.loads(state.read_text(encoding="utf-8"))["pid"])
         os.kill(supervisor.pid, signal.SIGTERM)
         psutil.wait_procs([supervisor], timeout=300)
+
+
+@pytest.fixture
+def ui(start_ui: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """The running `make ui`."""
+    return start_ui()
 
 
 @pytest.fixture
@@ -91,8 +105,8 @@ def running(command: list[str], folder: Path, log: Path, end: signal.Signals, **
 def find_deployment(api: str, path: str) -> dict[str, Any]:
     """Wait until a deployment exists, and return it."""
     url = f"{api}/deployments/name/{path}"
-    wait_for(lambda: ask("GET", url).status_code == httpx.codes.OK)
-    deployment: dict[str, Any] = ask("GET", url).raise_for_status().json()
+    wait_for(lambda: request("GET", url).status_code == httpx.codes.OK)
+    deployment: dict[str, Any] = request("GET", url).raise_for_status().json()
     return deployment
 
 
@@ -269,29 +283,29 @@ def hostile_page(text: str) -> Iterator[tuple[str, "queue.Queue[str]"]]:
 
 @pytest.mark.exhaustive
 def test_prefect_form_promotes_a_waiting_version(project: Path, registry: Environment, api: str) -> None:
-    request = judge_and_request(registry, 1)
+    head = Ledger(registry.ledger).head("tickets")
+    approval = judge_and_request(registry, 1, champion=head.version if head else None)
     deployment = find_deployment(api, "decide/decide")
     schema = deployment["parameter_openapi_schema"]
     assert schema["required"] == ["run", "decision", "why"]
     assert schema["properties"]["decision"]["enum"] == ["approve", "reject"]
     with pytest.raises(httpx.HTTPStatusError, match="409"):
-        submit(api, deployment, run=request.run, decision="maybe", why="?")
-    run = submit(api, deployment, run=request.run[:8], decision="approve", why="the errors are harmless")
+        submit(api, deployment, run=approval.run, decision="maybe", why="?")
+    run = submit(api, deployment, run=approval.run[:8], decision="approve", why="the errors are harmless")
     wait_for(lambda: state_of(api, run) in ("COMPLETED", "FAILED", "CRASHED"))
 
     assert state_of(api, run) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
-    assert aliases(registry.mlflow) == {CHAMPION: 1}
+    assert aliases(registry.mlflow)[CHAMPION] == 1
     entry = Ledger(registry.ledger).head("tickets")
     assert entry.who.endswith("(Prefect)")
     assert entry.why == "the errors are harmless"
-    wait_for(lambda: bool(events(api, "retune.promoted")))
-    (event,) = events(api, "retune.promoted")
-    assert event["resource"]["prefect.resource.id"] == "retune.model.tickets"
-    assert (event["payload"]["version"], event["payload"]["why"]) == (1, "the errors are harmless")
+    wait_for(lambda: "the errors are harmless" in [event["payload"]["why"] for event in events(api, "retune.promoted")])
+    event = events(api, "retune.promoted")[0]  # the newest
+    assert (event["resource"]["prefect.resource.id"], event["payload"]["version"]) == ("retune.model.tickets", 1)
 
 
 def state_of(api: str, run: str) -> str:
-    return str(ask("GET", f"{api}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
+    return str(request("GET", f"{api}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
 def events(api: str, name: str) -> list[dict[str, Any]]:

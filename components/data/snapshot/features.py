@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.core.documents import parse_json, parse_yaml
-from components.core.errors import BadParams
+from components.core.errors import BadParams, first_line
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def class_names_from_cards(folders: Iterable[Path], columns: Sequence[str]) -> d
         except FileNotFoundError:
             continue
         except (OSError, BadParams, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            log.warning("%s cannot be read, so its class names are not used: %s", path, str(error).splitlines()[0])
+            log.warning("%s cannot be read, so its class names are not used: %s", path, first_line(error))
             continue
         named = [names for names in described if names]
         if any(names != named[0] for names in named):

@@ -49,7 +49,7 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
         return ("no test row has a label that the candidate knows: no synthetic model could be made",)
     evidence = _with_known_labels(evidence)
     champion = evidence.champion.predictions if evidence.champion else None
-    trial = SelfTest(evidence, _only(gates, TESTED), SyntheticModels.of(evidence, champion or evidence.candidate))
+    trial = SelfTest(evidence, _only(gates, TESTED), SyntheticModels.from_predictions(evidence, champion or evidence.candidate))
     return tuple(_run(trial, "the champion" if champion else "the candidate"))
 
 

@@ -41,7 +41,7 @@ class ExpectedComparison:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SelfTestCase:
     """The evidence on a test set and the settings of the tested gates."""
 
     evidence: Evidence
@@ -70,7 +70,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class SelfTest(Trial):
+class SelfTest(SelfTestCase):
     """The self-test of classification, with the synthetic models on the test set."""
 
     models: SyntheticModels

@@ -13,7 +13,16 @@ import scipy
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates import GatesParams
 from components.gates.support.evidence import LEVEL, Evidence
-from components.judge.selftest.expectations import CAN_REJECT, EXACT, SURE, ExpectedComparison, Trial, check_equal, number, self_test_error
+from components.judge.selftest.expectations import (
+    CAN_REJECT,
+    EXACT,
+    SURE,
+    ExpectedComparison,
+    SelfTestCase,
+    check_equal,
+    number,
+    self_test_error,
+)
 from components.model.support.metrics import Metric
 from components.stats.metric_sets import AdditiveMetrics
 from components.stats.units import Floats
@@ -23,14 +32,14 @@ _LEAST = 1e-3  # share of the shifted sum at which the search starts
 
 
 @dataclass(frozen=True)
-class AdditiveSelfTest(Trial):
+class AdditiveSelfTest(SelfTestCase):
     """The self-test of sums, with the row statistics of the model that the synthetic ones derive from."""
 
     metric_set: AdditiveMetrics
     reference: Mapping[str, Floats]
 
     @classmethod
-    def of(cls, evidence: Evidence, gates: GatesParams) -> "AdditiveSelfTest":
+    def from_evidence(cls, evidence: Evidence, gates: GatesParams) -> "AdditiveSelfTest":
         """Derive the self-test from the champion's answers, or the candidate's if there is no champion."""
         metric_set = evidence.metric_set
         assert isinstance(metric_set, AdditiveMetrics)
@@ -78,7 +87,7 @@ class AdditiveSelfTest(Trial):
 
 def run_selftest(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
     """Run the gates on synthetic models and yield a sentence per test; raise SelfTestFailed if they decide wrongly."""
-    trial = AdditiveSelfTest.of(evidence, gates)
+    trial = AdditiveSelfTest.from_evidence(evidence, gates)
     equal = trial.judge(trial.reference, trial.reference)
     level = LEVEL / max(sum(len(result.hypotheses) for result in equal.values() if result.role in CAN_REJECT), 1)
     yield f"a model against itself: {_equal(trial, equal)}"

@@ -28,7 +28,7 @@ class SyntheticModels:
     classes: int
 
     @classmethod
-    def of(cls, evidence: Evidence, reference: Predictions) -> "SyntheticModels":
+    def from_predictions(cls, evidence: Evidence, reference: Predictions) -> "SyntheticModels":
         """Derive the models from the answers of `reference` on the test set of `evidence`."""
         truth = evidence.truth
         probabilities = np.zeros((len(truth.expected), len(truth.labels)))

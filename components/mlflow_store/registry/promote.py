@@ -170,8 +170,8 @@ def _check_same(current: Version, version: Version, decision: Decision) -> None:
 def _append(client: MlflowClient, ledger: Ledger, version: Version, decision: Decision, verdict: Verdict | None) -> tuple[Entry, bool]:
     """Return the entry that made the version the champion, and whether this call wrote it."""
     # A copy was judged against versions that have other numbers here, and a forced version may have measured better but failed: neither
-    # verdict can move the anchor.
-    anchor_verdict = None if decision.origin or decision.forced else verdict
+    # verdict can change the best champion.
+    best_verdict = None if decision.origin or decision.forced else verdict
     while True:
         entries = ledger.entries(version.name)
         head = entries[-1] if entries else None
@@ -187,7 +187,9 @@ def _append(client: MlflowClient, ledger: Ledger, version: Version, decision: De
                 key=version.key,
                 who=decision.who,
                 why=decision.why,
-                anchor=new_anchor(entries, version.number, decision.action, anchor_verdict, gone=_anchor_is_deleted(client, entries)),
+                anchor=new_best_champion(
+                    entries, version.number, decision.action, best_verdict, deleted=_best_champion_is_deleted(client, entries)
+                ),
                 verdict_key=verdict.key if verdict else None,
                 outcome=verdict.outcome.value if verdict else None,
                 evidence=verdict.evidence if verdict else None,
@@ -206,37 +208,37 @@ def _is_of(head: Entry | None, version: Version) -> bool:
     return head is not None and (head.version, head.key) == (version.number, version.key)
 
 
-def _anchor_is_deleted(client: MlflowClient, entries: Sequence[Entry]) -> bool:
+def _best_champion_is_deleted(client: MlflowClient, entries: Sequence[Entry]) -> bool:
     """Return whether the best champion so far was deleted from the registry and not registered again."""
-    anchor = next((entry for entry in reversed(entries) if entry.version == entries[-1].anchor), None)
-    if anchor is None:
+    best = next((entry for entry in reversed(entries) if entry.version == entries[-1].anchor), None)
+    if best is None:
         return False
-    return find_champion(client, anchor) is None and all(version.key != anchor.key for version in search(client, anchor.model))
+    return find_champion(client, best) is None and all(version.key != best.key for version in search(client, best.model))
 
 
-def new_anchor(entries: Sequence[Entry], number: int, action: Action, verdict: Verdict | None, *, gone: bool = False) -> int:
-    """Return the best champion so far (the anchor) if `number` becomes champion.
+def new_best_champion(entries: Sequence[Entry], number: int, action: Action, verdict: Verdict | None, *, deleted: bool = False) -> int:
+    """Return the best champion so far if `number` becomes champion.
 
-    A promoted version becomes the anchor only if it was compared with the old anchor and is no worse; a forced or unmeasured promotion
-    keeps the old one. If the old anchor was deleted (`gone`), the new champion replaces it. A rollback restores the anchor of that
-    version.
+    A promoted version becomes the best champion only if it was compared with the old one and is no worse; a forced or unmeasured
+    promotion keeps the old one. If the old one was deleted (`deleted`), the new champion replaces it. A rollback restores the best
+    champion of that version.
     """
     if action == "rolled back":
-        return _old_anchor(entries, number)
+        return _old_best_champion(entries, number)
     head = entries[-1] if entries else None
-    if head is None or head.anchor is None or gone:
+    if head is None or head.anchor is None or deleted:
         return number
-    best = head.version == head.anchor
-    compared_with = (verdict.champion if best else verdict.anchor) if verdict else None
+    is_best = head.version == head.anchor
+    compared_with = (verdict.champion if is_best else verdict.anchor) if verdict else None
     if verdict is None or compared_with != str(head.anchor):
         return head.anchor  # the two were not compared
-    # If the champion is the anchor, the gate `best_champion` makes no comparison of its own.
-    names = ("champion",) if best else ("best_champion", "anchor")  # `anchor` is its name in verdicts of earlier releases
+    # If the champion is the best one, the gate `best_champion` makes no comparison of its own.
+    names = ("champion",) if is_best else ("best_champion", "anchor")  # `anchor` is its name in verdicts of earlier releases
     estimate = next((gate.estimate for gate in verdict.gates if gate.gate in names), None)
     return number if estimate is not None and estimate >= 0 else head.anchor
 
 
-def _old_anchor(entries: Sequence[Entry], number: int) -> int:
+def _old_best_champion(entries: Sequence[Entry], number: int) -> int:
     removed = {entry.version for entry in entries} - {*_push(champion_stack(entries), "rolled back", number)}
-    anchors = [entry.anchor for entry in reversed(entries) if entry.version == number and entry.anchor is not None]
-    return next((anchor for anchor in anchors if anchor == number or anchor not in removed), number)
+    best = [entry.anchor for entry in reversed(entries) if entry.version == number and entry.anchor is not None]
+    return next((champion for champion in best if champion == number or champion not in removed), number)

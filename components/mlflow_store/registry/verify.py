@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from components.artifacts.predictions import ModelOutput, Predictions, answer_distance, served_columns
 from components.artifacts.training import ModelSpec
+from components.core.atomic import replacing
 from components.core.errors import BadModel, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_folder
-from components.core.temporary import partial_of
 from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.register import fetch
@@ -130,7 +130,7 @@ def _compare(version: Version, expected: ModelOutput, output: ModelOutput) -> fl
 def write_cache(cache: Path, scored: Predictions) -> None:
     """Write predictions to the file `cache` by rename."""
     cache.parent.mkdir(parents=True, exist_ok=True)
-    with partial_of(cache) as partial:
+    with replacing(cache) as partial:
         scored.write(partial)
 
 

@@ -1,14 +1,14 @@
 """Create and migrate `var/mlflow.db`, one process at a time: two that create it at once corrupt it."""
 
 import logging
-import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
+from components.core.atomic import replacing
 from components.core.errors import NotFound, RetuneError
 from components.core.locks import lock
 from components.core.output_dir import make_private, private
@@ -63,8 +63,6 @@ def _stamp(database: Path) -> Path:
 def _migrate(database: Path) -> None:
     """Migrate the database to head: create a new one under a temporary name, or migrate an existing one after a backup."""
     before = revision_of(database)
-    new = database.with_name(database.name + ".partial")
-    new.unlink(missing_ok=True)
     if before is None and database.exists():
         raise foreign_database_error(database)
     if before is None and _stamp(database).exists():
@@ -79,18 +77,16 @@ def _migrate(database: Path) -> None:
                 source.backup(target)
         except sqlite3.DatabaseError as error:
             raise RetuneError(f"{database} could not be backed up before its migration ({error}); nothing was changed") from error
-    migrated = new if before is None else database
-    done = subprocess.run(
-        tied_command([sys.executable, "-c", _MIGRATE, f"{SQLITE}{migrated}", (database.parent / "mlartifacts").as_uri()]),
-        cwd=database.parent,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RetuneError(f"{database} could not be migrated to MLflow {version('mlflow')}: {last[0]}")
-    if migrated is new:
-        os.replace(new, database)
+    with replacing(database) if before is None else nullcontext(database) as migrated:
+        done = subprocess.run(
+            tied_command([sys.executable, "-c", _MIGRATE, f"{SQLITE}{migrated}", (database.parent / "mlartifacts").as_uri()]),
+            cwd=database.parent,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+        if done.returncode != 0:
+            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            raise RetuneError(f"{database} could not be migrated to MLflow {version('mlflow')}: {last[0]}")
     _stamp(database).write_text(f"{version('mlflow')} {revision_of(database)}\n", encoding="utf-8")
     log.info("%s: schema %s (before: %s)", database, revision_of(database), before or "none")

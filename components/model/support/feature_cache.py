@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.core.atomic import replacing
+
 log = logging.getLogger(__name__)
 
 DEFAULT_MIB = 2048
@@ -55,14 +57,9 @@ class FeatureCache:
             log.warning(text, array.nbytes / _MIB, self.limit_mib)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{key}.{os.getpid()}.partial"
-        try:
-            with partial.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.write(_digest(array))
-            os.replace(partial, self._path(key))
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(self._path(key)) as partial, partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.write(_digest(array))
         self._shrink(keep=self._path(key))
 
     def _path(self, key: str) -> Path:

@@ -33,7 +33,7 @@ _SHOWN = 30  # rows of a table
 _WIDTH = 400  # characters of a text in a table
 
 
-class Scoring(Section):
+class TextScoring(Section):
     """How texts are split into words before they are compared."""
 
     bleu_words: Literal["13a", "intl", "zh", "char", "none"] = Field(
@@ -77,31 +77,31 @@ WRITTEN: Mapping[str, Metric] = {
     "bleu": Metric(_BLEU, bleu, "precision of word n-grams up to four over all rows, with a penalty for brevity, 0 to 100", (0.0, 100.0)),
     "exact_match": mean("exact", "share of the rows that equal the expected text except for white space"),
     "length_ratio": Metric(
-        ("bleu_written", "bleu_expected"), length_ratio, "written and expected words, the smaller number divided by the greater"
+        ("bleu_written", "bleu_expected"), length_ratio, "generated and expected words, the smaller number divided by the greater"
     ),
 }
 
 
-def compare(expected: Sequence[str], written: Sequence[str], options: Scoring) -> dict[str, Floats]:
+def compare(expected: Sequence[str], generated: Sequence[str], options: TextScoring) -> dict[str, Floats]:
     """Return the row statistics of the metrics `WRITTEN` by name, each (rows,)."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    texts, references = list(written), [list(expected)]
-    statistics = {"rows": np.ones(len(texts)), **_rouge(expected, written, options.rouge_words)}
-    statistics["exact"] = np.array([a.split() == b.split() for a, b in zip(expected, written, strict=True)], dtype=np.float64)
+    texts, references = list(generated), [list(expected)]
+    statistics = {"rows": np.ones(len(texts)), **_rouge(expected, generated, options.rouge_words)}
+    statistics["exact"] = np.array([a.split() == b.split() for a, b in zip(expected, generated, strict=True)], dtype=np.float64)
     for names, scorer in ((_BLEU, BLEU(tokenize=options.bleu_words, force=True)), (_CHRF, CHRF())):
         counts = scorer._extract_corpus_statistics(texts, references) if texts else []
         statistics |= dict(zip(names, np.array(counts, dtype=np.float64).reshape(len(texts), len(names)).T, strict=True))
     return statistics
 
 
-def _rouge(expected: Sequence[str], written: Sequence[str], words: str) -> dict[str, Floats]:
+def _rouge(expected: Sequence[str], generated: Sequence[str], words: str) -> dict[str, Floats]:
     from rouge_score.rouge_scorer import RougeScorer
 
     names = ["rouge1", "rouge2", "rougeL"]
     scorer = RougeScorer(names, tokenizer=None if words == "ascii" else _Words(words))
-    scores = [scorer.score(*texts) for texts in zip(expected, written, strict=True)]
+    scores = [scorer.score(*texts) for texts in zip(expected, generated, strict=True)]
     return {name: np.array([score[name].fmeasure for score in scores], dtype=np.float64) for name in names}
 
 
@@ -121,34 +121,34 @@ def length_bands(texts: Sequence[str]) -> list[str]:
     return [f"{1 if top == 4 else top // 2 + 1}-{top} words" for top in tops]
 
 
-def tables(rows: pd.DataFrame, predictions: Predictions, options: Scoring) -> tuple[ReportTable, ReportTable, ReportTable]:
+def tables(rows: pd.DataFrame, predictions: Predictions, options: TextScoring) -> tuple[ReportTable, ReportTable, ReportTable]:
     """Return the rows with the lowest chrF, rows spread over the test set, and the lengths of the texts in words between spaces."""
     columns = (predictions.ids, rows["text"], predictions.expected, predictions.predicted)
-    ids, read, expected, written = (list(map(str, column)) for column in columns)
-    statistics = compare(expected, written, options)
+    ids, inputs, expected, generated = (list(map(str, column)) for column in columns)
+    statistics = compare(expected, generated, options)
     scores = chrf(*(statistics[name] for name in _CHRF)) if len(ids) else np.zeros(0)
     order = np.argsort(scores, kind="stable")[:_SHOWN]
-    worst = tuple((ids[i], short(read[i]), short(expected[i]), short(written[i]), round(float(scores[i]), 1)) for i in order)
+    worst = tuple((ids[i], short(inputs[i]), short(expected[i]), short(generated[i]), round(float(scores[i]), 1)) for i in order)
     return (
-        ReportTable(title="Worst rows (by chrF)", columns=("id", "read", "expected", "written", "chrF"), rows=worst),
-        side_by_side(ids, read, expected, written),
-        _length_table(expected, written),
+        ReportTable(title="Worst rows (by chrF)", columns=("id", "input", "expected", "generated", "chrF"), rows=worst),
+        side_by_side(ids, inputs, expected, generated),
+        _length_table(expected, generated),
     )
 
 
-def side_by_side(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], written: Sequence[str]) -> ReportTable:
+def side_by_side(ids: Sequence[str], inputs: Sequence[str], expected: Sequence[str], generated: Sequence[str]) -> ReportTable:
     """Return rows spread evenly over the test set, so that a reader sees typical rows, not the worst."""
     indices = np.unique(np.linspace(0, len(ids) - 1, min(_SHOWN // 2, len(ids))).astype(int)).tolist() if len(ids) else list[int]()
-    rows = tuple((ids[i], short(read[i]), short(expected[i]), short(written[i])) for i in indices)
-    return ReportTable(title="Side by side", columns=("id", "read", "expected", "written"), rows=rows)
+    rows = tuple((ids[i], short(inputs[i]), short(expected[i]), short(generated[i])) for i in indices)
+    return ReportTable(title="Side by side", columns=("id", "input", "expected", "generated"), rows=rows)
 
 
-def _length_table(expected: Sequence[str], written: Sequence[str]) -> ReportTable:
-    counts = [pd.Series([len(text.split()) for text in texts], dtype="float64") for texts in (expected, written)]
+def _length_table(expected: Sequence[str], generated: Sequence[str]) -> ReportTable:
+    counts = [pd.Series([len(text.split()) for text in texts], dtype="float64") for texts in (expected, generated)]
     rows = [(name, *(round(float(part.quantile(share)), 1) for part in counts)) for name, share in (("median", 0.5), ("95 %", 0.95))]
     rows.append(("sum", *(float(part.sum()) for part in counts)))
     rows.append(("empty", *(float((part == 0).sum()) for part in counts)))
-    return ReportTable(title="Length in words", columns=("", "expected", "written"), rows=tuple(rows))
+    return ReportTable(title="Length in words", columns=("", "expected", "generated"), rows=tuple(rows))
 
 
 def short(text: str) -> str:

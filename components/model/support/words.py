@@ -1,9 +1,6 @@
-"""Words and length bands of texts."""
+"""Length bands of texts in words."""
 
 from collections.abc import Sequence
-
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""The scripts without spaces between words, as ranges of a regular expression: Thai, Lao, Burmese, Khmer, kana, Han."""
 
 
 def length_band(words: int, bounds: Sequence[int]) -> str:

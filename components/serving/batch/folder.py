@@ -19,11 +19,15 @@ from components.artifacts.manifest import FilePart
 from components.core.atomic import DISK_FULL, replacing, write_text
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
+from components.core.temporary import PREFIX
 from components.serving.batch.records import Done, RowCounts, Scoring, ScoringManifest, ScoringPlan
 
 REPLACED = "replaced.json"  # name of a manifest or plan while its parts are being removed
 _PARTS, _QUARANTINE = "parts.jsonl", "quarantine.parquet"
-_OUR_FILES = re.compile(r"(((part|quarantine)-\d{5,}|quarantine)\.parquet|parts\.jsonl)(\.partial)?|(manifest|progress)\.json\.partial")
+_FILES = r"(((part|quarantine)-\d{5,}|quarantine)\.parquet|parts\.jsonl)"
+_OWNER = rf"({PREFIX}.+\.)?"  # of a partial file; early releases wrote none
+_OUR_FILES = re.compile(rf"{_FILES}|{_OWNER}({_FILES}|(manifest|progress)\.json)\.partial")
+_PARTIAL_PLAN = re.compile(rf"{_OWNER}{re.escape(ScoringPlan.FILE)}\.partial")
 A = TypeVar("A", bound=Scoring)
 
 
@@ -126,8 +130,8 @@ class FolderTarget:
         return complete
 
     def _names(self) -> list[str]:
-        """Return the names of the files, except a half-written record."""
-        return sorted({path.name for path in self._path.iterdir()} - {f"{ScoringPlan.FILE}.partial"})
+        """Return the names of the files, except half-written plans."""
+        return sorted(path.name for path in self._path.iterdir() if not _PARTIAL_PLAN.fullmatch(path.name))
 
     def _foreign(self, name: str) -> str:
         return f"{self} contains {name}, which `retune score` did not write; choose another folder, or an empty one"

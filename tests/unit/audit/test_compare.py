@@ -55,7 +55,7 @@ def test_unlisted_folder_with_equal_hash_is_equal(tmp_path: Path) -> None:
     assert (comparison.summaries, comparison.differences, comparison.notes) == ({"train": "1 files equal"}, (), ())
 
 
-def test_unlisted_folder_with_other_hash_differs_unless_it_has_times(tmp_path: Path) -> None:
+def test_unlisted_folder_differs_unless_it_has_times(tmp_path: Path) -> None:
     old, new, timed = tmp_path / "old", tmp_path / "new", tmp_path / "timed"
     first = original_lock(old, weights=b"1")
     rebuilt(new, weights=b"2")

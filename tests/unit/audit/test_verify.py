@@ -40,16 +40,16 @@ def test_damaged_or_missing_object_is_named(tmp_path: Path, lost: bool) -> None:
     path.unlink() if lost else path.write_bytes(b"b")
     (fault,) = dvc(Inspection(model, quick=False))
 
-    assert (fault.place, fault.version) == ("DVC", 1)
-    assert fault.says.startswith("data/raw/part: ")
-    assert str(path) in fault.says
-    assert ("neither in DVC's cache" if lost else "is corrupt") in fault.says
+    assert (fault.store, fault.version) == ("DVC", 1)
+    assert fault.message.startswith("data/raw/part: ")
+    assert str(path) in fault.message
+    assert ("neither in DVC's cache" if lost else "is corrupt") in fault.message
 
 
 def test_entry_without_version_is_a_fault(tmp_path: Path) -> None:
     promoted(tmp_path, 1, 2)
 
-    assert [(fault.place, fault.version) for fault in ledger_versions(Inspection(model_of(tmp_path, version(2)), quick=True))] == [
+    assert [(fault.store, fault.version) for fault in ledger_versions(Inspection(model_of(tmp_path, version(2)), quick=True))] == [
         ("ledger", 1)
     ]
 
@@ -68,7 +68,7 @@ def test_rewritten_ledger_is_a_fault(tmp_path: Path) -> None:
     connection.close()
 
     assert ledger_chain in CHECKS
-    assert [(fault.place, fault.version) for fault in ledger_chain(inspection)][:1] == [("ledger", None)]
+    assert [(fault.store, fault.version) for fault in ledger_chain(inspection)][:1] == [("ledger", None)]
 
 
 def test_changed_workspace_file_is_named(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_changed_workspace_file_is_named(tmp_path: Path) -> None:
     (root / "data/raw").mkdir(parents=True)
     (root / "data/raw/manifest.json").write_text("{broken", encoding="utf-8")
 
-    assert [fault.says.split()[0] for fault in workspaces(inspection)] == [str(root / "out"), str(root / "data/raw/manifest.json")]
+    assert [fault.message.split()[0] for fault in workspaces(inspection)] == [str(root / "out"), str(root / "data/raw/manifest.json")]
 
 
 @pytest.mark.slow
@@ -94,11 +94,11 @@ def test_verify_command_reports_faults(tmp_path: Path, tiny_base: Path, tickets:
     monkeypatch.chdir(tmp_path)
 
     (check,), code = verify_json()
-    assert (code, check["versions"], [fault["place"] for fault in check["faults"]]) == (1, [1], ["DVC"])
+    assert (code, check["versions"], [fault["store"] for fault in check["faults"]]) == (1, [1], ["DVC"])
     (weights,) = (tmp_path / "var/mlartifacts").rglob("models/**/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"X")
     (check,), code = verify_json("tickets")
-    assert (code, [fault["place"] for fault in check["faults"]]) == (1, ["MLflow", "DVC"])
+    assert (code, [fault["store"] for fault in check["faults"]]) == (1, ["MLflow", "DVC"])
 
     result = CliRunner().invoke(app, ["verify"])
     assert result.exit_code == 1

@@ -151,7 +151,7 @@ def test_portfolio_of_the_task_is_compared(task: str) -> None:
     assert [entry for entry in used if entry not in compared] == []
 
 
-RECIPE = _datasets.Recipe("tickets", lambda _: make_tickets(), train=20, validation=9, by_class=True)
+RECIPE = _datasets.DatasetRecipe("tickets", lambda _: make_tickets(), train=20, validation=9, by_class=True)
 
 
 def split(seed: int) -> dict[str, pd.DataFrame]:

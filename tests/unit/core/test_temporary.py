@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from components.core import temporary as room
+from components.core.atomic import replacing
 from components.core.process import owner
-from components.core.temporary import make, partial_of, remove, sweep, temporary
+from components.core.temporary import make, remove, sweep, temporary
 from tests.support.project import ROOT, started
 
 HOST = socket.gethostname()
@@ -102,15 +103,31 @@ def test_next_process_deletes_folders_of_a_killed_one(home: Path) -> None:
 def test_partial_file_of_a_killed_process_is_deleted(home: Path) -> None:
     abandoned = home / f"retune-{HOST}-999999999-1.0.answers.parquet.partial"
     abandoned.write_bytes(b"half")
-    with partial_of(home / "answers.parquet") as partial:
+    with replacing(home / "answers.parquet") as partial:
         assert (abandoned.exists(), partial.parent, partial.suffix) == (False, home, ".partial")
         partial.write_bytes(b"whole")
     assert [(file.name, file.read_bytes()) for file in home.iterdir()] == [("answers.parquet", b"whole")]
 
 
+def test_two_writers_of_a_file_do_not_meet(home: Path) -> None:
+    with replacing(home / "file") as first:
+        first.write_text("first")
+        with replacing(home / "file", 0o600) as second:
+            second.write_text("second")
+        assert ((home / "file").read_text(), (home / "file").stat().st_mode & 0o777) == ("second", 0o600)
+    assert [(file.name, file.read_text()) for file in home.iterdir()] == [("file", "first")]
+
+
+def test_failed_writer_leaves_the_file_unchanged(home: Path) -> None:
+    (home / "file").write_text("before")
+    with pytest.raises(ZeroDivisionError), replacing(home / "file") as partial:
+        partial.write_text(str(1 / 0))
+    assert [(file.name, file.read_text()) for file in home.iterdir()] == [("file", "before")]
+
+
 def test_locked_folder_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "is_gone", lambda _: True)  # the clock changed, or the owner is in another container
-    with temporary() as folder, partial_of(home / "answers.parquet") as partial:
+    with temporary() as folder, replacing(home / "answers.parquet") as partial:
         partial.write_bytes(b"whole")
         sweep(home)
         assert (folder.exists(), partial.exists()) == (True, True)

@@ -75,7 +75,7 @@ def test_shifted_model_improves_no_other_metric(name, options):
     measures = task.test_metrics
     candidate = predictions(np.arange(300), **mediocre(task, options, 300, np.random.default_rng(5)))
     metric_set = AdditiveMetrics.from_predictions(candidate, measures, lambda predictions: predictions.measured)
-    trial = AdditiveSelfTest.of(Evidence(candidate, {}, None, 10, metric_set=metric_set, candidate_number=1), PARAMS)
+    trial = AdditiveSelfTest.from_evidence(Evidence(candidate, {}, None, 10, metric_set=metric_set, candidate_number=1), PARAMS)
 
     worse = trial.shifted(next(iter(measures)), 0.05)
 

@@ -190,37 +190,39 @@ def workspace(environment: Environment, tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
 
 
-def settle(workspace: Workspace, version: Version, verdict: Verdict) -> actions.Result:
-    return actions.settle(workspace, RecordedRun(version.run_id, version.key, created=False), version, JudgeResult(verdict, fresh=True))
+def apply_verdict(workspace: Workspace, version: Version, verdict: Verdict) -> actions.Result:
+    return actions.apply_verdict(
+        workspace, RecordedRun(version.run_id, version.key, created=False), version, JudgeResult(verdict, fresh=True)
+    )
 
 
 def test_run_does_not_promote_a_rejected_version(environment: Environment, workspace: Workspace) -> None:
     promotion.reject(environment, judge_and_request(environment, 1, Outcome.PASS).run, who="bob", why="it is harmful")
-    result = settle(workspace, find(environment, 1), judge(environment, 1))
+    result = apply_verdict(workspace, find(environment, 1), judge(environment, 1))
 
     assert (result.promoted, result.champion, result.waits_until) == (False, None, None)
-    assert settle(workspace, find(environment, 2), judge(environment, 2)).promoted
+    assert apply_verdict(workspace, find(environment, 2), judge(environment, 2)).promoted
 
 
 @pytest.mark.exhaustive
 def test_rolled_back_version_needs_approval(environment: Environment, workspace: Workspace) -> None:
     """After a rollback by two versions, a new verdict against the old champion does not promote version 3 again."""
     for number, champion in ((1, None), (2, 1), (3, 2)):
-        assert settle(workspace, find(environment, number), judge(environment, number, champion=champion, key=f"v{number}")).promoted
+        assert apply_verdict(workspace, find(environment, number), judge(environment, number, champion=champion, key=f"v{number}")).promoted
     promotion.rollback(environment, NAME, 1, who="ada", why="wrong on refunds")
 
     for number in (3, 2):
-        result = settle(workspace, find(environment, number), judge(environment, number, champion=1, key=f"again{number}"))
+        result = apply_verdict(workspace, find(environment, number), judge(environment, number, champion=1, key=f"again{number}"))
         assert (result.promoted, result.champion, result.waits_until is not None) == (False, 1, True)
     assert promotion.approve(environment, result.run, who="ada", why="it was the data").entry.version == 2
 
 
-def test_run_removes_and_restores_the_alias_of_an_expired_request(environment: Environment, workspace: Workspace) -> None:
+def test_alias_of_an_expired_request_is_removed_and_restored(environment: Environment, workspace: Workspace) -> None:
     judge_and_request(environment, 1, days=-1)
     actions.reconcile(workspace, environment.mlflow, NAME)
     assert (find(environment, 1).aliases, (find(environment, 1).answer or "").partition(" at ")[0]) == ((), "expired")
 
-    result = settle(workspace, find(environment, 1), judge(environment, 1, Outcome.INCONCLUSIVE))
+    result = apply_verdict(workspace, find(environment, 1), judge(environment, 1, Outcome.INCONCLUSIVE))
     assert result.waits_until is not None
     assert (find(environment, 1).aliases, find(environment, 1).answer) == ((CHALLENGER,), None)
 
@@ -231,7 +233,7 @@ def test_reregistered_champion_becomes_champion_again(environment: Environment, 
     client.delete_model_version(NAME, "3")
     client.create_model_version(NAME, "file:///nowhere", find(environment, 1).run_id, tags={KEY: "k3", COMPLETE: "true"})
 
-    result = settle(workspace, find(environment, 4), judge(environment, 4))
+    result = apply_verdict(workspace, find(environment, 4), judge(environment, 4))
     assert (result.champion, aliases(environment.mlflow)[CHAMPION]) == (4, 4)
 
 

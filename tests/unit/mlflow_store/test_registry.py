@@ -471,7 +471,7 @@ def test_concurrent_registrations_create_one_version(uri: str, finished: Path) -
 
 
 @pytest.mark.slow
-def test_package_has_the_whole_pipeline_only_if_code_is_uncommitted(uri: str, finished: Path, other: Path) -> None:
+def test_package_has_the_pipeline_only_if_uncommitted(uri: str, finished: Path, other: Path) -> None:
     for workspace, lineage in ((finished, LINEAGE), (other, LINEAGE.model_copy(update={"dirty": 1, "dirty_code": 1}))):
         run = record(workspace, uri, lineage=lineage, params=PARAMS)
         register(workspace, uri, run_id=run.run_id, key=run.key, lineage=lineage)

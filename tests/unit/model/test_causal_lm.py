@@ -415,7 +415,9 @@ def test_tokenizer_without_end_token_is_rejected(bases, tmp_path):
 
 
 def test_padding_is_masked_even_if_it_is_the_end_token():
-    batch = _model.Collator(0, packed=False)([{"input_ids": [5, 0], "labels": [-100, 0]}, {"input_ids": [5, 6, 0], "labels": [-100, 6, 0]}])
+    batch = _model.CausalLMCollator(0, packed=False)(
+        [{"input_ids": [5, 0], "labels": [-100, 0]}, {"input_ids": [5, 6, 0], "labels": [-100, 6, 0]}]
+    )
 
     assert batch["labels"].tolist() == [[-100, 0, -100], [-100, 6, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]

@@ -5,7 +5,7 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from components.model.support.generation import WRITTEN, Scoring, compare, length_bands
+from components.model.support.generation import WRITTEN, TextScoring, compare, length_bands
 from components.model.support.metrics import Metric
 
 PAIRS = [
@@ -31,7 +31,7 @@ CASES = {
 }
 
 
-def score(name: str, pairs: list[tuple[str, str]], options: Scoring) -> float:
+def score(name: str, pairs: list[tuple[str, str]], options: TextScoring) -> float:
     expected, written = zip(*pairs, strict=True)
     return WRITTEN[name].of(compare(expected, written, options))
 
@@ -40,7 +40,7 @@ def score(name: str, pairs: list[tuple[str, str]], options: Scoring) -> float:
 @pytest.mark.parametrize("case", CASES)
 def test_bleu_and_chrf_equal_sacrebleu(case, words):
     expected, written = (list(part) for part in zip(*CASES[case], strict=True))
-    options = Scoring(bleu_words=words)
+    options = TextScoring(bleu_words=words)
 
     assert score("bleu", CASES[case], options) == sacrebleu.corpus_bleu(written, [expected], tokenize=words, force=True).score
     assert score("chrf", CASES[case], options) == sacrebleu.corpus_chrf(written, [expected]).score
@@ -50,12 +50,12 @@ def test_bleu_and_chrf_equal_sacrebleu(case, words):
 def test_rouge_equals_rouge_score(name):
     scores = [RougeScorer([name]).score(expected, written)[name].fmeasure for expected, written in PAIRS]
 
-    assert score(name, PAIRS, Scoring()) == pytest.approx(np.mean(scores), abs=1e-15)
+    assert score(name, PAIRS, TextScoring()) == pytest.approx(np.mean(scores), abs=1e-15)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "rougeL"])
 def test_leaving_out_a_row_is_a_subtraction(name):
-    statistics = compare(*zip(*PAIRS, strict=True), Scoring())
+    statistics = compare(*zip(*PAIRS, strict=True), TextScoring())
     metric: Metric = WRITTEN[name]
     sums = [statistics[column].sum() - statistics[column] for column in metric.sums]
     left_out = metric.value(*sums)
@@ -63,25 +63,25 @@ def test_leaving_out_a_row_is_a_subtraction(name):
     assert left_out.shape == (len(PAIRS),)
     for i in range(len(PAIRS)):
         rest = PAIRS[:i] + PAIRS[i + 1 :]
-        assert left_out[i] == pytest.approx(score(name, rest, Scoring()), abs=1e-9)
+        assert left_out[i] == pytest.approx(score(name, rest, TextScoring()), abs=1e-9)
 
 
 def test_words_of_other_scripts_count_if_set():
     pair = [("кошка спит", "кошка ест")]
 
-    assert score("rouge1", pair, Scoring()) == 0.0
-    assert score("rouge1", pair, Scoring(rouge_words="unicode")) == 0.5
-    assert score("rouge1", [("猫在睡", "猫在吃")], Scoring(rouge_words="characters")) == pytest.approx(2 / 3)
+    assert score("rouge1", pair, TextScoring()) == 0.0
+    assert score("rouge1", pair, TextScoring(rouge_words="unicode")) == 0.5
+    assert score("rouge1", [("猫在睡", "猫在吃")], TextScoring(rouge_words="characters")) == pytest.approx(2 / 3)
 
 
 def test_white_space_is_ignored_and_length_ratio_is_symmetric():
-    assert score("exact_match", [("a b", " a\n b"), ("a b", "a c")], Scoring()) == 0.5
-    assert score("length_ratio", [("a b c d", "a b")], Scoring()) == score("length_ratio", [("a b", "a b c d")], Scoring()) == 0.5
-    assert score("length_ratio", [("a", "")], Scoring()) == 0.0
+    assert score("exact_match", [("a b", " a\n b"), ("a b", "a c")], TextScoring()) == 0.5
+    assert score("length_ratio", [("a b c d", "a b")], TextScoring()) == score("length_ratio", [("a b", "a b c d")], TextScoring()) == 0.5
+    assert score("length_ratio", [("a", "")], TextScoring()) == 0.0
 
 
 def test_empty_input_has_no_counts():
-    assert all(len(counts) == 0 for counts in compare([], [], Scoring()).values())
+    assert all(len(counts) == 0 for counts in compare([], [], TextScoring()).values())
 
 
 def test_length_bands_do_not_depend_on_the_test_set():

@@ -35,7 +35,7 @@ def test_rolled_back_version_is_not_a_reference():
     assert numbers(reference_models(rolled_back, "k2")) == (1, None)
 
 
-def test_candidate_is_not_its_own_anchor():
+def test_candidate_is_not_its_own_best_champion():
     assert numbers(reference_models([entry(1, 1, sequence=1), entry(2, 1, sequence=2)], "k1")) == (2, None)
 
 

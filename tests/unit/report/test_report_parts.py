@@ -61,7 +61,7 @@ def test_durations_have_a_suitable_unit() -> None:
     assert [wording.duration(s) for s in (4.1, 181.3, 7500)] == ["4.1\u202fs", "3\u202fmin 01\u202fs", "2\u202fh 05\u202fmin"]
 
 
-def test_long_text_is_truncated_and_control_characters_are_visible() -> None:
+def test_long_text_is_cut_and_control_characters_are_shown() -> None:
     assert wording.cut("a" * 300, 10) == "a" * 9 + "…"
     assert wording.cut("bell\x07 null\x00 turn\u202e\nline", 80) == "bell␇ null␀ turn line"
     assert wording.cut("مرحبا", 80) == "مرحبا"

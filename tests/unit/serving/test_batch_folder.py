@@ -69,7 +69,9 @@ def test_folder_resumes_after_the_last_complete_part(tmp_path: Path, damage: str
         pq.write_table(part(8, 9), folder / "part-00001.parquet")
     else:
         (folder / ("part-00001.parquet" if damage == "missing part" else "quarantine-00001.parquet")).unlink()
-    (folder / "part-00002.parquet.partial").write_text("truncated")
+    for owner in ("", "retune-host-1-2.5-0."):
+        (folder / f"{owner}part-00002.parquet.partial").write_text("truncated")
+        (folder / f"{owner}progress.json.partial").write_text("truncated")
 
     again = FolderTarget(folder)
     with again.locked():

@@ -61,7 +61,7 @@ PORTFOLIO: tuple[Mapping[str, Any], ...] = (
 """Without a linear probe: the output layer predicts the next token, and is pretrained."""
 
 
-class Options(generation.Scoring):
+class Options(generation.TextScoring):
     """The data format, the learnt parts, and the answer length."""
 
     data: Literal["text", "completion", "chat"] = Field(
@@ -177,7 +177,7 @@ class Task(tasks.Task):
         """Return the collator that pads a batch to its longest row."""
         from components.model.tasks.causal_lm import _model
 
-        return _model.Collator(tokenizer.pad_token_id, self.options.packing)
+        return _model.CausalLMCollator(tokenizer.pad_token_id, self.options.packing)
 
     def condense(self, logits: Any, labels: Any) -> Any:
         """Return log-likelihood, count and hits of the learnt tokens of each row: (rows, 3)."""
@@ -191,7 +191,7 @@ class Task(tasks.Task):
         """Load a saved model folder."""
         from components.model.tasks.causal_lm import _model
 
-        return _model.Writer(folder, self, ModelSpec.read(folder))
+        return _model.CausalLMGenerator(folder, self, ModelSpec.read(folder))
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return the row statistics of ROUGE, BLEU, chrF and exact match; only `rows` for data text."""
@@ -201,7 +201,7 @@ class Task(tasks.Task):
         """Predict with the untouched base model, and with the most common answer and the token frequencies of `train`."""
         from components.model.tasks.causal_lm import _model
 
-        return {"unigram": self._unigram(train, self.load_tokenizer(base)), "base": _model.Writer(base, self, spec).answer}
+        return {"unigram": self._unigram(train, self.load_tokenizer(base)), "base": _model.CausalLMGenerator(base, self, spec).answer}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by length of prompt and answer, and by number of turns."""

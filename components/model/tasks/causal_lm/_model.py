@@ -65,7 +65,7 @@ def _check_causal(model: Any, base: Path, packing: bool) -> None:
                 )
 
 
-class Collator:
+class CausalLMCollator:
     """Pads a batch of encoded rows on the right.
 
     Padding may be the end token, which is also learnt, so labels and attention mask are explicit. Packed rows have no mask: transformers
@@ -84,7 +84,7 @@ class Collator:
         return batch | {"attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0)}
 
 
-class Writer:
+class CausalLMGenerator:
     """A trained language model."""
 
     def __init__(self, folder: Path, task: Task, spec: ModelSpec) -> None:
@@ -126,7 +126,7 @@ class Writer:
         return self._task.measured(rows, sums)
 
     def _likelihood(self, parts: list[Ids]) -> list[Floats]:
-        collate = Collator(self._tokenizer.pad_token_id, packed=False)
+        collate = CausalLMCollator(self._tokenizer.pad_token_id, packed=False)
         batch = collate([{"input_ids": part.ids, "labels": labels(part)} for part in parts])
         targets = batch.pop("labels")
         with torch.inference_mode():

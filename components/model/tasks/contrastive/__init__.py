@@ -152,9 +152,9 @@ class Task(tasks.Task):
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return the collator that pads a batch to its longest text."""
-        from components.model.tasks.contrastive.encoder import Collator
+        from components.model.tasks.contrastive.encoder import ContrastiveCollator
 
-        return Collator(tokenizer.pad_token_id)
+        return ContrastiveCollator(tokenizer.pad_token_id)
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Compute the test metrics from vectors (rows, texts x width) of the validation split."""

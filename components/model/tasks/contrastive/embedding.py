@@ -12,7 +12,7 @@ from components.artifacts.training import ModelSpec
 from components.core.text import normalise
 from components.model.support.metrics import Floats
 from components.model.tasks.contrastive import search
-from components.model.tasks.contrastive.encoder import Collator, Embedder
+from components.model.tasks.contrastive.encoder import ContrastiveCollator, Embedder
 from components.model.tasks.contrastive.rows import sides
 
 _DIGITS = 6  # of a component
@@ -24,7 +24,7 @@ class TextEmbedder:
     def __init__(self, model: Embedder, tokenizer: Any, spec: ModelSpec) -> None:
         self.spec = spec
         self._model, self._tokenizer = model.eval(), tokenizer
-        self._collate = Collator(tokenizer.pad_token_id)
+        self._collate = ContrastiveCollator(tokenizer.pad_token_id)
         self._add_prompt = model.described.read
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:

@@ -213,7 +213,7 @@ def _encoder_of(folder: Path) -> str:
     return "AutoModel"
 
 
-class Collator:
+class ContrastiveCollator:
     """Pads a batch of rows, each a list of texts, to the longest text."""
 
     def __init__(self, pad: int) -> None:

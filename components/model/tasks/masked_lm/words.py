@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from components.model.support.words import UNSPACED
+from components.core.text import UNSPACED
 
 SHARE = 0.15  # of the words that are masked; at least one
 MAX_BYTES = 32  # longer words, e.g. URLs, are masked only if there are no others

@@ -36,7 +36,7 @@ PORTFOLIO: tuple[Mapping[str, Any], ...] = (
 """Without a linear probe: an answer is a text."""
 
 
-class Options(generation.Scoring):
+class Options(generation.TextScoring):
     """Input prefix, target lengths and generation settings."""
 
     prefix: str = Field("", description='text before each source, e.g. "summarize: " for T5')
@@ -134,7 +134,7 @@ class Task(tasks.Task):
         """Return the collator that pads sources and targets and adds the decoder inputs."""
         from components.model.tasks.sequence_to_sequence import _model
 
-        return _model.Collator(tokenizer)
+        return _model.Seq2SeqCollator(tokenizer)
 
     def condense(self, logits: Any, labels: Any) -> Any:
         """Return log-likelihood, count and hits of the target tokens of each row: (rows, 3)."""
@@ -148,7 +148,7 @@ class Task(tasks.Task):
         """Load a saved model folder."""
         from components.model.tasks.sequence_to_sequence import _model
 
-        return _model.Writer(folder, self.options, self.load_tokenizer(folder))
+        return _model.Seq2SeqGenerator(folder, self.options, self.load_tokenizer(folder))
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return the row statistics of ROUGE, BLEU, chrF and exact match."""

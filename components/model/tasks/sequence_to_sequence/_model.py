@@ -94,7 +94,7 @@ def target_ids(targets: list[str], tokenizer: Any) -> list[list[int]]:
     return [ids[1:] if len(ids) > 1 and ids[0] == start else ids for ids in encoded]
 
 
-class Collator:
+class Seq2SeqCollator:
     """Pads sources, pads targets with -100, and adds the decoder inputs (shifted targets).
 
     The model cannot shift them, because label smoothing removes the labels before the forward pass.
@@ -114,7 +114,7 @@ class Collator:
         return batch | {"decoder_input_ids": shifted.masked_fill(shifted == -100, self._pad_id), "use_cache": False}
 
 
-class Writer:
+class Seq2SeqGenerator:
     """A trained sequence-to-sequence model."""
 
     def __init__(self, folder: Path, options: Options, tokenizer: Any) -> None:

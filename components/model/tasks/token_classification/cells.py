@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from components.model.support.words import UNSPACED
+from components.core.text import UNSPACED
 from components.model.tasks.token_classification.schemes import Entity
 
 Span = tuple[int, int, str]

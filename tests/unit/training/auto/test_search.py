@@ -122,7 +122,7 @@ def test_failed_candidate_is_on_the_leaderboard_with_its_cause(learn, tiny_base,
         assert candidate.state != "failed" or candidate.reason
 
 
-def test_interrupted_search_continues_with_the_rest_of_its_budget(learn, tiny_base, workspace, monkeypatch):
+def test_interrupted_search_continues_with_the_rest(learn, tiny_base, workspace, monkeypatch):
     count = 0
     original = trials_module.Trials.run
 
