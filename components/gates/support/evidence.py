@@ -19,7 +19,8 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.core.section import Section, warn_once
 from components.gates.support.overlap import TestExposure
 from components.stats.metric_sets import MetricSet
-from components.stats.scores import ClassificationMetrics
+from components.stats.scores import classification
+from components.stats.true_classes import TrueClasses
 from components.stats.units import Units
 
 Need = Literal["best_champion", "candidate_number", "training_rows", "past_test_sets", "served", "behaviour", "cost"]
@@ -123,18 +124,18 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.metric_set is None:
-            object.__setattr__(self, "metric_set", ClassificationMetrics.from_predictions(self.candidate, self.min_class_units))
+            object.__setattr__(self, "metric_set", classification(self.candidate, self.min_class_units))
 
     @property
     def classes(self) -> bool:
         """Whether the answers are classes with probabilities."""
-        return isinstance(self.metric_set, ClassificationMetrics)
+        return self.metric_set.truth is not None
 
     @property
-    def truth(self) -> ClassificationMetrics:
-        """The metric set, with the expected classes; only for classification."""
-        assert isinstance(self.metric_set, ClassificationMetrics)
-        return self.metric_set
+    def truth(self) -> TrueClasses:
+        """The expected classes; only for classification."""
+        assert self.metric_set.truth is not None
+        return self.metric_set.truth
 
     @property
     def units(self) -> Units:

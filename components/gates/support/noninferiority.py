@@ -98,9 +98,11 @@ def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estima
     gained, lost = int(np.sum(candidate_correct & ~other_correct)), int(np.sum(other_correct & ~candidate_correct))
     p = mcnemar_two_sided(gained, lost)
     notes.append(f"McNemar: only the candidate is correct on {gained} rows, only the other model on {lost}, mid-p {p:.3g}")
-    if evidence.crosscheck:
-        low, high = percentile_bootstrap(metric, evidence.truth, evidence.candidate.predicted, other.predicted, evidence.confidence)
+    estimator = evidence.metric_set.estimator(metric)
+    if evidence.crosscheck and estimator.counts_difference:
+        answers = evidence.candidate.predicted, other.predicted
+        low, high = percentile_bootstrap(estimator.counts_difference, evidence.truth, *answers, evidence.confidence)
         notes.append(f"cross-check, percentile bootstrap: {low:+.3f} to {high:+.3f}")
-    if metric == "macro_f1" and (rare := evidence.truth.left_out):
+    if rare := estimator.left_out:
         notes.append(f"too rare for macro-F1 (evaluate.min_class_units): {', '.join(rare)}")
     return notes

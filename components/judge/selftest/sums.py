@@ -15,7 +15,7 @@ from components.gates import GatesParams
 from components.gates.support.evidence import LEVEL, Evidence
 from components.judge.selftest.expectations import CAN_REJECT, EXACT, SURE, ExpectedComparison, Trial, check_equal, number, self_test_error
 from components.model.support.metrics import Metric
-from components.stats.metric_sets import AdditiveMetrics
+from components.stats.metric_sets import MetricSet
 from components.stats.units import Floats
 
 _DOUBLINGS = 40
@@ -26,14 +26,13 @@ _LEAST = 1e-3  # share of the shifted sum at which the search starts
 class AdditiveSelfTest(Trial):
     """The self-test of sums, with the row statistics of the model that the synthetic ones derive from."""
 
-    metric_set: AdditiveMetrics
+    metric_set: MetricSet
     reference: Mapping[str, Floats]
 
     @classmethod
     def of(cls, evidence: Evidence, gates: GatesParams) -> "AdditiveSelfTest":
         """Derive the self-test from the champion's answers, or the candidate's if there is no champion."""
         metric_set = evidence.metric_set
-        assert isinstance(metric_set, AdditiveMetrics)
         champion = evidence.champion.predictions if evidence.champion else None
         statistics = metric_set.statistics(champion or evidence.candidate)
         reference = {name: np.asarray(values, dtype=np.float64) for name, values in statistics.items()}
