@@ -64,7 +64,7 @@ class TrueClasses:
         over, _, kind = name.partition("_")
         chosen = {"class": np.ones(len(self.labels), dtype=np.bool_), "averaged": self.averaged}[over]
         indexes = {"hits": hits, "predicted": answers, "expected": self.expected}[kind]
-        return (indexes[:, None] == np.flatnonzero(chosen)).astype(np.float64)
+        return np.asarray(indexes[:, None] == np.flatnonzero(chosen), dtype=np.float64)
 
 
 def encode(values: npt.NDArray[np.str_], labels: tuple[str, ...]) -> Ints:

@@ -3,7 +3,7 @@
 A candidate that is worse by no more than the margin passes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -40,6 +40,13 @@ def compare(
     change, notes = _change(estimate, threshold, evidence, margin), tuple(_notes(evidence, other, metric, estimate))
     details = {"hypotheses": tuple(hypotheses), "change": change, "notes": notes}
     return result(gate, outcome, reason, metric, estimate, threshold, evidence, **details)
+
+
+def margin_faults(metric: str, margin: float, metrics: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """Yield a fault if the `margin` is as large as the largest possible difference of the metric; `metrics` are bounds by name."""
+    low, high = metrics.get(metric, (-np.inf, np.inf))
+    if margin >= high - low:
+        yield f"margin: expected less than {high - low:g}, the largest possible difference of the metric"
 
 
 def worse(metric: str, champion: str, p: float, estimate: Estimate, where: str = "") -> Hypothesis:
