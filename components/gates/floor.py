@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
@@ -19,9 +18,10 @@ class Params(GateSection):
     def faults(self, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> Iterator[str]:
         """Check the metric, and that the floor is within its bounds."""
         yield from super().faults(metrics, baselines)
-        low, high = metrics.get(self.metric, (-np.inf, np.inf))
-        if not low < self.at_least < high:
-            yield f"at_least: expected a {self.metric} above {low:g} and below {high:g}, found {self.at_least:g}"
+        if bounds := metrics.get(self.metric):
+            low, high = bounds
+            if not low < self.at_least < high:
+                yield f"at_least: expected a {self.metric} above {low:g} and below {high:g}, found {self.at_least:g}"
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:

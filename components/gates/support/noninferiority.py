@@ -44,7 +44,7 @@ def compare(
 
 def margin_faults(metric: str, margin: float, metrics: Mapping[str, tuple[float, float]]) -> Iterator[str]:
     """Yield a fault if the `margin` is as large as the largest possible difference of the metric; `metrics` are bounds by name."""
-    low, high = metrics.get(metric, (-np.inf, np.inf))
+    low, high = metrics.get(metric, (0.0, np.inf))
     if margin >= high - low:
         yield f"margin: expected less than {high - low:g}, the largest possible difference of the metric"
 
