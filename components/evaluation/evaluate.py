@@ -32,7 +32,7 @@ from components.evaluation.metric_set import metric_set
 from components.model import tasks
 from components.stats.calibration import brier, calibration_error, reliability
 from components.stats.f1 import class_counts
-from components.stats.scores import ClassificationMetrics
+from components.stats.true_classes import TrueClasses
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ def compute_metrics(
             name: {metric: measured.difference(metric, candidate, baseline) for metric in measured.metrics}
             for name, baseline in baselines.items()
         },
-        says={} if task.classes else {name: metric.description for name, metric in task.test_metrics.items()},
-        **(_class_metrics(measured, candidate) if isinstance(measured, ClassificationMetrics) else {}),
+        says={name: metric.description for name, metric in measured.measures.items() if metric.estimator is None},
+        **(_class_metrics(measured.truth, candidate) if measured.truth else {}),
     )
 
 
@@ -123,7 +123,7 @@ def validation_scores(task: tasks.Task, baselines: Mapping[str, Predictions]) ->
     return scores
 
 
-def _class_metrics(truth: ClassificationMetrics, candidate: Predictions) -> dict[str, Any]:
+def _class_metrics(truth: TrueClasses, candidate: Predictions) -> dict[str, Any]:
     right = candidate.predicted == candidate.expected
     confidences = candidate.probabilities.max(axis=1)
     error, debiased = calibration_error(confidences, right)
@@ -191,7 +191,7 @@ def _difference(labels: Sequence[str], others: Sequence[str]) -> str:
     return ", ".join(sorted(set(labels) - set(others))) or "none"
 
 
-def _classes(truth: ClassificationMetrics, predicted: npt.NDArray[np.int64]) -> dict[str, ClassScore]:
+def _classes(truth: TrueClasses, predicted: npt.NDArray[np.int64]) -> dict[str, ClassScore]:
     """Return precision, recall and F1 of every label; 0 if nothing was predicted or expected."""
     counts = class_counts(truth.expected, predicted, len(truth.labels))
     return {

@@ -1,23 +1,31 @@
 """Select the metrics of a task."""
 
+from collections.abc import Mapping
+
 from components.artifacts.predictions import Predictions
 from components.core.hashing import digest_value
 from components.model import tasks
-from components.stats.metric_sets import AdditiveMetrics, MetricSet
-from components.stats.scores import COMPARABLE, ClassificationMetrics
+from components.model.support.metrics import Metric
+from components.stats.metric_sets import MetricSet
+from components.stats.scores import CLASSIFICATION
 from components.stats.units import Floats
 
 
+def metrics_of(task: tasks.Task) -> Mapping[str, Metric]:
+    """Return the metrics of a task on the test split: those of classification first if it has classes, then its own."""
+    if not task.classes:
+        return task.test_metrics
+    return {**CLASSIFICATION, **{name: metric for name, metric in task.test_metrics.items() if name not in CLASSIFICATION}}
+
+
 def metric_set(task: tasks.Task, predictions: Predictions, min_class_units: int) -> MetricSet:
-    """Return the metrics for the test set of `predictions`: of classes (with at least `min_class_units` units), or the task's own."""
-    if task.classes:
-        return ClassificationMetrics.from_predictions(predictions, min_class_units)
-    return AdditiveMetrics.from_predictions(predictions, task.test_metrics, RowStatistics(task))
+    """Return the metrics for the test set of `predictions`; a class needs `min_class_units` units to count in macro-F1."""
+    return MetricSet.from_predictions(predictions, metrics_of(task), RowStatistics(task), min_class_units if task.classes else None)
 
 
 def decidable_metrics(task: tasks.Task) -> dict[str, tuple[float, float]]:
     """Return the metrics that gates may decide on, each with its bounds."""
-    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: metric.bounds for name, metric in task.test_metrics.items()}
+    return {name: metric.bounds for name, metric in metrics_of(task).items() if metric.decidable}
 
 
 class RowStatistics:

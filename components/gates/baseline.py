@@ -1,12 +1,14 @@
 """Better than a baseline: the paired difference on the test set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
 from components.artifacts.metrics import Estimate, best_on_validation
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.gates.support import ROLE, Evidence, GateSection, hypothesis, inconclusive, interval, result
+from components.core.section import nearest
+from components.gates.support import ROLE, Evidence, GateSection, MetricName, hypothesis, inconclusive, interval, result
+from components.gates.support.noninferiority import margin_faults
 
 BEST = "best"
 STRONGEST = "strongest"
@@ -20,11 +22,18 @@ class Params(GateSection):
     """The baseline that the candidate must beat, and the margin."""
 
     role: Role = Field(Role.REQUIRED, description=ROLE)
-    metric: str = Field("macro_f1", description="a metric of the task, on the test split")
+    metric: MetricName = Field("macro_f1", description="a metric of the task, on the test split")
     against: str = Field(
         "tfidf", description="a baseline of the task; best: the one that is best on the validation split; strongest: every baseline"
     )
     margin: float = Field(0.0, ge=0, description="lower limit for the difference's interval, in the metric's unit")
+
+    def faults(self, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> Iterator[str]:
+        """Check the metric, the baseline and the margin."""
+        yield from super().faults(metrics, baselines)
+        if self.against not in (known := [*baselines, *SELECTORS]):
+            yield f"against: unknown baseline {self.against!r}{nearest(self.against, known)}"
+        yield from margin_faults(self.metric, self.margin, metrics)
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:

@@ -1,24 +1,24 @@
 """Behaviour: failure rates of perturbed test rows and of user-written cases."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field
 
 from components.artifacts.behaviour import Behaviour, CaseResult
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.core.section import Section, nearest
+from components.core.section import Section
 from components.gates.support import Evidence, GateSection, Need, hypothesis, inconclusive, interval
 from components.gates.support.evidence import measured
+from components.gates.support.evidence_settings import BehaviourSettings
 from components.stats.proportions import proportion, proportion_difference, proportion_rows
 from components.stats.significance import fewer_right, share_below
 from components.stats.units import Units
 
 NEEDS: frozenset[Need] = frozenset({"behaviour"})
-PERTURBED = ("typos", "case", "width", "diacritics", "punctuation", "padding")
 SHOWN = 20
 
 
@@ -40,32 +40,12 @@ class AtMost(Section):
     minimum_functionality: float = Field(0.25, gt=0, lt=1, description="cases that every model must answer correctly")
 
 
-def _check_kind(kind: str) -> str:
-    if kind not in PERTURBED:
-        raise ValueError(f"unknown kind{nearest(kind, list(PERTURBED))}")
-    return kind
-
-
-class Params(GateSection):
+class Params(BehaviourSettings, GateSection):
     """Cases that the gate runs, and their limits."""
 
-    cases: str = Field("", description="a YAML file of user-written cases, relative to params.yaml; empty: none")
-    kinds: tuple[Annotated[str, AfterValidator(_check_kind)], ...] = Field(PERTURBED, description="perturbations of test rows")
-    rows: int = Field(100, ge=1, le=10_000, description="perturbed test rows per kind")
-    seed: int = Field(7, ge=0, description="random seed of the selected rows and perturbations")
-    padding: tuple[str, ...] = Field(
-        ("Please note: {text}", "{text} (as noted)", "{text} Thank you."), description="phrases in the texts' language; {text} is the text"
-    )
     min_cases: int = Field(20, ge=5, description="cases per kind; a kind with fewer is informational")
     margin: float = Field(0.05, gt=0, lt=1, description="allowed increase of the failure rate over the champion's")
     at_most: AtMost = Field(default_factory=AtMost, description="allowed failure rate of each kind")
-
-    @field_validator("padding")
-    @classmethod
-    def _contain_text(cls, phrases: tuple[str, ...]) -> tuple[str, ...]:
-        if any("{text}" not in phrase for phrase in phrases):
-            raise ValueError("every phrase must contain {text}")
-        return phrases
 
 
 class _FailureLimit(NamedTuple):

@@ -1,10 +1,12 @@
 """Not worse than the best champion so far: without this gate, the margins of successive retrainings add up."""
 
+from collections.abc import Iterator, Mapping, Sequence
+
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Role
-from components.gates.support import ROLE, Evidence, GateSection, Need, inconclusive
-from components.gates.support.noninferiority import common_rows, compare
+from components.gates.support import ROLE, Evidence, GateSection, MetricName, Need, inconclusive
+from components.gates.support.noninferiority import common_rows, compare, margin_faults
 
 NEEDS: frozenset[Need] = frozenset({"best_champion"})
 
@@ -13,10 +15,15 @@ class Params(GateSection):
     """Margin by which the candidate may be worse than the best champion so far."""
 
     role: Role = Field(Role.REQUIRED, description=ROLE)
-    metric: str = Field("accuracy", description="a metric of the task, on the test split")
+    metric: MetricName = Field("accuracy", description="a metric of the task, on the test split")
     margin: float = Field(
         0.02, gt=0, description="non-inferiority: lower limit for the difference's interval is minus this; in the metric's unit"
     )
+
+    def faults(self, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> Iterator[str]:
+        """Check the metric and the margin."""
+        yield from super().faults(metrics, baselines)
+        yield from margin_faults(self.metric, self.margin, metrics)
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:

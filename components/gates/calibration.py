@@ -11,8 +11,8 @@ from components.artifacts.verdict import GateResult, Outcome
 from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
 from components.stats.calibration import brier_terms, calibration_error, reliability
 from components.stats.means import mean, mean_difference
-from components.stats.scores import encode
 from components.stats.significance import mean_below
+from components.stats.true_classes import encode
 from components.stats.units import Floats, Units
 
 CLIP = 1e-6

@@ -1,24 +1,25 @@
 """Not worse than the champion: non-inferiority on the current test set, or superiority if configured."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from components.artifacts.verdict import GateResult, Role
-from components.gates.support import ROLE, Evidence, GateSection, inconclusive
-from components.gates.support.noninferiority import common_rows, compare, new_labels, unknown_labels
+from components.gates.support import ROLE, Evidence, GateSection, MetricName, inconclusive
+from components.gates.support.noninferiority import common_rows, compare, margin_faults, new_labels, unknown_labels
 
 
 class Params(GateSection):
     """How the candidate must compare with the champion, and what happens if the champion cannot be scored."""
 
     role: Role = Field(Role.REQUIRED, description=ROLE)
-    metric: str = Field("accuracy", description="a metric of the task, on the test split")
+    metric: MetricName = Field("accuracy", description="a metric of the task, on the test split")
     aim: Literal["non_inferiority", "superiority"] = Field("non_inferiority", description="superiority: better than the champion")
     margin: float = Field(
         0.02, ge=0, description="non-inferiority: lower limit for the difference's interval is minus this; in the metric's unit"
     )
-    also: tuple[str, ...] = Field(("macro_f1",), description="further metrics that reject if they are worse")
+    also: tuple[MetricName, ...] = Field(("macro_f1",), description="further metrics that reject if they are worse")
     new_labels: Literal["common", "wrong", "ask"] = Field(
         "common", description="if the champion lacks a label: compare on common labels | count its answers as wrong | ask for approval"
     )
@@ -33,6 +34,11 @@ class Params(GateSection):
         if self.aim == "non_inferiority" and self.margin == 0:
             raise ValueError("non-inferiority needs a margin above 0; to require a better model set aim: superiority")
         return self
+
+    def faults(self, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> Iterator[str]:
+        """Check the metrics and the margin."""
+        yield from super().faults(metrics, baselines)
+        yield from margin_faults(self.metric, self.margin, metrics)
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:

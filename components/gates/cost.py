@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from components.artifacts.cost import Blocks, Cost, Weight
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates.support import Evidence, GateSection, Need, hypothesis, inconclusive, interval
 from components.gates.support.evidence import measured
+from components.gates.support.evidence_settings import CostSettings
 from components.stats.means import mean
 from components.stats.significance import mean_below
 from components.stats.units import Floats, Units
@@ -20,13 +21,9 @@ MIB = 1 << 20
 _RANGE = (float(np.log(1e-9)), float(np.log(1e9)))  # bounds of the logarithm of a time, ratio or rate
 
 
-class Params(GateSection):
+class Params(CostSettings, GateSection):
     """Limits for latency, size and memory, measured on the machine that runs the gates; null: no budget."""
 
-    batch_sizes: tuple[int, ...] = Field((1, 32), min_length=1, description="texts per request")
-    pairs: int = Field(20, ge=20, le=1000, description="blocks per version; candidate and champion are timed in pairs, in random order")
-    requests: int = Field(10, ge=3, le=1000, description="requests per block; fewer if max_seconds is too short")
-    max_seconds: float = Field(20, gt=0, description="seconds for all blocks; a block has at least 2 requests, however long they take")
     max_others: float = Field(0.25, gt=0, le=1, description="CPU share of other processes above which times are inconclusive")
     slower_than: float = Field(1.1, ge=1, description="allowed ratio of the median and 95 % quantile to the champion's")
     bigger_than: float | None = Field(1.5, ge=1, description="allowed ratio of package size and memory to the champion's; null: no limit")
@@ -35,13 +32,6 @@ class Params(GateSection):
     throughput: float | None = Field(None, gt=0, description="budget: minimum texts per second at the largest batch size")
     size_mib: float | None = Field(None, gt=0, description="budget: size of the version's package")
     memory_mib: float | None = Field(None, gt=0, description="budget: peak memory of the serving process, libraries included")
-
-    @field_validator("batch_sizes")
-    @classmethod
-    def _check_sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        if min(sizes, default=1) < 1 or len(set(sizes)) < len(sizes):
-            raise ValueError("batch sizes must be different integers of at least 1")
-        return sizes
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:

@@ -1,17 +1,27 @@
 """Absolute floor: a minimum score, independent of other models."""
 
+from collections.abc import Iterator, Mapping, Sequence
+
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import ROLE, Evidence, GateSection, hypothesis, interval, result
+from components.gates.support import ROLE, Evidence, GateSection, MetricName, hypothesis, interval, result
 
 
 class Params(GateSection):
     """The minimum score."""
 
     role: Role = Field(Role.REQUIRED, description=ROLE)
-    metric: str = Field("macro_f1", description="a metric of the task, on the test split")
+    metric: MetricName = Field("macro_f1", description="a metric of the task, on the test split")
     at_least: float = Field(0.65, description="minimum for the lower end of the metric's interval, in the metric's unit")
+
+    def faults(self, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> Iterator[str]:
+        """Check the metric, and that the floor is within its bounds."""
+        yield from super().faults(metrics, baselines)
+        if bounds := metrics.get(self.metric):
+            low, high = bounds
+            if not low < self.at_least < high:
+                yield f"at_least: expected a {self.metric} above {low:g} and below {high:g}, found {self.at_least:g}"
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:

@@ -14,6 +14,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates.support import Evidence, GateSection, Need, inconclusive, interval, result
+from components.gates.support.evidence_settings import PastTestSettings
 from components.gates.support.noninferiority import worse
 from components.stats.means import mean
 from components.stats.units import Floats, Units, jackknife_variance, symmetric
@@ -21,11 +22,9 @@ from components.stats.units import Floats, Units, jackknife_variance, symmetric
 NEEDS: frozenset[Need] = frozenset({"past_test_sets"})
 
 
-class Params(GateSection):
+class Params(PastTestSettings, GateSection):
     """Past test sets on which the candidate must not be worse than the champion."""
 
-    last: int = Field(5, ge=0, le=50, description="number of test sets of earlier snapshots, the newest first; 0: none")
-    sets: tuple[str, ...] = Field((), description="paths of regression sets: tables with text and label")
     margin: float = Field(
         0.03, gt=0, description="margin of accuracy, or of the task's first metric: a difference proven to be within it cannot reject"
     )

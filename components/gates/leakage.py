@@ -13,6 +13,7 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.core.errors import shorten
 from components.gates.support import ROLE, Evidence, GateSection, Need, inconclusive, interval
 from components.gates.support.evidence import TrainingRows
+from components.gates.support.evidence_settings import OverlapSettings
 from components.gates.support.leak_probe import probe
 from components.gates.support.learned_rows import CANDIDATE_ROWS, measure_exposure, rows_name
 from components.gates.support.noninferiority import common_rows
@@ -24,7 +25,7 @@ _PAIRS = 20  # rows of the table of pairs
 _TOO_GOOD_FROM = 100  # rows or groups: a model with 97 % accuracy answers all of them correctly in 5 % of test sets
 
 
-class Params(GateSection):
+class Params(OverlapSettings, GateSection):
     """Allowed overlap of test and training rows, and limits for suspicious results."""
 
     role: Role = Field(Role.REQUIRED, description=f"{ROLE}; rows that a compared model was trained on are excluded in any case")
@@ -41,7 +42,6 @@ class Params(GateSection):
         description="if the training rows of the champion, the best champion so far, or a registered base model are unavailable: "
         "ask for approval | let the other gates decide",
     )
-    near_duplicate: float = Field(0.8, gt=0.3, le=1, description="Jaccard similarity of word shingles; 1: exact copies only")
     max_conflict_share: float = Field(
         0.0, ge=0, lt=1, description="share of the test rows that occur in the training rows with another label"
     )

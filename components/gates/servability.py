@@ -10,23 +10,22 @@ from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates.support import ROLE, Evidence, GateSection, Need, inconclusive
+from components.gates.support.evidence_settings import ServedSettings
 from components.stats.units import Bools, Floats
 
 NEEDS: frozenset[Need] = frozenset({"served"})
 SHOWN = 20
 
 
-class Params(GateSection):
+class Params(ServedSettings, GateSection):
     """Number of requests, and the tolerance of served answers."""
 
     role: Role = Field(Role.REQUIRED, description=ROLE)
-    rows: int = Field(200, ge=0, description="test rows sent to the scoring server, evenly spread; 0: all rows")
     # Serving uses float32 and other batch lengths than evaluation: below 1e-6 on one CPU. bfloat16 or other hardware may differ by
     # more; another model or other preprocessing differs by far more.
     tolerance: float = Field(
         1e-3, gt=0, lt=0.5, description="allowed difference of a probability or number between evaluated and served answers"
     )
-    max_seconds: float = Field(180, gt=0, description="seconds for the server to start, and as many for all requests")
 
 
 class _Compared(NamedTuple):

@@ -9,9 +9,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Role, Verdict
 from components.core.errors import BadParams, RetuneError
 from components.core.hashing import digest_value
-from components.core.section import nearest
-from components.gates import GatesParams, available, is_enabled, load
-from components.gates.baseline import SELECTORS
+from components.gates import GatesParams, available, conflicts, is_enabled, load
 from components.gates.support import Evidence
 from components.judge.multiple_testing import combine, correct_tests
 
@@ -84,25 +82,14 @@ def judge(
 
 
 def check_metrics(gates: GatesParams, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> None:
-    """Check metrics and baselines in the gates' settings against the task's `metrics`, each with its bounds, and `baselines`.
+    """Check the settings of every enabled gate against the task's `metrics`, each with its bounds, and `baselines`.
 
     Raises:
-        BadParams: with every unknown name and every value out of bounds.
+        BadParams: with every fault, such as an unknown name, a value out of bounds, or gates that want the same evidence differently.
     """
-    enabled = [name for name in ("floor", "baseline", "champion", "best_champion") if is_enabled(gates, name)]
-    used = [(f"{name}.metric", getattr(gates, name).metric) for name in enabled]
-    used += [("champion.also", metric) for metric in gates.champion.also if "champion" in enabled]
-    faults = [f"{setting}: unknown metric {metric!r}{nearest(metric, list(metrics))}" for setting, metric in used if metric not in metrics]
-    if "baseline" in enabled and (against := gates.baseline.against) not in (*baselines, *SELECTORS):
-        faults.append(f"baseline.against: unknown baseline {against!r}{nearest(against, [*baselines, *SELECTORS])}")
-    low, high = metrics.get(gates.floor.metric, (-np.inf, np.inf))
-    if "floor" in enabled and not low < gates.floor.at_least < high:
-        faults.append(f"floor.at_least: expected a {gates.floor.metric} above {low:g} and below {high:g}, found {gates.floor.at_least:g}")
-    for name in (name for name in enabled if name != "floor"):
-        low, high = metrics.get(getattr(gates, name).metric, (-np.inf, np.inf))
-        if getattr(gates, name).margin >= high - low:
-            faults.append(f"{name}.margin: expected less than {high - low:g}, the largest possible difference of the metric")
-    if faults:
+    enabled = [name for name in available() if is_enabled(gates, name)]
+    faults = [f"{name}.{fault}" for name in enabled for fault in getattr(gates, name).faults(metrics, baselines)]
+    if faults := [*faults, *conflicts(gates)]:
         raise BadParams("\n".join(f"params.yaml: gates.{fault}" for fault in faults))
 
 

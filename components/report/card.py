@@ -18,6 +18,7 @@ from components.core.errors import listed
 from components.report import forests, leaderboard, panel, wording
 from components.report.facts import PageFacts
 from components.report.page import account, environment, ordered, shared_style, worst_classes
+from components.stats.scores import CLASSIFICATION
 
 MOST_ROWS = 25  # classes, and hypotheses per gate
 FEW = 3  # minimum number of hypotheses for a table
@@ -27,7 +28,7 @@ _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~&!#]|(?<!\w)_|_(?!\w)")  # special in Markdown anywhere
 _BULLET = re.compile(r"^(?=[-+=](?:\s|$))|^(\d+)(?=[.)](?:\s|$))")  # special in Markdown at the start of a line
 _HUB = re.compile(r"([\w.-]+/[\w.-]+)@[0-9a-f]{40}")  # format of components/data/base_model.py
-_HUB_METRICS = {"macro_f1": "f1", "micro_f1": "f1", "weighted_f1": "f1", "brier": "brier_score"}
+_HUB_TYPES = {name: metric.hub_type for name, metric in CLASSIFICATION.items() if metric.hub_type}
 
 
 def card_text(facts: PageFacts) -> str:
@@ -63,7 +64,7 @@ def metadata(facts: PageFacts) -> Any:
             dataset_name=f"{wording.cut(run.lineage.model, 80)}, snapshot {run.lineage.data_digest[:12]}",
             dataset_split="test",
             dataset_revision=run.lineage.data_digest,
-            metric_type=_HUB_METRICS.get(name, name),
+            metric_type=_HUB_TYPES.get(name, name),
             metric_name=wording.named(name),
             metric_value=round(estimate.value, 6),
             metric_args={

@@ -11,17 +11,18 @@ from markupsafe import Markup
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
+from components.model.support.metrics import Metric
 from components.report import charts, error_analysis, forests, leaderboard, panel, wording
 from components.report.facts import ChampionFacts, PageFacts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
 from components.report.svg import spanning
+from components.stats.scores import CLASSIFICATION
 
 HERE = Path(__file__).parent
 FILTERS = (
     *("named", "count", "number", "metric", "signed", "probability", "percent"),
     *("duration", "moment", "quantile", "setting", "cut", "visible", "whole", "coded", "many"),
 )
-FIRST_METRICS = ("macro_f1", "accuracy")
 SHOWN_ROWS = 30
 SHOWN_CHANGES = 12
 ABSENT = "not set"
@@ -106,9 +107,9 @@ def _key_figures(facts: PageFacts) -> list[tuple[str, str, str]]:
 
 
 def ordered(headline: Mapping[str, Estimate]) -> list[tuple[str, Estimate]]:
-    """Return the metrics with their estimates, macro-F1 and accuracy first."""
-    ranks = {name: rank for rank, name in enumerate(FIRST_METRICS)}
-    return sorted(headline.items(), key=lambda item: ranks.get(item[0], len(ranks)))
+    """Return the metrics with their estimates, those of classification first, by rank."""
+    ranks = {name: metric.rank for name, metric in CLASSIFICATION.items()}
+    return sorted(headline.items(), key=lambda item: ranks.get(item[0], Metric.rank))
 
 
 def guessing(metrics: Metrics) -> str | None:

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.stats.f1 import ClassCounts
-from components.stats.scores import ClassificationMetrics
+from components.stats.metric_sets import CountsDifference
+from components.stats.true_classes import TrueClasses
 from components.stats.units import Floats, Ints
 
 DRAWS = 2_000
@@ -12,13 +13,13 @@ _AT_ONCE = 200  # draws whose weights are in memory at the same time
 
 
 def percentile_bootstrap(
-    metric: str,
-    truth: ClassificationMetrics,
+    difference: CountsDifference,
+    truth: TrueClasses,
     predicted: npt.NDArray[np.str_],
     other: npt.NDArray[np.str_],
     confidence: float,
 ) -> tuple[float, float]:
-    """Return the percentile interval of the paired difference of `metric` (accuracy or macro_f1) over resampled test units.
+    """Return the percentile interval of the paired `difference` of a class metric over resampled test units.
 
     Groups are drawn as a whole. Rows with the same expected label and answers are drawn together, as the multinomial count of
     their type: the same bootstrap at a fraction of the cost.
@@ -28,12 +29,13 @@ def percentile_bootstrap(
     units = int(multiplicity.sum())
     for _ in range(DRAWS // _AT_ONCE):
         weights = generator.multinomial(units, multiplicity / units, size=_AT_ONCE) / multiplicity
-        draws.append(_difference(metric, truth, weights @ counts))
+        expected, predicted_rows, hits, others, other_hits = np.moveaxis((weights @ counts).reshape(_AT_ONCE, 5, -1), 1, 0)
+        draws.append(difference(ClassCounts(hits, expected, predicted_rows), ClassCounts(other_hits, expected, others)))
     low, high = np.quantile(np.concatenate(draws), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _unit_types(truth: ClassificationMetrics, predicted: Ints, other: Ints) -> tuple[Floats, Floats]:
+def _unit_types(truth: TrueClasses, predicted: Ints, other: Ints) -> tuple[Floats, Floats]:
     """Return the counts of each type of unit (types, 5 · classes), and the number of units of each type (types,).
 
     The counts are, per class: expected, predicted, hits of `predicted`, then predicted and hits of `other`.
@@ -52,12 +54,3 @@ def _unit_types(truth: ClassificationMetrics, predicted: Ints, other: Ints) -> t
         for label in labels
     ]
     return np.concatenate(counts, axis=1).astype(np.float64), multiplicity
-
-
-def _difference(metric: str, truth: ClassificationMetrics, sums: Floats) -> Floats:
-    """Return the difference of each draw (draws,) from its summed counts (draws, 5 · classes)."""
-    expected, predicted, hits, others, other_hits = np.moveaxis(sums.reshape(len(sums), 5, -1), 1, 0)
-    if metric == "accuracy":
-        return np.asarray((hits.sum(axis=1) - other_hits.sum(axis=1)) / expected.sum(axis=1), dtype=np.float64)
-    gap = ClassCounts(hits, expected, predicted).f1 - ClassCounts(other_hits, expected, others).f1
-    return np.asarray(gap[:, truth.averaged].mean(axis=1), dtype=np.float64)

@@ -1,140 +1,185 @@
-"""The metric set of classification: accuracy and F1 of answers that are one of a few classes."""
+"""The metrics of classification: accuracy and F1 of answers that are one of a few classes.
+
+A further metric is one entry of `CLASSIFICATION`; without an estimator of its own it gets the jackknife.
+"""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.stats.f1 import f1, f1_difference, f1_difference_error
+from components.model.support.metrics import Metric, mean, ratio
+from components.model.support.metrics import f1 as f1_of_sums
+from components.stats.f1 import Average, f1, f1_difference, f1_difference_error
+from components.stats.metric_sets import CountsDifference, Jackknife, MetricSet
 from components.stats.proportions import effective_rows, proportion, proportion_difference, proportion_rows
 from components.stats.significance import estimate_below, mcnemar, share_below, standard_error, tango_below
-from components.stats.units import Bools, Floats, Ints, Units
+from components.stats.true_classes import TrueClasses
+from components.stats.units import Bools, Ints
 
-METRICS = ("accuracy", "macro_f1", "micro_f1", "weighted_f1")
-COMPARABLE = ("accuracy", "macro_f1")
 _USUAL = 0.9  # level of the interval that corresponds to a one-sided 5 % test
 MIN_BINARY_UNITS = 100
 """With two eligible classes, the rarer needs this many rows or groups: with fewer, the one-sided error of macro-F1 reached 7 %."""
 
 
 @dataclass(frozen=True)
-class ClassificationMetrics:
-    """A `MetricSet`: `expected` (rows,) as indexes in `labels`, the independent `units`, and how many of them a class needs in macro-F1."""
-
-    expected: Ints
-    labels: tuple[str, ...]
-    units: Units
-    min_class_units: int
-
-    metrics = COMPARABLE
-    shown = METRICS
-
-    @classmethod
-    def from_predictions(cls, predictions: Predictions, min_class_units: int) -> "ClassificationMetrics":
-        """Build the test set from the predictions of a model; `predictions.labels` becomes the list of classes."""
-        expected = encode(predictions.expected, predictions.labels)
-        return cls(expected, predictions.labels, Units.from_groups(predictions.groups), min_class_units)
-
-    def on(self, predictions: Predictions) -> "ClassificationMetrics":
-        """Return the metric set for other rows."""
-        return self.from_predictions(predictions, self.min_class_units)
-
-    def encode(self, labels: npt.NDArray[np.str_]) -> Ints:
-        """Return the indexes of `labels` (rows,) in the list of classes, -1 for other labels."""
-        return encode(labels, self.labels)
-
-    @cached_property
-    def class_units(self) -> Floats:
-        """Rows of each class, or groups that contain it if rows are grouped, shape (classes,)."""
-        known = self.expected >= 0
-        pairs = np.unique(self.units.index[known] * len(self.labels) + self.expected[known])
-        return np.bincount(pairs % len(self.labels), minlength=len(self.labels)).astype(np.float64)
+class ClassEstimator(Jackknife):
+    """Estimates a metric of a classification task; without restriction of the classes, a test set of any size can decide."""
 
     @property
-    def eligible(self) -> Bools:
-        """The classes with enough units for macro-F1, shape (classes,)."""
-        return np.asarray(self.class_units >= self.min_class_units, dtype=np.bool_)
+    def classes(self) -> TrueClasses:
+        """The expected classes."""
+        assert self.truth is not None
+        return self.truth
 
     @property
-    def averaged(self) -> Bools:
-        """The eligible classes, or all classes if none is, so that there is a number to show."""
-        return self.eligible if self.eligible.any() else np.ones(len(self.labels), dtype=np.bool_)
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """The labels that macro-F1 ignores."""
-        return tuple(label for label, eligible in zip(self.labels, self.eligible, strict=True) if not eligible)
-
-    def doubt(self, metric: str) -> str | None:
-        """Return why gates may not decide on a metric of this test set; None if they may."""
-        if metric != "macro_f1":
-            return self.units.doubt
-        unit = "groups" if self.units.grouped else "rows"
-        if not self.eligible.any():
-            return f"no class has {self.min_class_units} test {unit} (evaluate.min_class_units)"
-        # The rule for two classes also applies if only two are eligible, or if one of two is not.
-        entering = self.class_units if len(self.labels) == 2 else self.class_units[self.eligible]
-        if len(entering) == 2 and (rarest := int(entering.min())) < MIN_BINARY_UNITS:
-            return f"the rarer of the two classes has {rarest} test {unit}, and macro-F1's interval needs {MIN_BINARY_UNITS}"
+    def doubt(self) -> str | None:
+        """Why gates may not decide: too few groups."""
         return self.units.doubt
 
-    def score(self, metric: str, predictions: Predictions, confidence: float = 0.95) -> Estimate:
-        """Return one of `METRICS`, with a two-sided interval.
+    def answers(self, predictions: Predictions) -> Ints:
+        """Return the answers as indexes of classes (rows,)."""
+        return self.classes.encode(predictions.predicted)
 
-        Macro-F1 averages the eligible classes; micro- and weighted F1 use all classes.
+
+@dataclass(frozen=True)
+class Accuracy(ClassEstimator):
+    """Estimates the share of right rows, with exact intervals."""
+
+    @property
+    def counts_difference(self) -> CountsDifference:
+        """The difference of the shares."""
+        return lambda first, second: np.asarray((first.hits.sum(axis=1) - second.hits.sum(axis=1)) / first.expected.sum(axis=1))
+
+    def score(self, predictions: Predictions, confidence: float) -> Estimate:
+        """Return the accuracy with the interval of Clopper and Pearson."""
+        return proportion(self._right(predictions), self.units, confidence)
+
+    def difference(self, predictions: Predictions, other: Predictions, confidence: float) -> Estimate:
+        """Return the paired difference with Tango's interval."""
+        return proportion_difference(self._right(predictions), self._right(other), self.units, confidence)
+
+    def below(self, predictions: Predictions, threshold: float) -> float:
+        """Return the p of Clopper and Pearson that the accuracy is at least `threshold`."""
+        right = self._right(predictions)
+        return share_below(right, threshold, proportion_rows(right, self.units, _USUAL))
+
+    def difference_below(self, predictions: Predictions, other: Predictions, threshold: float) -> float:
+        """Return the p that the difference is at least `threshold`.
+
+        Without groups against 0: mid-p McNemar; else Tango's score test, by groups on n / deff.
         """
-        answers = self.encode(predictions.predicted)
-        if metric == "accuracy":
-            return proportion((answers == self.expected) & (answers >= 0), self.units, confidence)
-        if metric == "macro_f1":
-            return self._macro(f1(self.expected, answers, self.averaged, self.units, "macro", confidence), (0.0, 1.0))
-        everything = np.ones(len(self.labels), dtype=np.bool_)
-        return f1(self.expected, answers, everything, self.units, "micro" if metric == "micro_f1" else "weighted", confidence)
-
-    def difference(self, metric: str, predictions: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
-        """Return one of `COMPARABLE` for `predictions` minus that for `other`, paired by row, with a two-sided interval."""
-        first, second = self.encode(predictions.predicted), self.encode(other.predicted)
-        if metric == "accuracy":
-            known = self.expected >= 0
-            return proportion_difference((first == self.expected) & known, (second == self.expected) & known, self.units, confidence)
-        return self._macro(f1_difference(self.expected, first, second, self.averaged, self.units, confidence), (-1.0, 1.0))
-
-    def below(self, metric: str, predictions: Predictions, threshold: float) -> float:
-        """Return the one-sided p that one of `COMPARABLE` is at least `threshold`; small if the score is below it."""
-        if metric == "accuracy":
-            answers = self.encode(predictions.predicted)
-            right = (answers == self.expected) & (answers >= 0)
-            return share_below(right, threshold, proportion_rows(right, self.units, _USUAL))
-        estimate = self.score(metric, predictions, _USUAL)
-        return estimate_below(estimate.value, standard_error(estimate, self.units), threshold, self.units)
-
-    def difference_below(self, metric: str, predictions: Predictions, other: Predictions, threshold: float = 0.0) -> float:
-        """Return the one-sided p that the paired difference of one of `COMPARABLE` is at least `threshold`.
-
-        Accuracy without groups against 0: mid-p McNemar; else Tango's score test, by groups on n / deff. Macro-F1: its standard error.
-        """
-        first, second, units = self.encode(predictions.predicted), self.encode(other.predicted), self.units
-        if metric == "macro_f1":
-            value, error = f1_difference_error(self.expected, first, second, self.averaged, units)
-            return estimate_below(value, error, threshold, units)
-        right, others = ((answers == self.expected) & (self.expected >= 0) for answers in (first, second))
+        units, right, others = self.units, self._right(predictions), self._right(other)
         gained, lost = int(np.sum(right & ~others)), int(np.sum(others & ~right))
         if threshold == 0 and not units.grouped:
             return mcnemar(gained, lost)
         share = effective_rows(right.astype(np.float64) - others.astype(np.float64), units) / units.rows if units.grouped else 1.0
         return tango_below(gained * share, lost * share, units.rows * share, threshold, units)
 
-    def _macro(self, estimate: Estimate, bounds: tuple[float, float]) -> Estimate:
+    def _right(self, predictions: Predictions) -> Bools:
+        return np.asarray((self.answers(predictions) == self.classes.expected) & (self.classes.expected >= 0))
+
+
+@dataclass(frozen=True)
+class MacroF1(ClassEstimator):
+    """Estimates macro-F1 over the eligible classes, with linearised standard errors, by groups with the jackknife."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The labels with too few units."""
+        return self.classes.left_out
+
+    @property
+    def counts_difference(self) -> CountsDifference:
+        """The difference of the averages."""
+        return lambda first, second: np.asarray((first.f1 - second.f1)[:, self.classes.averaged].mean(axis=1))
+
+    @property
+    def doubt(self) -> str | None:
+        """Why gates may not decide: too few groups, or too few units of the classes."""
+        classes, unit = self.classes, "groups" if self.units.grouped else "rows"
+        if not classes.eligible.any():
+            return f"no class has {classes.min_class_units} test {unit} (evaluate.min_class_units)"
+        # The rule for two classes also applies if only two are eligible, or if one of two is not.
+        entering = classes.class_units if len(classes.labels) == 2 else classes.class_units[classes.eligible]
+        if len(entering) == 2 and (rarest := int(entering.min())) < MIN_BINARY_UNITS:
+            return f"the rarer of the two classes has {rarest} test {unit}, and macro-F1's interval needs {MIN_BINARY_UNITS}"
+        return self.units.doubt
+
+    def score(self, predictions: Predictions, confidence: float) -> Estimate:
+        """Return macro-F1 with its interval."""
+        classes = self.classes
+        estimate = f1(classes.expected, self.answers(predictions), classes.averaged, self.units, "macro", confidence)
+        return self._with_doubt(estimate, (0.0, 1.0))
+
+    def difference(self, predictions: Predictions, other: Predictions, confidence: float) -> Estimate:
+        """Return the paired difference with its interval."""
+        both = self.answers(predictions), self.answers(other)
+        return self._with_doubt(f1_difference(self.classes.expected, *both, self.classes.averaged, self.units, confidence), (-1.0, 1.0))
+
+    def below(self, predictions: Predictions, threshold: float) -> float:
+        """Return the p that macro-F1 is at least `threshold`, from its standard error."""
+        estimate = self.score(predictions, _USUAL)
+        return estimate_below(estimate.value, standard_error(estimate, self.units), threshold, self.units)
+
+    def difference_below(self, predictions: Predictions, other: Predictions, threshold: float) -> float:
+        """Return the p that the difference is at least `threshold`, from its standard error."""
+        both = self.answers(predictions), self.answers(other)
+        value, error = f1_difference_error(self.classes.expected, *both, self.classes.averaged, self.units)
+        return estimate_below(value, error, threshold, self.units)
+
+    def _with_doubt(self, estimate: Estimate, bounds: tuple[float, float]) -> Estimate:
         """Add the doubt about the classes; without an eligible class the interval covers all possible values."""
-        ends = {} if self.eligible.any() else {"low": bounds[0], "high": bounds[1]}
-        return estimate.model_copy(update={"doubt": self.doubt("macro_f1"), **ends})
+        ends = {} if self.classes.eligible.any() else {"low": bounds[0], "high": bounds[1]}
+        return estimate.model_copy(update={"doubt": self.doubt, **ends})
 
 
-def encode(values: npt.NDArray[np.str_], labels: tuple[str, ...]) -> Ints:
-    """Return the index of each value in `labels`, -1 for other values."""
-    position = {label: number for number, label in enumerate(labels)}
-    names, index = np.unique(values, return_inverse=True)
-    return np.array([position.get(str(name), -1) for name in names], dtype=np.int64)[index.reshape(-1)]
+@dataclass(frozen=True)
+class AverageF1(ClassEstimator):
+    """Estimates micro- or weighted F1 over all classes: the jackknife, with a wider interval for rare classes without variation."""
+
+    average: Average = "micro"
+
+    def score(self, predictions: Predictions, confidence: float) -> Estimate:
+        """Return the average with its interval."""
+        everything = np.ones(len(self.classes.labels), dtype=np.bool_)
+        return f1(self.classes.expected, self.answers(predictions), everything, self.units, self.average, confidence)
+
+
+_CLASSES = ("class_hits", "class_predicted", "class_expected")
+
+CLASSIFICATION: dict[str, Metric] = {
+    "accuracy": mean("right", "share of the rows that are right", estimator=Accuracy, rank=1),
+    "macro_f1": Metric(
+        ("averaged_hits", "averaged_predicted", "averaged_expected"),
+        lambda hits, predicted, expected: np.asarray(f1_of_sums(hits, predicted, expected).mean(axis=-1)),
+        "mean of the F1 scores of the labels",
+        estimator=MacroF1,
+        rank=0,
+        hub_type="f1",
+    ),
+    "micro_f1": Metric(
+        _CLASSES,
+        lambda *counts: f1_of_sums(*(count.sum(axis=-1) for count in counts)),
+        "F1 over all labels of all rows",
+        decidable=False,
+        estimator=partial(AverageF1, average="micro"),
+        hub_type="f1",
+    ),
+    "weighted_f1": Metric(
+        _CLASSES,
+        lambda hits, predicted, expected: ratio((expected * f1_of_sums(hits, predicted, expected)).sum(axis=-1), expected.sum(axis=-1)),
+        "mean of the F1 scores of the labels, weighted by their rows",
+        decidable=False,
+        estimator=partial(AverageF1, average="weighted"),
+        hub_type="f1",
+    ),
+}
+"""The metrics of every task with classes; a metric of this name in the task's `test_metrics` is not used."""
+
+
+def classification(predictions: Predictions, min_class_units: int) -> MetricSet:
+    """Return the metrics of classification on the test set of `predictions`, without those of a task."""
+    return MetricSet.from_predictions(predictions, CLASSIFICATION, lambda model: model.measured, min_class_units)

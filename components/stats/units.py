@@ -46,8 +46,11 @@ class Units:
         return self.sums(np.ones(self.rows))
 
     def sums(self, values: npt.ArrayLike) -> Floats:
-        """Return the sum of `values` (rows,) in each unit."""
-        return np.bincount(self.index, weights=np.asarray(values, dtype=np.float64), minlength=self.count).astype(np.float64)
+        """Return the sum of `values`, (rows,) or (rows, columns), in each unit."""
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim > 1:
+            return np.stack([self.sums(column) for column in array.T], axis=1)
+        return np.bincount(self.index, weights=array, minlength=self.count).astype(np.float64)
 
     def mean_variance(self, values: Floats) -> float:
         """Return the delete-one-unit jackknife variance of the mean of `values` (rows,); of at least two units."""

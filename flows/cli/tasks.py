@@ -19,7 +19,6 @@ _FACTS = {
     "slices": "slices",
     "unsupported in train": "refuses",
 }
-_MACRO = "mean of the F1 scores of the labels"
 
 
 @app.command(rich_help_panel=START)
@@ -60,19 +59,18 @@ def describe_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     import pandas as pd
 
-    from components.evaluation.metric_set import decidable_metrics
+    from components.evaluation.metric_set import metrics_of
     from components.model import tasks as task_types
 
     task = task_types.load(name, options)
+    metrics = {name: metric for name, metric in metrics_of(task).items() if metric.decidable}
     no_rows = pd.DataFrame(columns=list(dict.fromkeys((*task.columns, "id", "group", "text", "label"))), dtype="str")
     return {
         "task": name,
         "columns": task.columns,
         "inputs": task.inputs,
-        "metrics": tuple(decidable_metrics(task)),
-        "measures": {
-            metric: task.test_metrics[metric].description if metric in task.test_metrics else _MACRO for metric in decidable_metrics(task)
-        },
+        "metrics": tuple(metrics),
+        "measures": {name: metric.description for name, metric in metrics.items()},
         "validation": task.validation_metrics,
         "baselines": task.baselines,
         "slices": tuple(task.slices(no_rows)),

@@ -21,8 +21,9 @@ from components.core.errors import BadModel, BadParams
 from components.core.hashing import digest_file, digest_value
 from components.evaluation.behaviour import evaluate_cases, make_cases, read_cases
 from components.evaluation.metric_set import metric_set
-from components.gates import GatesParams, needs
+from components.gates import GatesParams, needs, settings_of
 from components.gates.support import Evidence, ReferenceModel
+from components.gates.support.evidence_settings import BehaviourSettings, CostSettings, OverlapSettings, PastTestSettings, ServedSettings
 from components.gates.support.learned_rows import measure_exposure, without_learned_rows
 from components.ledger import Entry, PriorUse
 from components.mlflow_store import registry
@@ -65,7 +66,7 @@ def gather(
     scored = references.champion if champion and champion.predictions is not None else None
     champion_version = versions.get(scored.key) if scored else None
     others = tuple(training_rows(workspace, uri, version, references, versions))
-    exposure = measure_exposure(test, train, others, gates.leakage.near_duplicate)
+    exposure = measure_exposure(test, train, others, settings_of(gates, OverlapSettings)[1].near_duplicate)
     if excluded := len(exposure.left_out):
         reason = "they are training rows of a compared model, or near copies"
         log.warning("%d of %d test rows are excluded from every comparison: %s", excluded, len(test), reason)
@@ -120,8 +121,9 @@ def learn_rows(folder: Path) -> pd.DataFrame:
 def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams, task: tasks.Task) -> ServedAnswers:
     """Query the version behind the scoring server; a package that cannot be loaded is a fault of the version, not of the run."""
     try:
-        sample, seconds = registry.sample_evenly(rows, gates.servability.rows), gates.servability.max_seconds
-        return registry.probe_server(uri, version.name, version.number, sample, seconds, task.example)
+        settings = settings_of(gates, ServedSettings)[1]
+        sample = registry.sample_evenly(rows, settings.rows)
+        return registry.probe_server(uri, version.name, version.number, sample, settings.max_seconds, task.example)
     except BadModel as error:
         return ServedAnswers(version=version.uri, fault=str(error))
 
@@ -138,7 +140,7 @@ def run_behaviour(
     task = params.made_task
     if not task.classes or task.inputs != ("text",):
         return Behaviour(notes=("cases are single texts with a class, and the task has other inputs or answers",))
-    settings, labels = params.gates.behaviour, Predictions.read(workspace.predictions / "candidate.parquet").labels
+    settings, labels = settings_of(params.gates, BehaviourSettings)[1], Predictions.read(workspace.predictions / "candidate.parquet").labels
     user_cases = read_cases(workspace.origin / settings.cases, labels) if settings.cases else None
     cases, notes = make_cases(rows, user_cases, kinds=settings.kinds, count=settings.rows, seed=settings.seed, padding=settings.padding)
     return evaluate_cases(cases, sessions.session(version), sessions.session(champion) if champion else None, notes)
@@ -148,7 +150,7 @@ def measure_latency(
     uri: str, sessions: ModelSessions, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
 ) -> Cost:
     """Time candidate and champion alternately on the inputs of test rows."""
-    settings = gates.cost
+    settings = settings_of(gates, CostSettings)[1]
     return registry.measure(
         sessions.session(version),
         sessions.session(champion) if champion else None,
@@ -192,20 +194,29 @@ def unknown_labels(task: tasks.Task, rows: pd.DataFrame, known: Collection[str])
     return tuple(sorted(unknown)), np.array(known_rows, dtype=np.bool_)
 
 
+def outside_files(workspace: Workspace, gates: GatesParams) -> dict[str, Path]:
+    """Return the files that evidence is gathered from besides the data, by their setting, if an enabled gate needs it."""
+    needed = needs(gates)
+    paths: dict[str, str] = {}
+    if "past_test_sets" in needed:
+        name, past = settings_of(gates, PastTestSettings)
+        paths |= {f"gates.{name}.sets: {path}": path for path in past.sets}
+    if "behaviour" in needed:
+        name, behaviour = settings_of(gates, BehaviourSettings)
+        paths |= {f"gates.{name}.cases": behaviour.cases} if behaviour.cases else {}
+    return {setting: workspace.origin / path for setting, path in paths.items()}
+
+
 def outside_digests(workspace: Workspace, params: Params) -> dict[str, str]:
     """Return the digests of files in the gates' settings and of `validate.label_map`, which a verdict depends on.
 
     Raises:
         BadParams: a file is missing, or the one with cases cannot be read.
     """
-    gates, needed = params.gates, needs(params.gates)
-    paths = {f"gates.forgetting.sets: {path}": path for path in gates.forgetting.sets if "past_test_sets" in needed}
-    if gates.behaviour.cases and "behaviour" in needed:
-        paths["gates.behaviour.cases"] = gates.behaviour.cases
-    files = {setting: workspace.origin / path for setting, path in paths.items()}
+    files = outside_files(workspace, params.gates)
     if missing := [f"{setting}: {file} is missing" for setting, file in files.items() if not file.is_file()]:
         raise BadParams("params.yaml: " + "; ".join(missing))
-    if cases := files.get("gates.behaviour.cases"):
+    if cases := files.get(f"gates.{settings_of(params.gates, BehaviourSettings)[0]}.cases"):
         read_cases(cases)
     digests = {setting: digest_file(file) for setting, file in files.items()}
     label_map = params.validation.label_map  # also applies to labels of earlier versions

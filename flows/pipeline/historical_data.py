@@ -20,7 +20,9 @@ from components.core.similarity import row_key, similar_pairs
 from components.core.temporary import temporary
 from components.core.text import grouped, label_reader, text_key
 from components.data.snapshot import take_snapshot
+from components.gates import settings_of
 from components.gates.support.evidence import TrainingRows
+from components.gates.support.evidence_settings import OverlapSettings, PastTestSettings
 from components.ledger import Entry
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
@@ -177,7 +179,8 @@ def earlier_tests(
     if champion is None:
         return
     sets = _past(workspace, version, known, params, test_digest)
-    sets += [(f"regression set {path}", partial(read_set, workspace, params, path)) for path in params.gates.forgetting.sets]
+    regression_sets = settings_of(params.gates, PastTestSettings)[1].sets
+    sets += [(f"regression set {path}", partial(read_set, workspace, params, path)) for path in regression_sets]
     compared = [rows for rows in others if rows.by in ("candidate", "champion")]
     if faults := [rows.fault for rows in compared if rows.rows is None and not rows.inherited]:
         yield from (PastTestSet(name, fault=f"the training rows of the champion are unknown: {faults[0]}") for name, _ in sets)
@@ -191,7 +194,8 @@ def earlier_tests(
             yield PastTestSet(name, fault=str(error))
     texts = sorted({str(text) for rows in tables.values() for text in rows["text"]})
     trained = [str(text) for rows in (learnt, *(other.rows for other in compared if other.rows is not None)) for text in rows["text"]]
-    known_texts = {texts[index] for index in np.flatnonzero(similar_pairs(texts, trained, params.gates.leakage.near_duplicate))}
+    threshold = settings_of(params.gates, OverlapSettings)[1].near_duplicate
+    known_texts = {texts[index] for index in np.flatnonzero(similar_pairs(texts, trained, threshold))}
     for name, table in tables.items():
         try:
             rows, left_out = prepare_earlier(table, table["text"].isin(known_texts).to_numpy(dtype=np.bool_), labels)
@@ -214,7 +218,7 @@ def _past(
             newest.setdefault(digest, other)
     return [
         (f"test set {digest[:8]} of version {other.number}", partial(cached_rows, workspace.root, other, TEST, "test.parquet"))
-        for digest, other in list(newest.items())[: params.gates.forgetting.last]
+        for digest, other in list(newest.items())[: settings_of(params.gates, PastTestSettings)[1].last]
     ]
 
 

@@ -16,6 +16,7 @@ from flows.audit.worktree import fetch_inputs
 from flows.dvc_adapter import lock, repro
 from flows.orchestrator.prefect_adapter import task
 from flows.pipeline.actions import repair_input
+from flows.pipeline.evidence import outside_files
 from flows.project.git import git
 from flows.project.params import read_params
 from flows.project.workspace import Workspace
@@ -34,11 +35,10 @@ def last_made(workspace: Workspace) -> Retraining | None:
 def basis(workspace: Workspace) -> str:
     """Return a hash of everything but the data that can change a verdict.
 
-    It covers code, settings, base models, and the files that the settings of gates name.
+    It covers code, settings, base models, and the files that enabled gates need.
     """
     tracked = (*CODE, workspace.params.relative_to(workspace.root).as_posix())
-    gates = read_params(workspace.params).gates
-    files = [workspace.origin / path for path in (*gates.forgetting.sets, *([gates.behaviour.cases] if gates.behaviour.cases else []))]
+    files = outside_files(workspace, read_params(workspace.params).gates).values()
     bases = [(name, BaseManifest.read(base_folder(workspace.base, name))) for name in base_names(workspace.base)]
     own = f"{REGISTERED}{read_params(workspace.params).name}/"  # the model's own champion as a base is not a change
     others = sorted((name, base.digest) for name, base in bases if not base.source.startswith(own))

@@ -8,7 +8,7 @@ import numpy as np
 from components.artifacts.predictions import Predictions
 from components.gates.support import Evidence, ReferenceModel
 from components.model.support.metrics import Metric, f1
-from components.stats.metric_sets import AdditiveMetrics
+from components.stats.metric_sets import MetricSet
 
 ENTITY_F1 = Metric(("hits", "predicted", "expected"), f1, "entities")
 
@@ -34,7 +34,7 @@ def entity_evidence(count: int = 400, seed: int = 1, **fields: Any) -> Evidence:
     """Return the evidence of a candidate whose baseline and champions have equal predictions."""
     statistics = documents(np.random.default_rng(seed), count, 0.7, 0.8, 0.2)
     candidate, other = predictions(np.arange(count), **statistics), predictions(np.arange(count), **statistics)
-    metric_set = AdditiveMetrics.from_predictions(candidate, {"entity_f1": ENTITY_F1}, lambda predictions: predictions.measured)
+    metric_set = MetricSet.from_predictions(candidate, {"entity_f1": ENTITY_F1}, lambda predictions: predictions.measured)
     return Evidence(
         candidate,
         {"tfidf": other},

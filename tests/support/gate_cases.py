@@ -89,6 +89,12 @@ def served(candidate: Predictions, rows: int = 10, **more: Any) -> ServedAnswers
     return ServedAnswers(version="models:/tickets/5", **{**fields, **more})
 
 
+def faults(name: str, **settings: Any) -> list[str]:
+    """Return what is wrong with the settings of a gate, for a task with a share and a metric from -1 to 1."""
+    params = gates.load(name).Params.parse(settings, f"gates.{name}")
+    return list(params.faults({"accuracy": (0.0, 1.0), "kappa": (-1.0, 1.0)}, ("tfidf",)))
+
+
 def decided(name: str, evidence: Evidence, **settings: Any) -> GateResult:
     """Return the result of one gate, corrected without any other gate."""
     section = gates.load(name).Params.model_validate(settings)

@@ -5,20 +5,20 @@ from types import SimpleNamespace
 import numpy as np
 
 from components.artifacts.metrics import Estimate
-from components.stats.scores import ClassificationMetrics
+from components.stats.metric_sets import MetricSet
 
 
-def score(metric: str, truth: ClassificationMetrics, predicted: np.ndarray, confidence: float = 0.95) -> Estimate:
-    return truth.score(metric, SimpleNamespace(predicted=predicted), confidence)
+def score(metric: str, measured: MetricSet, predicted: np.ndarray, confidence: float = 0.95) -> Estimate:
+    return measured.score(metric, SimpleNamespace(predicted=predicted), confidence)
 
 
-def difference(metric: str, truth: ClassificationMetrics, predicted: np.ndarray, other: np.ndarray, confidence: float = 0.95) -> Estimate:
-    return truth.difference(metric, SimpleNamespace(predicted=predicted), SimpleNamespace(predicted=other), confidence)
+def difference(metric: str, measured: MetricSet, predicted: np.ndarray, other: np.ndarray, confidence: float = 0.95) -> Estimate:
+    return measured.difference(metric, SimpleNamespace(predicted=predicted), SimpleNamespace(predicted=other), confidence)
 
 
-def below(metric: str, truth: ClassificationMetrics, predicted: np.ndarray, threshold: float) -> float:
-    return truth.below(metric, SimpleNamespace(predicted=predicted), threshold)
+def below(metric: str, measured: MetricSet, predicted: np.ndarray, threshold: float) -> float:
+    return measured.below(metric, SimpleNamespace(predicted=predicted), threshold)
 
 
-def difference_below(metric: str, truth: ClassificationMetrics, predicted: np.ndarray, other: np.ndarray, threshold: float = 0.0) -> float:
-    return truth.difference_below(metric, SimpleNamespace(predicted=predicted), SimpleNamespace(predicted=other), threshold)
+def difference_below(metric: str, measured: MetricSet, predicted: np.ndarray, other: np.ndarray, threshold: float = 0.0) -> float:
+    return measured.difference_below(metric, SimpleNamespace(predicted=predicted), SimpleNamespace(predicted=other), threshold)

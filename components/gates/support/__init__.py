@@ -1,6 +1,7 @@
 """The public API for gate authors: evidence, settings, and helpers that build a gate's result.
 
-Gates that compare models, slice the test set, or look for copies of training rows in it also use the modules of this package.
+Gates that compare models, slice the test set, or look for copies of training rows in it also use the modules of this package. A gate that
+needs evidence may control how it is gathered: see `evidence_settings`.
 """
 
 from components.gates.support.evidence import (
@@ -8,6 +9,7 @@ from components.gates.support.evidence import (
     ROLE,
     Evidence,
     GateSection,
+    MetricName,
     Need,
     ReferenceModel,
     hypothesis,
@@ -16,4 +18,16 @@ from components.gates.support.evidence import (
     result,
 )
 
-__all__ = ["LEVEL", "ROLE", "Evidence", "GateSection", "Need", "ReferenceModel", "hypothesis", "inconclusive", "interval", "result"]
+__all__ = [
+    "LEVEL",
+    "ROLE",
+    "Evidence",
+    "GateSection",
+    "MetricName",
+    "Need",
+    "ReferenceModel",
+    "hypothesis",
+    "inconclusive",
+    "interval",
+    "result",
+]

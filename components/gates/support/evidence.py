@@ -1,8 +1,8 @@
 """Evidence that gates decide on, the gate protocol, and helpers that build a gate's result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.core.section import Section, warn_once
+from components.core.section import Section, nearest, warn_once
 from components.gates.support.overlap import TestExposure
 from components.stats.metric_sets import MetricSet
-from components.stats.scores import ClassificationMetrics
+from components.stats.scores import classification
+from components.stats.true_classes import TrueClasses
 from components.stats.units import Units
 
 Need = Literal["best_champion", "candidate_number", "training_rows", "past_test_sets", "served", "behaviour", "cost"]
@@ -123,18 +124,18 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.metric_set is None:
-            object.__setattr__(self, "metric_set", ClassificationMetrics.from_predictions(self.candidate, self.min_class_units))
+            object.__setattr__(self, "metric_set", classification(self.candidate, self.min_class_units))
 
     @property
     def classes(self) -> bool:
         """Whether the answers are classes with probabilities."""
-        return isinstance(self.metric_set, ClassificationMetrics)
+        return self.metric_set.truth is not None
 
     @property
-    def truth(self) -> ClassificationMetrics:
-        """The metric set, with the expected classes; only for classification."""
-        assert isinstance(self.metric_set, ClassificationMetrics)
-        return self.metric_set
+    def truth(self) -> TrueClasses:
+        """The expected classes; only for classification."""
+        assert self.metric_set.truth is not None
+        return self.metric_set.truth
 
     @property
     def units(self) -> Units:
@@ -189,10 +190,27 @@ class Evidence:
 ROLE = "effect of the gate's outcome: see Roles in gates.md"
 
 
+_OF_TASK = "a metric of the task"
+MetricName = Annotated[str, _OF_TASK]
+"""The type of a setting that names a metric of the task: the name is checked when params.yaml is read."""
+
+
 class GateSection(Section):
     """Base class of a gate's settings: every gate has a role."""
 
     role: Role = Field(Role.BLOCKING, description=ROLE)
+
+    def faults(self, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> Iterator[str]:
+        """Yield what is wrong for a task with these `metrics`, each with its bounds, and `baselines`, as `SETTING: fault`.
+
+        Finds unknown names in settings of type `MetricName`, or a tuple of it. A gate may override it to check more.
+        """
+        for setting, info in type(self).model_fields.items():
+            if _OF_TASK in info.metadata or _names_metrics(info.annotation):
+                value = getattr(self, setting)
+                for metric in (value,) if isinstance(value, str) else value or ():
+                    if metric not in metrics:
+                        yield f"{setting}: unknown metric {metric!r}{nearest(metric, list(metrics))}"
 
     @field_validator("role", mode="before")
     @classmethod
@@ -204,14 +222,19 @@ class GateSection(Section):
         return Role.OFF if role is False else role
 
 
+def _names_metrics(annotation: Any) -> bool:
+    parts = get_args(annotation)
+    return _OF_TASK in parts or any(map(_names_metrics, parts))
+
+
 class Gate(Protocol):
     """A module `components/gates/NAME.py`: its settings, its decision, and optionally the evidence that must be gathered for it."""
 
     Params: type[GateSection]
-    """Section `gates.NAME` of params.yaml."""
+    """Section `gates.NAME` of params.yaml. Its method `faults` checks it against the task."""
 
     NEEDS: frozenset[Need]
-    """Evidence to gather when the gate is enabled. Optional: a module without it needs none."""
+    """Evidence to gather when the gate is enabled; see `evidence_settings` for how. Optional: a module without it needs none."""
 
     def decide(self, evidence: Evidence, params: Any) -> GateResult:
         """Return PASS or INCONCLUSIVE with the evidence, and the ways to fail as hypotheses; neither raise nor log.

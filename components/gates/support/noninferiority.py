@@ -3,7 +3,7 @@
 A candidate that is worse by no more than the margin passes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -40,6 +40,13 @@ def compare(
     change, notes = _change(estimate, threshold, evidence, margin), tuple(_notes(evidence, other, metric, estimate))
     details = {"hypotheses": tuple(hypotheses), "change": change, "notes": notes}
     return result(gate, outcome, reason, metric, estimate, threshold, evidence, **details)
+
+
+def margin_faults(metric: str, margin: float, metrics: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """Yield a fault if the `margin` is as large as the largest possible difference of the metric; `metrics` are bounds by name."""
+    low, high = metrics.get(metric, (0.0, np.inf))
+    if margin >= high - low:
+        yield f"margin: expected less than {high - low:g}, the largest possible difference of the metric"
 
 
 def worse(metric: str, champion: str, p: float, estimate: Estimate, where: str = "") -> Hypothesis:
@@ -98,9 +105,11 @@ def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estima
     gained, lost = int(np.sum(candidate_correct & ~other_correct)), int(np.sum(other_correct & ~candidate_correct))
     p = mcnemar_two_sided(gained, lost)
     notes.append(f"McNemar: only the candidate is correct on {gained} rows, only the other model on {lost}, mid-p {p:.3g}")
-    if evidence.crosscheck:
-        low, high = percentile_bootstrap(metric, evidence.truth, evidence.candidate.predicted, other.predicted, evidence.confidence)
+    estimator = evidence.metric_set.estimator(metric)
+    if evidence.crosscheck and estimator.counts_difference:
+        answers = evidence.candidate.predicted, other.predicted
+        low, high = percentile_bootstrap(estimator.counts_difference, evidence.truth, *answers, evidence.confidence)
         notes.append(f"cross-check, percentile bootstrap: {low:+.3f} to {high:+.3f}")
-    if metric == "macro_f1" and (rare := evidence.truth.left_out):
+    if rare := estimator.left_out:
         notes.append(f"too rare for macro-F1 (evaluate.min_class_units): {', '.join(rare)}")
     return notes

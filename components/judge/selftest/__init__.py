@@ -20,9 +20,11 @@ from components.judge.selftest.expectations import (
     COMPARING,
     EXACT,
     FEWEST,
+    KNOWN,
     SURE,
     SelfTest,
     check_equal,
+    metrics_of,
     number,
     self_test_error,
 )
@@ -49,8 +51,17 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
         return ("no test row has a label that the candidate knows: no synthetic model could be made",)
     evidence = _with_known_labels(evidence)
     champion = evidence.champion.predictions if evidence.champion else None
-    trial = SelfTest(evidence, _only(gates, TESTED), SyntheticModels.from_predictions(evidence, champion or evidence.candidate))
-    return tuple(_run(trial, "the champion" if champion else "the candidate"))
+    others = {name: metrics for name in (*COMPARING, "floor") if (metrics := _other_metrics(gates, name))}
+    tested = _only(gates, [name for name in TESTED if name not in others])
+    trial = SelfTest(evidence, tested, SyntheticModels.from_predictions(evidence, champion or evidence.candidate))
+    untested = (f"{name} decides on {', '.join(metrics)}, which the self-test does not cover" for name, metrics in others.items())
+    return (*untested, *_run(trial, "the champion" if champion else "the candidate"))
+
+
+def _other_metrics(gates: GatesParams, name: str) -> list[str]:
+    """Return the metrics that a gate decides on and that no outcomes are expected for; none if it is off."""
+    params = getattr(gates, name)
+    return [] if params.role is Role.OFF else [metric for metric in metrics_of(params) if metric not in KNOWN]
 
 
 def _only(gates: GatesParams, names: Collection[str]) -> GatesParams:
@@ -89,7 +100,7 @@ def _equal(trial: SelfTest, results: dict[str, GateResult]) -> str:
     """Check a model against itself: it passes exactly if the interval width without variation is below the margin, and never fails."""
     for test in trial.comparisons:
         metric = test.metrics[0]
-        if not trial.truth.doubt(metric):
+        if not trial.doubt(metric):
             check_equal(test, results[test.gate], min(trial.no_variation(metric), 1.0))
     for name in ("slices", "calibration", *(test.gate for test in trial.comparisons if test.threshold <= 0)):
         if name in results and results[name].outcome is Outcome.FAIL:
@@ -163,7 +174,7 @@ def _extremes(trial: SelfTest, level: float) -> str:
 
 def _check_floor(trial: SelfTest, best: GateResult, worst: GateResult, level: float) -> None:
     params = trial.gates.floor
-    doubt, certain = trial.truth.doubt(params.metric), trial.certain(params.metric)
+    doubt, certain = trial.doubt(params.metric), trial.certain(params.metric)
     if worst.outcome is Outcome.PASS or best.outcome is Outcome.FAIL:
         raise self_test_error(f"floor: {worst.outcome} for an always wrong model, and {best.outcome} for an always correct one")
     if doubt and best.outcome is Outcome.PASS:

@@ -20,10 +20,12 @@ from components.judge import decide
 from components.judge.multiple_testing import combine
 from components.judge.selftest.synthetic_models import SyntheticModels
 from components.stats.f1 import class_counts, f1_value
-from components.stats.scores import ClassificationMetrics
 from components.stats.significance import POWER
+from components.stats.true_classes import TrueClasses
 from components.stats.units import Bools, Floats, Ints
 
+KNOWN = ("accuracy", "macro_f1")
+"""The metrics of classification that outcomes are expected for; they are computed here independently of the gates' code."""
 COMPARING = ("baseline", "champion", "best_champion")
 CAN_REJECT = (Role.REQUIRED, Role.BLOCKING)
 EXACT = 1e-9
@@ -80,9 +82,13 @@ class SelfTest(SelfTestCase):
         return self.decide(self.models.model(candidate), self.models.model(other), rows=self.evidence.rows)
 
     @property
-    def truth(self) -> ClassificationMetrics:
+    def truth(self) -> TrueClasses:
         """The expected classes of the test set."""
         return self.evidence.truth
+
+    def doubt(self, metric: str) -> str | None:
+        """Return why gates may not decide on a metric of this test set; None if they may."""
+        return self.evidence.metric_set.doubt(metric)
 
     @property
     def fewest(self) -> int:
@@ -93,7 +99,7 @@ class SelfTest(SelfTestCase):
     def doubts(self) -> Iterator[str]:
         """Yield a sentence for each comparing gate that cannot decide on this test set; no model may pass such a gate."""
         for test in self.comparisons:
-            if doubt := self.truth.doubt(test.metrics[0]):
+            if doubt := self.doubt(test.metrics[0]):
                 yield f"{test.gate} cannot decide on {test.metrics[0]} and passes none of these models: {doubt}"
 
     @cached_property
@@ -167,7 +173,7 @@ class SelfTest(SelfTestCase):
             self._check_plausible(test, result, candidate, other, description)
             if result.outcome is not Outcome.PASS and self._better(test, candidate, other, sure=True):
                 raise self_test_error(f"{test.gate}: {result.outcome} for {description}, expected PASS: {result.reason}")
-        return all(results[test.gate].outcome is Outcome.PASS for test in self.comparisons if self.truth.doubt(test.metrics[0]) is None)
+        return all(results[test.gate].outcome is Outcome.PASS for test in self.comparisons if self.doubt(test.metrics[0]) is None)
 
     def shows_worse(self, candidate: Ints, other: Ints, level: float) -> bool:
         """Whether the candidate is worse by more than the test set can detect."""
@@ -175,18 +181,18 @@ class SelfTest(SelfTestCase):
 
     def shows_better(self, candidate: Ints, other: Ints) -> bool:
         """Whether the candidate is better by more than the test set can detect."""
-        return all(self._better(test, candidate, other) for test in self.comparisons if self.truth.doubt(test.metrics[0]) is None)
+        return all(self._better(test, candidate, other) for test in self.comparisons if self.doubt(test.metrics[0]) is None)
 
     @property
     def _decidable(self) -> list[ExpectedComparison]:
         """The comparisons with a metric that can decide on this test set."""
-        return [test for test in self.comparisons if any(self.truth.doubt(metric) is None for metric in test.metrics)]
+        return [test for test in self.comparisons if any(self.doubt(metric) is None for metric in test.metrics)]
 
     def _worse(self, test: ExpectedComparison, candidate: Ints, other: Ints, level: float, sure: bool = False) -> bool:
         """Whether a metric of the comparison is worse by a detectable amount; the first metric also by its margin."""
         within = self.difference(test.metrics[0], candidate, other) > test.threshold
         return any(
-            self.truth.doubt(metric) is None
+            self.doubt(metric) is None
             and not (within and metric == test.metrics[0])
             and self.signal(metric, other, candidate, -max(test.threshold, 0)) >= self.to_see(level) * self._factor(metric, sure)
             for metric in test.metrics
@@ -195,14 +201,14 @@ class SelfTest(SelfTestCase):
     def _better(self, test: ExpectedComparison, candidate: Ints, other: Ints, sure: bool = False) -> bool:
         metric = test.metrics[0]
         needed = self.to_see(self.evidence.level) * self._factor(metric, sure)
-        return self.truth.doubt(metric) is None and self.signal(metric, candidate, other, max(test.threshold, 0)) >= needed
+        return self.doubt(metric) is None and self.signal(metric, candidate, other, max(test.threshold, 0)) >= needed
 
     def _check_plausible(self, test: ExpectedComparison, result: GateResult, candidate: Ints, other: Ints, description: str) -> None:
         """Check the estimate, and that a PASS is above the threshold and a FAIL below it."""
         differences = [self.difference(metric, candidate, other) for metric in test.metrics]
         if abs(number(result.estimate) - differences[0]) > EXACT:
             raise self_test_error(f"{test.gate}: estimate {result.estimate} for {description}, expected {differences[0]:+.6f}")
-        if result.outcome is Outcome.PASS and (doubt := self.truth.doubt(test.metrics[0])):
+        if result.outcome is Outcome.PASS and (doubt := self.doubt(test.metrics[0])):
             raise self_test_error(f"{test.gate}: PASS for {description} although {doubt}")
         if result.outcome is Outcome.PASS and differences[0] <= test.threshold:
             raise self_test_error(f"{test.gate}: PASS for {description} with the difference {differences[0]:+.4f}")
@@ -217,9 +223,13 @@ class SelfTest(SelfTestCase):
         return np.asarray((answers == self.models.expected) & (answers >= 0))
 
 
+def metrics_of(params: Any) -> tuple[str, ...]:
+    """Return the metrics that a gate with these settings decides on."""
+    return tuple(dict.fromkeys((params.metric, *getattr(params, "also", ()))))
+
+
 def _comparison(gate: str, params: Any) -> ExpectedComparison:
-    metrics = tuple(dict.fromkeys((params.metric, *getattr(params, "also", ()))))
-    return ExpectedComparison(gate, metrics, params.margin if gate == "baseline" else -params.margin)
+    return ExpectedComparison(gate, metrics_of(params), params.margin if gate == "baseline" else -params.margin)
 
 
 def check_equal(test: ExpectedComparison, result: GateResult, width: float, tolerance: float = EXACT) -> None:

@@ -24,7 +24,7 @@ from components.judge.selftest.expectations import (
     self_test_error,
 )
 from components.model.support.metrics import Metric
-from components.stats.metric_sets import AdditiveMetrics
+from components.stats.metric_sets import MetricSet
 from components.stats.units import Floats
 
 _DOUBLINGS = 40
@@ -35,14 +35,13 @@ _LEAST = 1e-3  # share of the shifted sum at which the search starts
 class AdditiveSelfTest(SelfTestCase):
     """The self-test of sums, with the row statistics of the model that the synthetic ones derive from."""
 
-    metric_set: AdditiveMetrics
+    metric_set: MetricSet
     reference: Mapping[str, Floats]
 
     @classmethod
     def from_evidence(cls, evidence: Evidence, gates: GatesParams) -> "AdditiveSelfTest":
         """Derive the self-test from the champion's answers, or the candidate's if there is no champion."""
         metric_set = evidence.metric_set
-        assert isinstance(metric_set, AdditiveMetrics)
         champion = evidence.champion.predictions if evidence.champion else None
         statistics = metric_set.statistics(champion or evidence.candidate)
         reference = {name: np.asarray(values, dtype=np.float64) for name, values in statistics.items()}

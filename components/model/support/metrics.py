@@ -7,6 +7,7 @@ Imports only numpy, because packaged models use it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +19,24 @@ Floats = npt.NDArray[np.float64]
 class Metric:
     """A metric: `value` takes the sums of the row statistics named in `sums`, arrays of one shape, and returns the metric in that shape.
 
-    `bounds` are its smallest and largest possible value; `description` explains it to a reader, with its unit.
+    A statistic of (rows, classes) has sums with a last axis of classes, which `value` reduces. `bounds` are the smallest and largest
+    possible value; `description` explains the metric to a reader, with its unit. Gates may decide on it if it is `decidable`.
+    `estimator` makes a subclass of `components.stats.metric_sets.Jackknife` for this metric only, such as exact intervals of a share.
+    Reports list metrics of a lower `rank` first; `hub_type` is its name on the Hugging Face Hub, if that differs.
     """
 
     sums: tuple[str, ...]
     value: Callable[..., Floats]
     description: str
     bounds: tuple[float, float] = (0.0, 1.0)
+    decidable: bool = True
+    estimator: Callable[..., Any] | None = None
+    rank: int = 2
+    hub_type: str = ""
 
     def of(self, statistics: Mapping[str, Floats]) -> float:
-        """Return the metric over all rows of `statistics`, each (rows,)."""
-        return float(self.value(*(np.asarray(statistics[name], dtype=np.float64).sum() for name in self.sums)))
+        """Return the metric over all rows of `statistics`, each (rows,) or (rows, classes)."""
+        return float(self.value(*(np.asarray(statistics[name], dtype=np.float64).sum(axis=0) for name in self.sums)))
 
 
 def ratio(above: Floats, below: Floats) -> Floats:
@@ -42,9 +50,9 @@ def f1(hits: Floats, predicted: Floats, expected: Floats) -> Floats:
     return ratio(2 * np.asarray(hits), np.asarray(predicted) + np.asarray(expected))
 
 
-def mean(name: str, description: str, bounds: tuple[float, float] = (0.0, 1.0)) -> Metric:
-    """Return the mean over rows of the statistic `name`; `rows` must be 1 for every row."""
-    return Metric((name, "rows"), ratio, description, bounds)
+def mean(name: str, description: str, bounds: tuple[float, float] = (0.0, 1.0), **more: Any) -> Metric:
+    """Return the mean over rows of the statistic `name`; `rows` must be 1 for every row. `more` are further fields of `Metric`."""
+    return Metric((name, "rows"), ratio, description, bounds, **more)
 
 
 def correlation(y: Floats, z: Floats, yy: Floats, zz: Floats, yz: Floats, rows: Floats) -> Floats:

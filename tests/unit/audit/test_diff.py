@@ -10,7 +10,7 @@ from components.artifacts.predictions import Predictions
 from components.core.errors import NotFound
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Version
-from components.stats.scores import ClassificationMetrics
+from components.stats.scores import classification
 from flows.audit import diff
 from flows.audit.diff import Scores, changed, compare_rows, measure
 from flows.audit.registered_model import RegisteredModel
@@ -26,7 +26,7 @@ def answers(predicted: list[str], labels: tuple[str, ...] = ("a", "b")) -> Predi
 
 
 def measured(old: Predictions, new: Predictions, texts: dict[str, str]) -> Scores:
-    return measure(old, new, texts, ClassificationMetrics.from_predictions(new, 1), "t")
+    return measure(old, new, texts, classification(new, 1), "t")
 
 
 def swapped(*rows: int) -> list[str]:

@@ -15,7 +15,8 @@ from components.core.errors import BadParams
 from components.core.text import normalise
 from components.evaluation.behaviour import PADDING, PERTURBATIONS, UserCases, evaluate_cases, make_cases, read_cases
 from components.evaluation.behaviour.perturbations import replace_words
-from components.gates.behaviour import PERTURBED, AtMost, Params
+from components.gates.behaviour import AtMost, Params
+from components.gates.support.evidence_settings import PERTURBED
 
 EXAMPLE = Path(__file__).parents[3] / "examples/diagnosis"
 LABELS = ("billing", "network")

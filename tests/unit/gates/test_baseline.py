@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from tests.support.gate_cases import against, answered, decided
+from tests.support.gate_cases import against, answered, decided, faults
 
 
 def baseline(right: int, baseline_right: int, n: int = 600, **settings):
@@ -107,3 +107,16 @@ def test_probe_against_the_probe_is_inconclusive():
 
     assert result.outcome is Outcome.INCONCLUSIVE
     assert "the candidate is itself a linear probe" in result.reason
+
+
+@pytest.mark.parametrize("against", ["tfidf", "best", "strongest"])
+def test_settings_of_the_task_are_valid(against):
+    assert faults("baseline", metric="accuracy", against=against, margin=0.99) == []
+
+
+def test_settings_that_the_task_lacks_are_listed():
+    assert faults("baseline", metric="kapa", against="tf-idf", margin=3) == [
+        "metric: unknown metric 'kapa'; did you mean 'kappa'?",
+        "against: unknown baseline 'tf-idf'; did you mean 'tfidf'?",
+    ]
+    assert faults("baseline", metric="kappa", margin=2) == ["margin: expected less than 2, the largest possible difference of the metric"]

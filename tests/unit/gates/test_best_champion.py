@@ -5,7 +5,7 @@ import pytest
 
 from components.artifacts.verdict import Outcome
 from components.gates.support import Evidence, ReferenceModel
-from tests.support.gate_cases import against, answered, decided, gained_and_lost
+from tests.support.gate_cases import against, answered, decided, faults, gained_and_lost
 
 
 def against_best(gained: int, lost: int) -> Evidence:
@@ -59,3 +59,11 @@ def test_other_labels_are_compared_on_common_rows():
         decided("best_champion", dataclasses.replace(against(candidate, None), best_champion=ReferenceModel("2", none))).outcome
         is Outcome.INCONCLUSIVE
     )
+
+
+def test_margin_is_below_the_largest_difference():
+    assert faults("best_champion", metric="accuracy", margin=0.9) == []
+    assert faults("best_champion", metric="accuracy", margin=1) == [
+        "margin: expected less than 1, the largest possible difference of the metric"
+    ]
+    assert faults("best_champion", metric="kapa", margin=3) == ["metric: unknown metric 'kapa'; did you mean 'kappa'?"]

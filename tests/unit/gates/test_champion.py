@@ -7,7 +7,7 @@ from components.artifacts.verdict import Outcome
 from components.core.errors import BadParams
 from components.gates import GatesParams
 from components.gates.support import ReferenceModel
-from tests.support.gate_cases import against, answered, decided, gained_and_lost
+from tests.support.gate_cases import against, answered, decided, faults, gained_and_lost
 
 
 def champion(gained: int, lost: int, n: int = 1000, **settings):
@@ -196,3 +196,11 @@ def test_fewer_than_fifty_groups_are_inconclusive():
 
     assert decided("champion", against(*gained_and_lost(300, 0, groups=groups))).outcome is Outcome.INCONCLUSIVE
     assert decided("champion", against(*gained_and_lost(0, 300, groups=groups))).outcome is Outcome.INCONCLUSIVE
+
+
+def test_margin_is_below_the_largest_difference():
+    assert faults("champion", metric="kappa", also=["accuracy"], margin=1.9) == []
+    assert faults("champion", metric="kappa", also=[], margin=2) == [
+        "margin: expected less than 2, the largest possible difference of the metric"
+    ]
+    assert faults("champion", metric="accuracy", also=["kapa"]) == ["also: unknown metric 'kapa'; did you mean 'kappa'?"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from tests.support.gate_cases import against, answered, decided
+from tests.support.gate_cases import against, answered, decided, faults
 
 
 def floor(right: int, n: int, at_least: float, metric: str = "accuracy"):
@@ -62,3 +62,11 @@ def test_perfect_and_always_wrong_models_are_decided():
     assert floor(500, 500, 0.99).outcome is Outcome.PASS
     assert floor(0, 500, 0.1).outcome is Outcome.FAIL
     assert floor(0, 500, 0.1, "macro_f1").outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(("at_least", "valid"), [(-1, False), (-0.9, True), (0.9, True), (1, False), (1.1, False)])
+def test_floor_is_within_the_bounds_of_the_metric(at_least, valid):
+    found = faults("floor", metric="kappa", at_least=at_least)
+
+    assert found == ([] if valid else [f"at_least: expected a kappa above -1 and below 1, found {at_least:g}"])
+    assert faults("floor", metric="kapa", at_least=2) == ["metric: unknown metric 'kapa'; did you mean 'kappa'?"]

@@ -292,9 +292,7 @@ def test_unknown_setting_suggests_the_nearest(raw, message):
     [
         ({"floor": {"metric": "macrof1"}}, "gates.floor.metric: unknown metric 'macrof1'; did you mean 'macro_f1'"),
         ({"floor": {"at_least": 1}}, "gates.floor.at_least: expected a macro_f1 above 0 and below 1, found 1"),
-        ({"floor": {"at_least": 0}}, "gates.floor.at_least"),
         ({"baseline": {"against": "tf-idf"}}, "gates.baseline.against: unknown baseline 'tf-idf'; did you mean 'tfidf'"),
-        ({"champion": {"margin": 1}}, "gates.champion.margin: expected less than 1"),
         ({"champion": {"also": ["macrof1"]}}, "gates.champion.also: unknown metric 'macrof1'"),
     ],
 )

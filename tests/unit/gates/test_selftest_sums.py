@@ -13,7 +13,7 @@ from components.judge import decide
 from components.judge.selftest import selftest
 from components.judge.selftest.sums import AdditiveSelfTest
 from components.model import tasks
-from components.stats.metric_sets import AdditiveMetrics
+from components.stats.metric_sets import MetricSet
 from tests.support.additive_cases import entity_evidence, predictions
 
 METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "best_champion")}
@@ -74,7 +74,7 @@ def test_shifted_model_improves_no_other_metric(name, options):
     task = tasks.load(name, options)
     measures = task.test_metrics
     candidate = predictions(np.arange(300), **mediocre(task, options, 300, np.random.default_rng(5)))
-    metric_set = AdditiveMetrics.from_predictions(candidate, measures, lambda predictions: predictions.measured)
+    metric_set = MetricSet.from_predictions(candidate, measures, lambda predictions: predictions.measured)
     trial = AdditiveSelfTest.from_evidence(Evidence(candidate, {}, None, 10, metric_set=metric_set, candidate_number=1), PARAMS)
 
     worse = trial.shifted(next(iter(measures)), 0.05)

@@ -9,7 +9,8 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from components.artifacts.predictions import Predictions
 from components.stats.f1 import class_counts, f1, f1_difference, f1_influence, f1_left_out, f1_value
-from components.stats.scores import COMPARABLE, METRICS, ClassificationMetrics
+from components.stats.metric_sets import MetricSet
+from components.stats.scores import CLASSIFICATION, classification
 from components.stats.units import Units
 from tests.support.scores import difference, score
 
@@ -22,14 +23,12 @@ def answers(seed: int, n: int, classes: int, right: float) -> tuple[np.ndarray, 
     return expected, np.where(rng.random(n) < right, expected, rng.integers(0, classes, n))
 
 
-def truth(expected: list[str], labels: tuple[str, ...], groups=None, min_units: int = 1) -> ClassificationMetrics:
+def truth(expected: list[str], labels: tuple[str, ...], groups=None, min_units: int = 1) -> MetricSet:
     n = len(expected)
     ids = np.array([str(i) for i in range(n)])
     places = np.array(expected)
     groups = ids if groups is None else np.array([str(g) for g in groups])
-    return ClassificationMetrics.from_predictions(
-        Predictions(ids, groups, places, places, np.full((n, len(labels)), 1 / len(labels)), labels), min_units
-    )
+    return classification(Predictions(ids, groups, places, places, np.full((n, len(labels)), 1 / len(labels)), labels), min_units)
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -159,7 +158,7 @@ def test_rare_class_is_excluded_from_macro_f1():
 
     estimate = score("macro_f1", test_set, predicted)
 
-    assert test_set.left_out == ("c",)
+    assert test_set.estimator("macro_f1").left_out == ("c",)
     assert estimate.value == pytest.approx((300 / 309 + 1) / 2)
     assert estimate.doubt is None
 
@@ -167,7 +166,7 @@ def test_rare_class_is_excluded_from_macro_f1():
 def test_minimum_counts_groups():
     test_set = truth(["a"] * 300 + ["b"] * 30, ("a", "b"), groups=[*range(300), *(300 + i // 6 for i in range(30))], min_units=10)
 
-    assert test_set.left_out == ("b",)
+    assert test_set.estimator("macro_f1").left_out == ("b",)
 
 
 def test_no_eligible_class_gives_the_full_interval():
@@ -227,10 +226,10 @@ def drawn_sets(draw):
 @given(drawn_sets(), st.sampled_from([0.9, 0.95]))
 def test_estimates_are_within_their_intervals(drawn, confidence):
     test_set, first, second = drawn
-    for metric in METRICS:
+    for metric in CLASSIFICATION:
         estimate = score(metric, test_set, first, confidence)
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1, metric
-    for metric in COMPARABLE:
+    for metric in test_set.metrics:
         forward, backward = difference(metric, test_set, first, second, confidence), difference(metric, test_set, second, first, confidence)
         assert -1 <= forward.low <= forward.value <= forward.high <= 1, metric
         assert (forward.low, forward.high) == (-backward.high, -backward.low), metric

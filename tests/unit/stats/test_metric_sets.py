@@ -9,7 +9,7 @@ from scipy import stats
 from components.artifacts.predictions import Predictions
 from components.evaluation.metric_set import metric_set as yardstick_of
 from components.model.support.metrics import Metric, mean, ratio
-from components.stats.metric_sets import AdditiveMetrics
+from components.stats.metric_sets import MetricSet
 from components.stats.units import Units
 from tests.support.additive_cases import ENTITY_F1, documents, predictions
 
@@ -20,8 +20,8 @@ MEASURES = {
 }
 
 
-def metric_set(rows: Predictions) -> AdditiveMetrics:
-    return AdditiveMetrics.from_predictions(rows, MEASURES, lambda answers: answers.measured)
+def metric_set(rows: Predictions) -> MetricSet:
+    return MetricSet.from_predictions(rows, MEASURES, lambda answers: answers.measured)
 
 
 def test_jackknife_of_a_mean_equals_students_interval():

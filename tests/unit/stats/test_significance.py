@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from statsmodels.stats.multitest import multipletests
 
 from components.artifacts.predictions import Predictions
 from components.stats.bootstrap import percentile_bootstrap
+from components.stats.metric_sets import MetricSet
 from components.stats.proportions import proportion, proportion_difference
-from components.stats.scores import ClassificationMetrics
+from components.stats.scores import classification
 from components.stats.significance import (
     difference_of_shares,
     fewer_right,
@@ -27,13 +29,13 @@ from tests.support.scores import below, difference, difference_below, score
 LABELS = ("a", "b", "c")
 
 
-def answers(n: int, accuracy: float, seed: int, groups: int = 0) -> tuple[ClassificationMetrics, np.ndarray]:
+def answers(n: int, accuracy: float, seed: int, groups: int = 0) -> tuple[MetricSet, np.ndarray]:
     draw = np.random.default_rng(seed)
     expected = np.array(LABELS)[np.arange(n) % 3]
     predicted = np.where(draw.random(n) < accuracy, expected, np.array(LABELS)[(np.arange(n) + 1) % 3])
     ids = np.array([f"{i:06}" for i in range(n)])
     names = np.array([f"g{i % groups}" for i in range(n)]) if groups else ids
-    return ClassificationMetrics.from_predictions(Predictions(ids, names, expected, predicted, np.ones((n, 3)) / 3, LABELS), 10), predicted
+    return classification(Predictions(ids, names, expected, predicted, np.ones((n, 3)) / 3, LABELS), 10), predicted
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 1), (3, 9), (9, 3), (20, 20), (0, 40), (41, 37)])
@@ -60,31 +62,31 @@ def test_holm_equals_statsmodels():
 @pytest.mark.parametrize("groups", [0, 60, 200])
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_p_agrees_with_the_interval(metric, groups):
-    truth, predicted = answers(600, 0.8, 1, groups)
-    estimate = score(metric, truth, predicted, 0.9)
+    measured, predicted = answers(600, 0.8, 1, groups)
+    estimate = score(metric, measured, predicted, 0.9)
 
-    assert below(metric, truth, predicted, estimate.high) == pytest.approx(0.05, abs=1e-6)
-    assert below(metric, truth, predicted, estimate.value) > 0.05
+    assert below(metric, measured, predicted, estimate.high) == pytest.approx(0.05, abs=1e-6)
+    assert below(metric, measured, predicted, estimate.value) > 0.05
 
 
 @pytest.mark.parametrize("groups", [0, 60, 200])
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_p_of_a_difference_agrees_with_the_interval(metric, groups):
-    truth, predicted = answers(600, 0.8, 1, groups)
+    measured, predicted = answers(600, 0.8, 1, groups)
     other = answers(600, 0.85, 2, groups)[1]
-    estimate = difference(metric, truth, predicted, other, 0.9)
+    estimate = difference(metric, measured, predicted, other, 0.9)
 
-    assert difference_below(metric, truth, predicted, other, estimate.high) == pytest.approx(0.05, abs=1e-5)
+    assert difference_below(metric, measured, predicted, other, estimate.high) == pytest.approx(0.05, abs=1e-5)
 
 
 def test_accuracy_without_groups_uses_mcnemar():
-    truth, predicted = answers(600, 0.8, 1)
+    measured, predicted = answers(600, 0.8, 1)
     other = answers(600, 0.85, 2)[1]
-    right, others = predicted == np.array(LABELS)[truth.expected], other == np.array(LABELS)[truth.expected]
+    right, others = predicted == np.array(LABELS)[measured.truth.expected], other == np.array(LABELS)[measured.truth.expected]
     expected = mcnemar(int(np.sum(right & ~others)), int(np.sum(others & ~right)))
 
-    assert difference_below("accuracy", truth, predicted, other) == pytest.approx(expected)
-    assert fewer_right(right, others, truth.units) == pytest.approx(expected)
+    assert difference_below("accuracy", measured, predicted, other) == pytest.approx(expected)
+    assert fewer_right(right, others, measured.units) == pytest.approx(expected)
 
 
 def test_mean_below_equals_scipy():
@@ -178,13 +180,14 @@ def test_standard_error_and_detectable_effect_fit_the_interval():
 @pytest.mark.parametrize("groups", [0, 300])
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_bootstrap_agrees_with_the_interval(metric, groups):
-    truth, predicted = answers(1500, 0.8, 1, groups)
+    measured, predicted = answers(1500, 0.8, 1, groups)
     other = answers(1500, 0.82, 2, groups)[1]
-    estimate = difference(metric, truth, predicted, other, 0.95)
+    estimate = difference(metric, measured, predicted, other, 0.95)
 
-    low, high = percentile_bootstrap(metric, truth, predicted, other, 0.95)
+    resampled = partial(percentile_bootstrap, measured.estimator(metric).counts_difference, measured.truth, predicted)
+    low, high = resampled(other, 0.95)
     assert (low, high) == pytest.approx((estimate.low, estimate.high), abs=0.2 * (estimate.high - estimate.low) / 2)
-    assert percentile_bootstrap(metric, truth, predicted, predicted, 0.95) == (0, 0)
+    assert resampled(predicted, 0.95) == (0, 0)
 
 
 def test_difference_of_shares_equals_agresti_caffo():
