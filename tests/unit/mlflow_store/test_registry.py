@@ -372,8 +372,9 @@ def test_packaged_code_is_used_instead_of_todays(uri: str, finished: Path, tmp_p
     shutil.copytree(CODE, changed, ignore=shutil.ignore_patterns("__pycache__"))
     task = changed / "model/tasks/text_classification/predictor.py"
     source = task.read_text()
-    assert source.count("        return answers\n") == 1
-    task.write_text(source.replace("        return answers\n", "        return answers[:, ::-1]\n"))
+    answers = "max(1, len(self.labels)))\n"
+    assert source.count(answers) == 1
+    task.write_text(source.replace(answers, answers.rstrip() + "[:, ::-1]\n"))
     register_workspace(finished, uri, code=changed)
 
     with pytest.raises(BadModel, match="rows differently than evaluated: a probability differs by 0"):

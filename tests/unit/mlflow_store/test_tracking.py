@@ -206,7 +206,7 @@ def test_killed_recording_is_replaced(uri: str, finished: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from components.mlflow_store.tracking import record;"
         "import components.mlflow_store.tracking.record; module = sys.modules['components.mlflow_store.tracking.record'];"
-        "module._add_trial = lambda *a: os.kill(os.getpid(), 9);"
+        "module.add_trials = lambda *a: os.kill(os.getpid(), 9);"
         "from tests.support.finished import LINEAGE, PARAMS;"
         "record(Path(sys.argv[1]), sys.argv[2], lineage=LINEAGE, params=PARAMS)"
     )

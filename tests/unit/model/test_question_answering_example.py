@@ -42,7 +42,7 @@ def test_every_question_is_valid(module, articles):
     assert len(rows) > 2_000
     assert 0.15 < (read["label"] == "[]").mean() < 0.25
     assert read["group"].nunique() == read["context"].nunique() == len(articles)
-    assert {name.rpartition("-")[2] for name in rows["id"]} == set(module.ASKS)
+    assert {name.rpartition("-")[2] for name in rows["id"]} == set(module.TEMPLATES)
 
 
 def test_unanswerable_terms_are_not_in_the_context(module, articles):
@@ -51,7 +51,7 @@ def test_unanswerable_terms_are_not_in_the_context(module, articles):
         (paragraph,) = article["paragraphs"]
         for question in paragraph["qas"]:
             form = question["id"].rpartition("-")[2]
-            parts = (template.split("{}") for template in module.ASKS[form])
+            parts = (template.split("{}") for template in module.TEMPLATES[form])
             before, after = next(
                 part for part in parts if question["question"].startswith(part[0]) and question["question"].endswith(part[1])
             )
