@@ -128,7 +128,7 @@ class Series:
             tally.outcomes[result.gate][result.outcome] += 1
             tally.metric[result.gate] = result.metric or tally.metric.get(result.gate)
         for metric in ("accuracy", "macro_f1"):
-            estimate = evidence.truth.difference(metric, candidate, champion)
+            estimate = evidence.metric_set.difference(metric, candidate, champion)
             if estimate.doubt is None:
                 truth = world.difference if metric == "accuracy" else world.macro_f1_difference(draw, evidence.truth.eligible)
                 tally.covered[metric].append(estimate.low <= truth <= estimate.high)
