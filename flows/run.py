@@ -68,8 +68,6 @@ def run_all(project: Path, inline: bool) -> list[ModelRun]:
         try:
             result = run_retrain(open_workspace(model.params), inline)
             runs.append(ModelRun(model.name, result.version, str(result.outcome), result.reason, 0))
-        except Cancelled:
-            raise
         except RetuneError as error:
             log.error("%s: %s", model.name, error)
             runs.append(ModelRun(model.name, None, "failed", str(error), error.exit_code))

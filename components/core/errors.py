@@ -58,8 +58,11 @@ class Unavailable(RetuneError):
     exit_code = 75
 
 
-class Cancelled(RetuneError):
-    """A person or a scheduler ended the run."""
+class Cancelled(KeyboardInterrupt):
+    """A person or a scheduler ended the run.
+
+    A signal raises it at any point, so it is no `Exception`: handlers of errors must not take it for a failure of what they call.
+    """
 
     exit_code = 130
 

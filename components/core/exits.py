@@ -62,7 +62,7 @@ def run_command(command: Callable[[], int | None]) -> int:
     except Exception as error:
         return _fail(error)
     except KeyboardInterrupt as error:
-        return _report(f"interrupted; {RESUME}", Cancelled.exit_code, error)
+        return _report(str(error) or f"interrupted; {RESUME}", Cancelled.exit_code, error)
     return code
 
 

@@ -6,7 +6,7 @@ Reads a table into a Parquet file in the order of its primary key. Messages neve
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.core.errors import BadParams, BadSource, Cancelled, RetuneError, Unavailable, shorten
+from components.core.errors import BadParams, BadSource, RetuneError, Unavailable, shorten
 from components.core.section import nearest
 
 SCHEME = "sql://"
@@ -100,28 +100,11 @@ def connect(name: str, variable: str, url: sa.URL, create: bool = False, action:
         if engine.dialect.is_async:
             raise BadSource(f"{variable} names the asyncio driver {url.drivername}: expected another one, such as postgresql+psycopg")
         _check_file(name, variable, url, create)
-        with engine.connect() as connection, _cancel_on_signal(connection):
+        with engine.connect() as connection:
             connected = True
             yield connection
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         raise _translate_error(name, variable, url, error, connected, action) from None  # the driver's message may contain the password
-
-
-@contextmanager
-def _cancel_on_signal(connection: sa.Connection) -> Iterator[None]:
-    """Cancel the query on the server when SIGTERM ends the process; skip the rollback, which would wait for the query.
-
-    On Ctrl-C, psycopg and SQLAlchemy do this themselves, but they do not know `Cancelled`.
-    """
-    try:
-        yield
-    except Cancelled:
-        cancel = getattr(connection.connection.driver_connection, "cancel", None)  # of psycopg and psycopg2
-        if cancel is not None:
-            with suppress(Exception):
-                cancel()
-        connection.invalidate()
-        raise
 
 
 def _check_file(name: str, variable: str, url: sa.URL, create: bool) -> None:

@@ -54,10 +54,10 @@ def run_in_checkout(root: Path, project: Path, arguments: list[str]) -> int:
     while True:
         try:
             return child.wait()
-        except KeyboardInterrupt:  # the terminal signals the child too: it ends its stage, then itself
-            continue
         except Cancelled:  # only this process got the signal
             child.terminate()
+        except KeyboardInterrupt:  # the terminal signals the child too: it ends its stage, then itself
+            continue
 
 
 @app.command(rich_help_panel=PIPELINE)

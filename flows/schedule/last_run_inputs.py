@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 
 from components.artifacts.manifest import BaseManifest, base_folder, base_names
-from components.core.errors import Cancelled, NotFound, RetuneError, Unavailable
+from components.core.errors import NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_file, digest_value
 from components.ledger import Ledger, Retraining
 from components.model.base_resolver import REGISTERED
@@ -65,7 +65,7 @@ def fetch_new_data(workspace: Workspace) -> None:
             elif current:
                 repro.pull(f"{path}.dvc", workspace.root)
             repair_input(workspace, folder)
-        except (Unavailable, Cancelled):
+        except Unavailable:
             raise
         except RetuneError as error:
             log.warning("could not restore %s, it will be rebuilt: %s", path, error)

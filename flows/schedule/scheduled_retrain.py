@@ -50,7 +50,7 @@ def retrain(model: str) -> Retraining:
                 return record_outcome(workspace, SKIPPED, "another run of the model is active")
             sync_workspace(workspace)  # with the lock: uses the DVC files that the previous run left
             return run_if_changed(workspace)
-    except (Cancelled, PushFailed):
+    except PushFailed:
         raise
     except RetuneError as error:
         record_failure(workspace, str(error))

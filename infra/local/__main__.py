@@ -78,7 +78,7 @@ def main() -> int:
     quiet_environment()
     try:
         return dispatch(arguments())
-    except (Cancelled, KeyboardInterrupt):
+    except KeyboardInterrupt:
         return Cancelled.exit_code
 
 

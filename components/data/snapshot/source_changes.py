@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from components.core.errors import Cancelled, RetuneError, Unavailable
+from components.core.errors import RetuneError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def read_unchanged(files: Iterable[Path], relist: Relist, read: Callable[[], T])
     before = {path: _stamp(path) for path in files}
     try:
         result = read()
-    except (Cancelled, Unavailable):
+    except Unavailable:
         raise
     except Exception as error:  # a reader can fail in any way on a replaced file
         _raise_if_changed(before, relist, error)

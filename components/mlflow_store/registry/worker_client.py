@@ -144,7 +144,7 @@ class Worker:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def _exit_error(self) -> Exception:
+    def _exit_error(self) -> BaseException:
         """Return the error that says why the process has ended."""
         cancelled = self._child not in process.CHILDREN
         try:

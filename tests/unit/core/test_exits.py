@@ -36,9 +36,19 @@ def failing(error: BaseException) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(("error", "code"), [(RetuneError("no"), 1), (BadParams("no"), 2), (Unavailable("no"), 75), (Cancelled("no"), 130)])
-def test_known_error_prints_its_message(error: RetuneError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_known_error_prints_its_message(error: RetuneError | Cancelled, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(failing(error)) == code
     assert capsys.readouterr().err == "error: no\n"
+
+
+def test_cancellation_is_not_handled_as_an_error() -> None:
+    def command() -> None:
+        try:
+            raise Cancelled("ended by SIGTERM")  # as the signal handler does, at any point
+        except Exception as error:
+            raise BadParams("this step failed") from error
+
+    assert run_command(command) == Cancelled.exit_code == 130
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,12 @@ STOP_LIMIT = 50.0  # seconds: less than any network timeout, and enough on a bus
 TAKE = """
 import signal, sys
 from pathlib import Path
-from components.core.errors import Cancelled
 from components.data.snapshot import SnapshotParams, take_snapshot
 from components.core.exits import cancel_on
 cancel_on(signal.SIGTERM, signal.SIGHUP)
 try:
     take_snapshot(Path(sys.argv[1]), Path(sys.argv[1], "raw"), snapshot=SnapshotParams.model_validate_json(sys.argv[2]))
-except (Cancelled, KeyboardInterrupt) as error:
+except KeyboardInterrupt as error:
     sys.exit(f"{type(error).__name__}")
 """
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.core.errors import BadParams, BadSource, Cancelled, RetuneError, Unavailable
+from components.core.errors import BadParams, BadSource, RetuneError, Unavailable
 from components.data.snapshot.features import CARDS
 from components.data.snapshot.source_changes import SourceChanged
 from components.data.snapshot.sources import FetchedFiles, SourceRequest
@@ -148,20 +148,12 @@ def _client(request: SourceRequest) -> Iterator[Any]:
         client = boto3.Session().client("s3", **options, endpoint_url=endpoint, config=Config(**_TIMEOUTS, retries=_RETRIES))
     except (BotoCoreError, ValueError) as error:
         raise BadSource(f"{request.address}: the AWS_… variables are invalid: {_masked(error)}") from None
-    client.meta.events.register_first("needs-retry.s3", _reraise_cancelled)
     try:
         yield client
     except ClientError as error:
         raise _response_error(request, _masked(client.meta.endpoint_url), error.response) from None
     except BotoCoreError as error:
         raise _client_error(request, error) from None
-
-
-def _reraise_cancelled(caught_exception: Exception | None = None, **_: object) -> None:
-    """Re-raise a signal's `Cancelled`, which botocore would take for a network error and retry."""
-    cause = getattr(caught_exception, "kwargs", {}).get("error")
-    if isinstance(cause, Cancelled):
-        raise cause
 
 
 def _response_error(request: SourceRequest, endpoint: str, response: Mapping[str, Any]) -> RetuneError:
