@@ -42,7 +42,7 @@ from tests.support import cases, pipeline
 from tests.support.finished import LINEAGE, new_store
 from tests.support.pipeline import Case
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 KINDS = {"text_classification": {"lora_dora": True}, "causal_lm": {}}
 
@@ -66,7 +66,7 @@ def no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module", params=["text_classification", pytest.param("causal_lm", marks=pytest.mark.exhaustive)])
+@pytest.fixture(scope="module", params=["text_classification", "causal_lm"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Versions:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "base").mkdir()
@@ -153,7 +153,6 @@ def test_both_versions_have_the_hash_of_the_merged_model(run: Versions) -> None:
     assert package_bytes(run.uri, name, 1) == size(package(run, run.small)) + base > package_bytes(run.uri, name, 2)
 
 
-@pytest.mark.exhaustive
 def test_adapter_answers_as_the_merged_model(run: Versions, expected: list[dict]) -> None:
     assert answers(run, run.small) == expected
     assert verify(run.uri, run.small.name, run.small.number).difference < 1e-6
@@ -162,7 +161,6 @@ def test_adapter_answers_as_the_merged_model(run: Versions, expected: list[dict]
 
 
 @text_only
-@pytest.mark.exhaustive
 def test_mlflow_alone_loads_an_adapter_version(run: Versions, expected: list[dict], tmp_path: Path) -> None:
     code = (
         "import json, sys, mlflow, pandas as pd;"
@@ -198,7 +196,6 @@ def test_missing_base_makes_the_verdict_inconclusive(run: Versions) -> None:
     assert served.outside
 
 
-@pytest.mark.exhaustive
 @text_only
 def test_base_pinned_in_the_workspace_is_used(run: Versions, expected: list[dict], tmp_path: Path) -> None:
     shutil.move(run.case.base, tmp_path / "aside")
@@ -221,14 +218,12 @@ def test_changed_package_is_rejected(run: Versions) -> None:
     assert checked_package(run.uri, run.small)
 
 
-@pytest.mark.exhaustive
 def test_scoring_server_passes_the_servability_gate(run: Versions) -> None:
     verdict = judge(run.workspace, run.small).verdict
 
     assert {result.gate: result.outcome for result in verdict.gates}["servability"] is Outcome.PASS, verdict.reason
 
 
-@pytest.mark.exhaustive
 @text_only
 def test_copy_in_another_environment_predicts(run: Versions, tmp_path: Path) -> None:
     staging, production = (
@@ -242,7 +237,6 @@ def test_copy_in_another_environment_predicts(run: Versions, tmp_path: Path) -> 
 
 
 @text_only
-@pytest.mark.exhaustive
 def test_adapter_version_can_be_the_base_model(run: Versions, tmp_path: Path) -> None:
     find = partial(model_folder, run.uri)
     folder, source = find(f"models:/{run.small.name}/1")
@@ -266,7 +260,6 @@ def test_adapter_version_can_be_the_base_model(run: Versions, tmp_path: Path) ->
     assert verify(run.uri, third.name, third.number).rows > 0
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(("task", "options"), [*((name, {}) for name in tasks.available()), ("token_classification", {"head": "crf"})])
 def test_merged_adapter_equals_the_trained_model(task: str, options: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()

@@ -16,7 +16,7 @@ from tests.support.project import BIN, environment, make_project, retune, wait_f
 
 pytestmark = pytest.mark.slow
 
-MINUTES = 0.5
+MINUTES = 0.3
 COMMAND = ("auto", "tickets.csv", "--minutes", str(MINUTES))
 
 

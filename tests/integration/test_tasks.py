@@ -43,7 +43,7 @@ class TaskRun(NamedTuple):
     version: Version
 
 
-KEPT = ("causal_lm", "sequence_to_sequence", "token_classification")
+KEPT = ("causal_lm", "token_classification")
 
 
 @pytest.fixture(scope="module", params=rest_exhaustive(tasks.available(), *KEPT))

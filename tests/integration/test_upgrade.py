@@ -59,6 +59,7 @@ def test_old_version_answers_as_evaluated(uri: str) -> None:
     assert (verified.code / "tasks").is_dir()  # its own code, in the layout of then
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_old_version_predicts(uri: str, package: Path) -> None:
     questions = pq.read_table(package / "artifacts/questions.parquet").to_pandas()

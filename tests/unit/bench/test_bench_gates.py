@@ -10,13 +10,14 @@ import pytest
 from bench import gates as bench
 from bench._worlds import World
 from tests.support.project import ROOT
+from tests.support.tiers import rest_exhaustive
 
 pytestmark = pytest.mark.slow
 
 SMALL = bench.Plan(2_000, 60, 20, (1000,), (-0.02, 0.0), ((6, "none", 0.90),), 10, 1)
 
 
-@pytest.mark.parametrize("gap", [-0.02, 0.0])
+@pytest.mark.parametrize("gap", rest_exhaustive([-0.02, 0.0], -0.02))
 @pytest.mark.parametrize("grouping", ["none", "labels"])
 def test_small_panel_meets_the_targets(grouping, gap):
     small = bench.Series(World(600, 6, grouping, 0.90, gap), 60)

@@ -18,6 +18,7 @@ from components.training.trainer.state_dir import state_folder
 from components.training.trainer.task_options import apply_options
 from tests.support.fits import interrupt_after, same
 from tests.support.learn import make_learn
+from tests.support.tiers import rest_exhaustive
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +86,7 @@ def test_best_weights_alone_equal_those_of_a_resumable_training(learn, tiny_base
     assert same(weights, search(learn, tiny_base, CHOSEN, {}, resumable=True)[0].model.state_dict())
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 2e-2}, {"seed": 8}, {"method": "freeze"}])
+@pytest.mark.parametrize("change", rest_exhaustive([{"learning_rate": 2e-2}, {"seed": 8}, {"method": "freeze"}], {"seed": 8}))
 def test_other_settings_are_not_adopted(learn, tiny_base, workspace, change):
     search(learn, tiny_base, CHOSEN, OPTIONS)
 

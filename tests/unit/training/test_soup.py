@@ -74,6 +74,7 @@ def test_soup_gives_the_same_bits_again(learn, tiny_base, workspace, monkeypatch
     assert digest_folder(workspace / "one" / "model") == digest_folder(workspace / "two" / "model")
 
 
+@pytest.mark.exhaustive
 def test_soup_of_adopted_members_has_the_same_bits(learn, tiny_base, workspace):
     trained = run(learn, tiny_base, workspace / "trained")
     task, data = tasks.load("text_classification"), PreparedSplits.read(learn)
