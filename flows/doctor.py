@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from components.core.documents import read_yaml
 from components.core.errors import BadParams, NotFound, RetuneError
 from components.core.output_dir import make_private
+from components.core.process import is_alive
 from components.core.temporary import temporary
 from flows.project.workspace import Workspace
 from flows.settings import read_settings
@@ -175,7 +176,7 @@ def dvc_lock(workspace: Workspace) -> str:
     except BadParams:
         raise RetuneError(f"{path} is corrupt and blocks every `dvc repro`: delete it when no DVC command is running") from None
     holders = [info for paths in locks.values() for entry in paths.values() for info in (entry if isinstance(entry, list) else [entry])]
-    alive = [info for info in holders if psutil.pid_exists(int(info["pid"]))]
+    alive = [info for info in holders if is_alive(int(info["pid"]))]
     if alive:
         names = ", ".join(f"process {info['pid']} ({info.get('cmd', '?')})" for info in alive)
         raise RetuneError(f"{path} is held by {names}: wait if that is a DVC command; if it is another program, delete the file")

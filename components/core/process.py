@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 QUIET = {
     "DO_NOT_TRACK": "true",  # MLflow ignores 1
@@ -115,12 +116,16 @@ def end_children() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process with this number exists on this host."""
+    """Return whether a process with this number runs on this host; a killed one whose parent has not waited for it has ended."""
     try:
         os.kill(pid, 0)
     except OSError as error:
         return isinstance(error, PermissionError)  # a process of another account
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except OSError:  # it has just ended, or there is no /proc
+        return not Path("/proc/self/stat").exists()
+    return state not in ("Z", "X")
 
 
 def owner(pid: int | None = None) -> str:

@@ -15,9 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
+from components.core.atomic import write_text
 from components.core.documents import read_yaml
 from components.core.errors import BadInput, BadParams, Cancelled, RetuneError, StageFailed, Unavailable
-from components.core.process import end_children, end_group, inherited_environment, tied_command
+from components.core.process import end_children, end_group, inherited_environment, is_alive, tied_command
 from components.ledger.chain import KEY
 from components.steps import STAGES
 
@@ -201,9 +202,7 @@ def dvc(
 ) -> list[str]:
     """Run a DVC command with extra `variables`, log its output and return its lines; raise the errors of `reproduce_stage`."""
     lines, code = _output_of(arguments, root, level, variables)
-    if code != 0 and any("Unable to read RWLock-file" in line for line in lines):
-        (root / ".dvc/tmp/rwlock").unlink(missing_ok=True)
-        log.warning("%s: removed %s, the list of paths in use, which a killed DVC left incomplete", what, root / ".dvc/tmp/rwlock")
+    if code != 0 and _repair_rwlock(root / ".dvc/tmp/rwlock", "\n".join(lines), what):
         lines, code = _output_of(arguments, root, level, variables)
     if RUNNING.cancelled.is_set():
         raise Cancelled(f"{what} was cancelled; run again to resume it")
@@ -237,6 +236,26 @@ def _failure(lines: list[str], what: str, code: int, root: Path) -> Exception:
         message = f"it was killed (signal 9), manually or for lack of memory; run again to resume. {message}"
     errors = {error.exit_code: error for error in (BadInput, Unavailable, Cancelled)}
     return errors.get(exited, StageFailed)(f"{what} failed: {message}")
+
+
+def _repair_rwlock(path: Path, output: str, what: str) -> bool:
+    """Repair DVC's list of paths in use after a DVC was killed; return whether something was wrong with it.
+
+    DVC drops processes that do not exist, but not those whose parent has not waited for them, as in a container without an init process.
+    """
+    if "Unable to read RWLock-file" in output:
+        path.unlink(missing_ok=True)
+        log.warning("%s: removed %s, the list of paths in use, which a killed DVC left incomplete", what, path)
+        return True
+    ended = {pid for pid in map(int, re.findall(r"\(PID (\d+)\): ", output)) if not is_alive(pid)}
+    if not ended or "is being blocked by" not in output:
+        return False
+    used = json.loads(path.read_text(encoding="utf-8"))
+    used["write"] = {used_path: user for used_path, user in used["write"].items() if user["pid"] not in ended}
+    used["read"] = {used_path: [user for user in users if user["pid"] not in ended] for used_path, users in used["read"].items()}
+    write_text(path, json.dumps(used))
+    log.warning("%s: removed a killed DVC from %s, the list of paths in use", what, path)
+    return True
 
 
 def _damage(root: Path) -> str | None:

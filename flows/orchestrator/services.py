@@ -5,9 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from components.core.process import is_gone
+from components.core.process import is_alive, is_gone
 from flows.orchestrator.prefect_api import auth
 from flows.orchestrator.processes import http_fault
 
@@ -38,7 +36,7 @@ def health(state: State) -> dict[str, str]:
     """Return the health of each service: `ok` and its URL, or the fault."""
     if not state.guarded:
         return {"services": "started by an earlier release, without access control: `retune up` replaces them"}
-    alive = sum(map(psutil.pid_exists, state.workers))
+    alive = sum(map(is_alive, state.workers))
     faults = {"Prefect": http_fault(f"{state.prefect}/health", auth(state.prefect)), "MLflow": http_fault(f"{state.mlflow}/health")}
     addresses = {"Prefect": state.prefect.removesuffix("/api"), "MLflow": state.mlflow}
     return {name: f"{addresses[name]} {fault}" if fault else f"ok, {addresses[name]}" for name, fault in faults.items()} | {

@@ -8,10 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-
 from components.core.errors import RetuneError, Unavailable
 from components.core.exits import cancel_on
+from components.core.process import is_alive
 from flows.orchestrator.processes import end_supervisor, spawn
 from infra.local.layout import Stack, open_stack
 from infra.local.services import Service, database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
@@ -81,7 +80,7 @@ def status(stack: Stack) -> tuple[list[str], bool]:
 def is_healthy(service: Service, pid: int) -> bool:
     """Return whether a service's process exists and the service is healthy."""
     with contextlib.suppress(RetuneError):
-        return psutil.pid_exists(pid) and service.healthy()
+        return is_alive(pid) and service.healthy()
     return False
 
 

@@ -1,5 +1,8 @@
 """dvc.lock: edited settings, stale stages and damaged files."""
 
+import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -126,6 +129,24 @@ def test_incomplete_rwlock_is_removed(tmp_path: Path, content: str) -> None:
     (tmp_path / ".dvc/tmp/rwlock").write_text(content, encoding="utf-8")
 
     assert any("one" in line for line in dvc(["status"], tmp_path, what="dvc status"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["write", "read"])
+def test_killed_process_that_nobody_waited_for_does_not_block(tmp_path: Path, mode: str) -> None:
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n", encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo > x, outs: [x]}}", encoding="utf-8")
+    with subprocess.Popen(["sleep", "600"]) as killed:
+        killed.kill()
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # it stays in the process table
+        user, path = {"pid": killed.pid, "cmd": "dvc repro one"}, str(tmp_path / "x")
+        used = {"write": {path: user}, "read": {}} if mode == "write" else {"write": {}, "read": {path: [user]}}
+        (tmp_path / ".dvc/tmp/rwlock").write_text(json.dumps(used), encoding="utf-8")
+
+        dvc(["repro", "one"], tmp_path, what="the stage one")
+
+    assert (tmp_path / "x").exists()
 
 
 CHAIN = """
