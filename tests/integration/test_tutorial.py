@@ -1,14 +1,15 @@
 """docs/tutorial.md, command by command as it is written, on a small base model."""
 
-import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from tests.support.pages import blocks
 from tests.support.project import ROOT, git, make_project, retune, status
 
 TUTORIAL = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
@@ -17,16 +18,22 @@ IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")
 
 def commands() -> list[list[str]]:
     """The lines of the page's shell blocks, without the activation of the venv."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line and not line.startswith("source ")]
+    return [
+        shlex.split(line, comments=True)
+        for block in blocks(TUTORIAL, "bash")
+        for line in block.splitlines()
+        if line and not line.startswith("source ")
+    ]
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> Path:
+def project(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> Iterator[Path]:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
-    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+    for name in ("params.yaml", "prefect.yaml"):
+        shutil.copy(ROOT / name, folder / name)
     tickets.rename(columns={"group": "customer"})[["id", "text", "label", "customer"]].to_csv(folder / "tickets.csv", index=False)
-    return folder
+    yield folder
+    retune(folder, "down")
 
 
 @pytest.mark.exhaustive
@@ -42,6 +49,8 @@ def test_tutorial_runs_as_written(project: Path) -> None:
             use_small_model(project)
         if command[1] == "run":
             approve(project)
+        if command == ["retune", "status", "--model", "tickets"]:
+            set_schedule(project)
 
     assert "champion" in retune(project, "status", "--model", "tickets").stdout
 
@@ -53,6 +62,13 @@ def approve(project: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def set_schedule(project: Path) -> None:
+    """Write the section of the page's YAML block into the settings."""
+    path = project / "models/tickets/params.yaml"
+    (block,) = blocks(TUTORIAL, "yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")) | yaml.safe_load(block)), encoding="utf-8")
+
+
 def use_small_model(project: Path) -> None:
     """Replace the base model and the time of the search, which the page leaves at their defaults."""
     path = project / "models/tickets/params.yaml"
@@ -61,5 +77,4 @@ def use_small_model(project: Path) -> None:
     params["tune"]["minutes"] = 1
     params["train"] |= {"learning_rate": 5.0e-3, "epochs": 6, "batch_size": 16, "warmup": 0.0}
     params["gates"]["floor"]["at_least"] = 0.4
-    params["retrain"] = params.get("retrain", {}) | {"cron": "0 3 * * 1", "timezone": "Europe/Berlin"}
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
