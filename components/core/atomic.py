@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.core.errors import RetuneError, Unavailable
 from components.core.process import is_alive
-from components.core.temporary import make_file, remove
+from components.core.temporary import unique_file
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -18,14 +18,17 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """Yield an empty file of this process to fill; it replaces `path` if the block succeeds and is removed otherwise.
 
-    It has `mode` without the bits of the umask.
+    It has `mode` without the bits of the umask; a read-only file can be written until it replaces `path`.
     """
-    partial = make_file(path.parent, f".{path.name}.partial", mode)
+    partial = unique_file(path.parent, f".{path.name}.partial")
     try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode | 0o200))
         yield partial
+        if not mode & 0o200:
+            partial.chmod(partial.stat().st_mode & ~0o200)
         os.replace(partial, path)
     finally:
-        remove(partial)
+        partial.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:

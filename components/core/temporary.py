@@ -1,8 +1,9 @@
 """Temporary folders and files named after their owner, so that the next process can delete those of killed processes.
 
-A name contains host, process id and start time; nothing needs to be written inside, and a reused process id is detected. Files of a
-running process, another host or another account stay. The owner also holds a lock on them that ends with the process, because
-process ids mean nothing in another container and start times move with the clock.
+A name contains host, process id and start time; nothing needs to be written inside, and a reused process id is detected. Those of a
+running process or another account stay, and those of another host, except files that are a week old. The owner of a folder also holds a
+lock on it that ends with the process, because process ids mean nothing in another container and start times move with the clock; a file
+has no lock, because on a network file system it would exclude the program that fills the file, e.g. SQLite.
 """
 
 import fcntl
@@ -11,7 +12,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,6 +26,7 @@ PREFIX = "retune-"
 _OWNER = re.compile(r"(?P<host>[^/]+)-(?P<pid>\d+)-(?P<started>\d+\.\d+)[-.].+")
 _LOCKED: dict[Path, int] = {}  # the descriptor that locks each path of this process
 _NUMBERS = itertools.count()
+_OTHER_HOSTS = 7 * 86_400.0  # seconds until a file of another host, e.g. of a container, is deleted
 
 
 @contextmanager
@@ -45,23 +49,22 @@ def make() -> Path:
     """Return a new folder that the caller deletes with `remove`; the first call of a process also sweeps."""
     _sweep_once(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{_owner_name()}-"))
-    _lock(folder, os.O_RDONLY)
+    _lock(folder)
     return folder
 
 
-def make_file(folder: Path, ending: str, mode: int) -> Path:
-    """Return a new empty file in `folder` whose name ends with `ending`, to be deleted with `remove`.
+def unique_file(folder: Path, ending: str) -> Path:
+    """Return the path of a file in `folder` that does not exist, whose name ends with `ending`.
 
-    The first call of a process for a folder also deletes files with the same last suffix that killed processes have left there.
+    The first call of a process for a folder also deletes files with the same last suffix that killed processes have left there, and
+    those that SQLite had written beside them.
     """
-    _sweep_once(folder, f"{PREFIX}*{Path(ending).suffix}")
-    file = folder / f"{PREFIX}{_owner_name()}-{next(_NUMBERS)}{ending}"
-    _lock(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
-    return file
+    _sweep_once(folder, f"{PREFIX}*{Path(ending).suffix}*")
+    return folder / f"{PREFIX}{_owner_name()}-{next(_NUMBERS)}{ending}"
 
 
 def remove(path: Path) -> None:
-    """Delete a folder of `make` or a file of `make_file`."""
+    """Delete a folder of `make`."""
     _delete(path)
     if (descriptor := _LOCKED.pop(path, None)) is not None:
         os.close(descriptor)
@@ -73,8 +76,8 @@ def keep_after_exec(folder: Path) -> None:
         os.set_inheritable(_LOCKED[folder], True)
 
 
-def _lock(path: Path, flags: int, mode: int = 0o666) -> None:
-    _LOCKED[path] = os.open(path, flags, mode)
+def _lock(path: Path) -> None:
+    _LOCKED[path] = os.open(path, os.O_RDONLY)
     with suppress(OSError):  # the file system has no locks
         fcntl.flock(_LOCKED[path], fcntl.LOCK_EX)
 
@@ -111,6 +114,8 @@ def _is_abandoned(path: Path) -> bool:
         return False
     if match is None or path.is_symlink() or stat.st_uid != os.getuid():
         return False
+    if match["host"] != socket.gethostname():
+        return path.is_file() and stat.st_mtime < time.time() - _OTHER_HOSTS
     try:
         tag = json.dumps({"host": match["host"], "pid": int(match["pid"]), "started": float(match["started"])})
         return is_gone(tag) and not _is_locked(path)

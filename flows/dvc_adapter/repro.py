@@ -222,7 +222,7 @@ def _output_of(arguments: list[str], root: Path, level: int, variables: Mapping[
         return lines, child.wait()
 
 
-def _failure(lines: list[str], what: str, code: int, root: Path) -> Exception:
+def _failure(lines: list[str], what: str, code: int, root: Path) -> BaseException:
     output = "\n".join(lines)
     match = re.search(r"exited with (-?\d+)", output)
     exited = int(match.group(1)) if match else 0

@@ -50,7 +50,7 @@ def test_interrupted_run_is_resumed(tmp_path: Path, tiny_base: Path, tickets: pd
 EFFECTS = ("evaluate: ran", "recorded as run", "registered tickets as version", "gate floor", "is now the champion")
 
 
-@pytest.mark.parametrize("effects", [EFFECTS[2:3], pytest.param(EFFECTS, marks=pytest.mark.exhaustive)], ids=["register", "all"])
+@pytest.mark.parametrize("effects", [EFFECTS[2::2], pytest.param(EFFECTS, marks=pytest.mark.exhaustive)], ids=["two", "all"])
 def test_killed_run_is_resumed(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, effects: tuple[str, ...]) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
     for words in effects:

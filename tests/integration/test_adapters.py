@@ -41,8 +41,9 @@ from flows.project.workspace import Workspace
 from tests.support import cases, pipeline
 from tests.support.finished import LINEAGE, new_store
 from tests.support.pipeline import Case
+from tests.support.tiers import rest_exhaustive
 
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = pytest.mark.slow
 
 KINDS = {"text_classification": {"lora_dora": True}, "causal_lm": {}}
 
@@ -66,7 +67,7 @@ def no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module", params=["text_classification", "causal_lm"])
+@pytest.fixture(scope="module", params=rest_exhaustive(["text_classification", "causal_lm"], "text_classification"))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Versions:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "base").mkdir()
@@ -143,6 +144,7 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.exhaustive
 def test_both_versions_have_the_hash_of_the_merged_model(run: Versions) -> None:
     assert run.small.tags["retune.weights"] == run.whole.tags["retune.weights"] == digest_folder(run.workspace.model)
     assert run.small.tags["retune.adapter"] == digest_folder(run.workspace.root / "models/trained/adapter")
@@ -153,6 +155,7 @@ def test_both_versions_have_the_hash_of_the_merged_model(run: Versions) -> None:
     assert package_bytes(run.uri, name, 1) == size(package(run, run.small)) + base > package_bytes(run.uri, name, 2)
 
 
+@pytest.mark.exhaustive
 def test_adapter_answers_as_the_merged_model(run: Versions, expected: list[dict]) -> None:
     assert answers(run, run.small) == expected
     assert verify(run.uri, run.small.name, run.small.number).difference < 1e-6
@@ -161,6 +164,7 @@ def test_adapter_answers_as_the_merged_model(run: Versions, expected: list[dict]
 
 
 @text_only
+@pytest.mark.exhaustive
 def test_mlflow_alone_loads_an_adapter_version(run: Versions, expected: list[dict], tmp_path: Path) -> None:
     code = (
         "import json, sys, mlflow, pandas as pd;"
@@ -197,6 +201,7 @@ def test_missing_base_makes_the_verdict_inconclusive(run: Versions) -> None:
 
 
 @text_only
+@pytest.mark.exhaustive
 def test_base_pinned_in_the_workspace_is_used(run: Versions, expected: list[dict], tmp_path: Path) -> None:
     shutil.move(run.case.base, tmp_path / "aside")
     try:
@@ -206,6 +211,7 @@ def test_base_pinned_in_the_workspace_is_used(run: Versions, expected: list[dict
 
 
 @text_only
+@pytest.mark.exhaustive
 def test_changed_package_is_rejected(run: Versions) -> None:
     file = package(run, run.small) / "artifacts/adapter/adapter_model.safetensors"
     before = file.read_bytes()
@@ -218,6 +224,7 @@ def test_changed_package_is_rejected(run: Versions) -> None:
     assert checked_package(run.uri, run.small)
 
 
+@pytest.mark.exhaustive
 def test_scoring_server_passes_the_servability_gate(run: Versions) -> None:
     verdict = judge(run.workspace, run.small).verdict
 
@@ -225,6 +232,7 @@ def test_scoring_server_passes_the_servability_gate(run: Versions) -> None:
 
 
 @text_only
+@pytest.mark.exhaustive
 def test_copy_in_another_environment_predicts(run: Versions, tmp_path: Path) -> None:
     staging, production = (
         Environment(name, uri, f"sqlite:///{tmp_path}/{name}.db")
@@ -237,6 +245,7 @@ def test_copy_in_another_environment_predicts(run: Versions, tmp_path: Path) -> 
 
 
 @text_only
+@pytest.mark.exhaustive
 def test_adapter_version_can_be_the_base_model(run: Versions, tmp_path: Path) -> None:
     find = partial(model_folder, run.uri)
     folder, source = find(f"models:/{run.small.name}/1")
@@ -260,6 +269,7 @@ def test_adapter_version_can_be_the_base_model(run: Versions, tmp_path: Path) ->
     assert verify(run.uri, third.name, third.number).rows > 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("task", "options"), [*((name, {}) for name in tasks.available()), ("token_classification", {"head": "crf"})])
 def test_merged_adapter_equals_the_trained_model(task: str, options: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()

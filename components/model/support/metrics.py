@@ -22,7 +22,8 @@ class Metric:
     A statistic of (rows, classes) has sums with a last axis of classes, which `value` reduces. `bounds` are the smallest and largest
     possible value; `description` explains the metric to a reader, with its unit. Gates may decide on it if it is `decidable`.
     `estimator` makes a subclass of `components.stats.metric_sets.Jackknife` for this metric only, such as exact intervals of a share.
-    Reports list metrics of a lower `rank` first; `hub_type` is its name on the Hugging Face Hub, if that differs.
+    `rank` and `hub_type` are read from the metrics of classification only: reports list a lower `rank` first, and `hub_type` is the name on
+    the Hugging Face Hub, if that differs.
     """
 
     sums: tuple[str, ...]

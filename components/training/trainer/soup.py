@@ -31,10 +31,10 @@ def soup_members(train: TrainSection, chosen: TunedSettings) -> tuple[TrainParam
     """
     members = tuple(train.settings({**chosen.settings, **member}) for member in ({}, *chosen.soup))
     if len({member.base for member in members}) > 1:
-        raise BadParams("the search chose an average of weights of different base models; run `dvc repro tune`")
+        raise BadParams("the search chose a weight average of different base models; run `dvc repro tune`")
     if any(member in members[:number] for number, member in enumerate(members)):
         fields = ", ".join(sorted({f"train.{name}" for member in chosen.soup for name in member}))
-        raise BadParams(f"params.yaml: members of an average of weights differ in {fields}; remove these fields, or run `dvc repro tune`")
+        raise BadParams(f"params.yaml: members of a weight average differ in {fields}; remove these fields, or run `dvc repro tune`")
     if len(members) > 1 and members[0].stores_adapter:
         raise BadParams("params.yaml: train.lora_store is adapter, but the mean of several models has no adapter; set merged")
     return members

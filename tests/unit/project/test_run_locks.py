@@ -12,7 +12,7 @@ from components.core.errors import Cancelled, Unavailable
 from components.core.locks import DATABASE, LockTimeout
 from flows.dvc_adapter.repro import RUNNING
 from flows.project import run_locks
-from flows.project.run_locks import run_lock
+from flows.project.run_locks import folder_lock, run_lock
 from flows.project.workspace import Workspace
 from flows.schedule.scheduled_retrain import lock_model
 from tests.support.project import ROOT
@@ -87,3 +87,12 @@ def test_unreachable_database_is_not_an_overlap(workspace: Workspace, monkeypatc
     with ExitStack() as locks, pytest.raises(Unavailable, match="is unreachable") as error:
         lock_model(workspace, locks)
     assert "hidden" not in str(error.value)
+
+
+def test_second_run_in_a_workspace_is_refused(workspace: Workspace) -> None:
+    with (
+        folder_lock(workspace.root),
+        pytest.raises(Unavailable, match="another run uses"),
+        folder_lock(workspace.root),
+    ):
+        pass

@@ -155,7 +155,7 @@ def test_mean_keeps_the_types_of_the_weights():
 
 
 def test_members_that_do_not_differ_are_refused():
-    with pytest.raises(BadParams, match=r"members of an average of weights differ in train\.learning_rate, train\.seed"):
+    with pytest.raises(BadParams, match=r"members of a weight average differ in train\.learning_rate, train\.seed"):
         members(seed=7, learning_rate=1e-2)
 
 

@@ -307,7 +307,6 @@ def test_time_budget_ends_the_search(learn, tiny_base, workspace):
     assert best.complete + best.pruned < 10
 
 
-@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "whole", trials=4)

@@ -35,6 +35,7 @@ from components.training.tune.study import CUT, ERROR, SETTINGS, open_study, sam
 log = logging.getLogger(__name__)
 
 _FINISHED = "auto finished"  # the minutes of a search that has ended: repeated, it gives the same result
+_STOPPED_BY = "auto stopped by"
 _FOR_A_PROBE = 0.05  # part of the budget that a further probe of a base may take
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
 _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
@@ -69,6 +70,8 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
         run = AutoSearch(shared, study, budget, portfolio, speeds, previous)
         if not run.complete() or study.user_attrs.get(_FINISHED, 0.0) < tune.minutes:
             run.run_trials()
+        else:
+            run.stopped_by = study.user_attrs.get(_STOPPED_BY, run.stopped_by)
         complete = run.complete()
         if not complete:
             raise RetuneError(_nothing(study.trials))
@@ -77,6 +80,7 @@ def search(learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, t
         members = selected.winner.user_attrs.get(soup.MEMBERS, [selected.winner.number])
         run.keep([trial for trial in complete if trial.number in members])
         earlier.remember(study, selected.winner.user_attrs[SETTINGS])
+        study.set_user_attr(_STOPPED_BY, run.stopped_by)
         study.set_user_attr(_FINISHED, tune.minutes)
         chosen = shared.resolve(selected.winner.user_attrs[SETTINGS])
         shown = [trial for trial in study.trials if SKIPPED not in trial.user_attrs]

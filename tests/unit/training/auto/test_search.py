@@ -95,6 +95,7 @@ def test_same_command_gives_the_same_result(learn, tiny_base, copied):
 
     assert [c.number for c in second.candidates] == [c.number for c in first.candidates]
     assert (copied / "again/settings.json").read_bytes() == before
+    assert BestTrial.read(copied / "again").stopped_by == BestTrial.read(copied / "tuned").stopped_by != "portfolio"
 
 
 def test_too_few_minutes_say_how_many_are_needed(learn, tiny_base, workspace):
