@@ -9,26 +9,26 @@ from pathlib import Path
 
 from components.core.errors import RetuneError, Unavailable
 from components.core.process import is_alive
-from components.core.temporary import unique_file
+from components.core.temporary import make_file, remove
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o666, *, locked: bool = True) -> Iterator[Path]:
     """Yield an empty file of this process to fill; it replaces `path` if the block succeeds and is removed otherwise.
 
-    It has `mode` without the bits of the umask; a read-only file can be written until it replaces `path`.
+    It has `mode` without the bits of the umask; a read-only file can be written until it replaces `path`. With `locked`, no other process
+    takes it for one of a killed process; not for a file that SQLite fills.
     """
-    partial = unique_file(path.parent, f".{path.name}.partial")
+    partial = make_file(path.parent, f".{path.name}.partial", mode | 0o600, locked=locked)
     try:
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode | 0o200))
         yield partial
-        if not mode & 0o200:
-            partial.chmod(partial.stat().st_mode & ~0o200)
+        if missing := 0o600 & ~mode:
+            partial.chmod(partial.stat().st_mode & 0o777 & ~missing)
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        remove(partial)
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:

@@ -1,9 +1,8 @@
 """Temporary folders and files named after their owner, so that the next process can delete those of killed processes.
 
 A name contains host, process id and start time; nothing needs to be written inside, and a reused process id is detected. Those of a
-running process or another account stay, and those of another host, except files that are a week old. The owner of a folder also holds a
-lock on it that ends with the process, because process ids mean nothing in another container and start times move with the clock; a file
-has no lock, because on a network file system it would exclude the program that fills the file, e.g. SQLite.
+running process or another account stay, and those of another host, except files that are a week old. The owner also holds a lock on
+them that ends with the process, because process ids mean nothing in another container and start times move with the clock.
 """
 
 import fcntl
@@ -53,18 +52,22 @@ def make() -> Path:
     return folder
 
 
-def unique_file(folder: Path, ending: str) -> Path:
-    """Return the path of a file in `folder` that does not exist, whose name ends with `ending`.
+def make_file(folder: Path, ending: str, mode: int, *, locked: bool = True) -> Path:
+    """Return a new empty file in `folder` whose name ends with `ending`, to be deleted with `remove`.
 
-    The first call of a process for a folder also deletes files with the same last suffix that killed processes have left there, and
-    those that SQLite had written beside them.
+    Do not lock a file that SQLite fills: on a network file system the lock would exclude it. The first call of a process for a folder also
+    deletes files with the same last suffix that killed processes have left there, and those that SQLite had written beside them.
     """
     _sweep_once(folder, f"{PREFIX}*{Path(ending).suffix}*")
-    return folder / f"{PREFIX}{_owner_name()}-{next(_NUMBERS)}{ending}"
+    file = folder / f"{PREFIX}{_owner_name()}-{next(_NUMBERS)}{ending}"
+    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    if locked:
+        _lock(file)
+    return file
 
 
 def remove(path: Path) -> None:
-    """Delete a folder of `make`."""
+    """Delete a folder of `make` or a file of `make_file`."""
     _delete(path)
     if (descriptor := _LOCKED.pop(path, None)) is not None:
         os.close(descriptor)
@@ -115,7 +118,7 @@ def _is_abandoned(path: Path) -> bool:
     if match is None or path.is_symlink() or stat.st_uid != os.getuid():
         return False
     if match["host"] != socket.gethostname():
-        return path.is_file() and stat.st_mtime < time.time() - _OTHER_HOSTS
+        return path.is_file() and stat.st_mtime < time.time() - _OTHER_HOSTS and not _is_locked(path)
     try:
         tag = json.dumps({"host": match["host"], "pid": int(match["pid"]), "started": float(match["started"])})
         return is_gone(tag) and not _is_locked(path)

@@ -189,7 +189,7 @@ def prepare(engine: sa.Engine, begin: Begin) -> None:
         if not path.exists():
             with lock(lock_file, BUSY_SECONDS):
                 if not path.exists():
-                    with replacing(path) as partial:
+                    with replacing(path, locked=False) as partial:
                         make_tables(make_engine(str(engine.url.set(database=str(partial)))), begin)
         check_file(path)
         names = _table_names(engine)

@@ -77,7 +77,7 @@ def _migrate(database: Path) -> None:
                 source.backup(target)
         except sqlite3.DatabaseError as error:
             raise RetuneError(f"{database} could not be backed up before its migration ({error}); nothing was changed") from error
-    with replacing(database) if before is None else nullcontext(database) as migrated:
+    with replacing(database, locked=False) if before is None else nullcontext(database) as migrated:
         done = subprocess.run(
             tied_command([sys.executable, "-c", _MIGRATE, f"{SQLITE}{migrated}", (database.parent / "mlartifacts").as_uri()]),
             cwd=database.parent,

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,23 @@ def test_partial_file_of_a_killed_process_is_deleted(home: Path) -> None:
         assert (abandoned.exists(), partial.parent, partial.suffix) == (False, home, ".partial")
         partial.write_bytes(b"whole")
     assert [(file.name, file.read_bytes()) for file in home.iterdir()] == [("answers.parquet", b"whole")]
+
+
+@pytest.mark.parametrize(("name", "days", "stays"), [("x.partial", 8, False), ("x.partial", 6, True), ("x.partial-journal", 8, False)])
+def test_old_partial_file_of_another_host_is_deleted(home: Path, name: str, days: float, stays: bool) -> None:
+    file = home / f"retune-container-1-1.0.{name}"
+    file.write_bytes(b"half")
+    os.utime(file, (time.time() - days * 86_400,) * 2)
+    with replacing(home / "x") as partial:
+        partial.write_bytes(b"whole")
+    assert file.exists() is stays
+
+
+def test_read_only_file_is_replaced(home: Path) -> None:
+    with replacing(home / "file", 0o444) as partial:
+        assert partial.stat().st_mode & 0o200
+        partial.write_text("one")
+    assert ((home / "file").read_text(), (home / "file").stat().st_mode & 0o777) == ("one", 0o444)
 
 
 def test_two_writers_of_a_file_do_not_meet(home: Path) -> None:
