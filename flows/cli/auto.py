@@ -15,7 +15,7 @@ from flows.project.workspace import find_project, open_workspace
 
 @app.command(rich_help_panel=START)
 def auto(
-    data: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL or Parquet file with one labelled example per row.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV, JSONL or Parquet file with one labelled example per row.")],
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Budget of the search.", show_default="15, or that of the file")] = None,
     params: Annotated[
         Path | None,

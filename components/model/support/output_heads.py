@@ -30,7 +30,7 @@ def take_rows(model: Any, folder: Path, labels: Sequence[str], architecture: str
     tensors = stored(folder, [f"{name}.weight", f"{name}.bias"])
     weight = tensors.get(f"{name}.weight")
     if weight is None or weight.shape[1:] != layer.weight.shape[1:]:
-        log.info("head: all %d rows are drawn at random: the base has no head for this task", len(labels))
+        log.info("head: all %d rows are initialised randomly: the base has no head for this task", len(labels))
         return {}
     base_labels, reason = _names(folder, len(weight), architecture)
     rows = match_labels(base_labels, labels, ordered=ordered)
@@ -120,10 +120,10 @@ def _log_rows(labels: Sequence[str], base_labels: Sequence[str], rows: Mapping[i
     drawn = [label for index, label in enumerate(labels) if index not in rows]
     if not rows:
         reason = reason or f"none of the base's labels ({listed(base_labels, _SHOWN)}) occurs in the data"
-        log.info("head: all %d rows are drawn at random: %s", len(labels), reason)
+        log.info("head: all %d rows are initialised randomly: %s", len(labels), reason)
         return
     notes = [f"{len(rows)} of {len(labels)} rows copied from the base by label: {listed([labels[i] for i in sorted(rows)], _SHOWN)}"]
-    notes += [f"drawn at random: {listed(drawn, _SHOWN)}"] if drawn else []
+    notes += [f"initialised randomly: {listed(drawn, _SHOWN)}"] if drawn else []
     unused = [name for row, name in enumerate(base_labels) if row not in rows.values()]
     notes += [f"unused labels of the base: {listed(unused, _SHOWN)}"] if unused else []
     log.info("head: %s", "; ".join(notes))

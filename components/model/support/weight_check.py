@@ -38,10 +38,10 @@ def refuse_incomplete(model: Any, loading_info: Mapping[str, Any], folder: Path,
     if faults:
         raise BadModel(
             f"the model in {folder} does not match its config.json, read as {type(model).__name__}: it {'; it '.join(faults)}. "
-            "Missing weights would be drawn at random. Fetch the folder again, or correct its config.json"
+            "Missing weights would be initialised randomly. Fetch the folder again, or correct its config.json"
         )
     if modules := sorted({name.rpartition(".")[0] or name for name in drawn}):
-        log.info("the model in %s lacks %s: drawn at random", folder, listed(modules, _SHOWN))
+        log.info("the model in %s lacks %s: initialised randomly", folder, listed(modules, _SHOWN))
 
 
 def refuse_not_finite(folder: Path) -> None:

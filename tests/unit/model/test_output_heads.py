@@ -102,9 +102,9 @@ def test_copied_rows_are_logged(tiny_base, tmp_path, caplog):
     messages = [record.getMessage() for record in caplog.records if record.getMessage().startswith("head:")]
 
     assert messages == [
-        "head: 2 of 3 rows copied from the base by label: billing, device; drawn at random: network; unused labels of the base: spam",
-        "head: all 3 rows are drawn at random: the base's label names are generic",
-        "head: all 3 rows are drawn at random: the base has no head for this task",
+        "head: 2 of 3 rows copied from the base by label: billing, device; initialised randomly: network; unused labels of the base: spam",
+        "head: all 3 rows are initialised randomly: the base's label names are generic",
+        "head: all 3 rows are initialised randomly: the base has no head for this task",
     ]
 
 

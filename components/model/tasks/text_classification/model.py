@@ -117,7 +117,7 @@ def build(base: Path, options: Options, outputs: dict[str, Any], *, ordered: boo
         _take_hidden(model, base)
         take_rows(model, base, list(outputs["id2label"].values()), HeadedModel.__name__, ordered=ordered)
     else:
-        log.info("head: all %d rows are initialised randomly, because the base has no such head", config.num_labels)
+        log.info("head: all %d rows are initialised randomly: the base has no such head", config.num_labels)
     return model
 
 
