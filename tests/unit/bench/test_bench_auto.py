@@ -14,7 +14,7 @@ import yaml
 from bench import _report
 from bench._output import refuse_mixed
 from bench._problem import Answers, Clock, Problem, best_on_validation, read_answers, targets, to_answers, write_answers
-from bench.auto import SETTINGS, curve, failure, finish, unfinished, write_project
+from bench.auto import SETTINGS, curve, failure, finish, refuse_other_code, unfinished, write_project
 from components.artifacts.tuning_result import Candidate, Leaderboard
 from flows.project.params import read_params
 from tests.support.tickets import make_tickets
@@ -198,11 +198,19 @@ def test_failed_sides_run_again_on_demand() -> None:
 
 
 def test_rows_of_other_settings_are_refused() -> None:
-    row = {"minutes": 3.0, "base": "b", "code": "c"}
+    row = {"minutes": 3.0, "base": "b"}
     refuse_mixed([row, row | {"seed": 1}], SETTINGS, Path("a.jsonl"))
-    for name, value in (("minutes", 5.0), ("base", "other"), ("code", "new")):
+    for name, value in (("minutes", 5.0), ("base", "other")):
         with pytest.raises(SystemExit, match=f"a.jsonl: rows with different {name} cannot be compared"):
             refuse_mixed([row, row | {name: value}], SETTINGS, Path("a.jsonl"))
+
+
+def test_rows_of_other_code_are_refused_unless_they_are_of_the_other_kind() -> None:
+    rows = [{"side": "tfidf", "code": "old"}, {"side": "auto", "code": "new"}]
+    refuse_other_code(rows, Path("a.jsonl"))
+    for side in ("probe", "auto_again"):
+        with pytest.raises(SystemExit, match=r"a\.jsonl: rows with different code cannot be compared"):
+            refuse_other_code([*rows, {"side": side, "code": "other"}], Path("a.jsonl"))
 
 
 def test_repeated_search_is_not_an_alternative(tmp_path: Path) -> None:
