@@ -15,12 +15,14 @@ os.environ.update(
 )
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support import fork_server
 from tests.support.postgres import postgres as postgres  # a fixture for every test
 from tests.support.tickets import WORDS, make_tickets
 
@@ -62,3 +64,12 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.tiny import make_tiny_base
 
     return make_tiny_base(tmp_path_factory.mktemp("base"), WORDS)
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[None]:
+    """Let the fork server run the workers that the tests of a module start to query registered versions."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in fork_server.variables(os.environ.get("PYTHONPATH", "")).items():
+            patched.setenv(name, value)
+        yield

@@ -43,7 +43,7 @@ from tests.support.finished import LINEAGE, new_store
 from tests.support.pipeline import Case
 from tests.support.tiers import rest_exhaustive
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forks")]
 
 KINDS = {"text_classification": {"lora_dora": True}, "causal_lm": {}}
 

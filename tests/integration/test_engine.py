@@ -96,6 +96,7 @@ def test_prefect_shows_logs_and_verdict_of_a_run(var: Path) -> None:
     assert (artifact["type"], artifact["key"], artifact["data"]) == ("markdown", "verdict-tickets-of-2026", "# PASS: tickets version 1")
 
 
+@pytest.mark.exhaustive
 def test_run_continues_after_a_server_restart(var: Path) -> None:
     process = start_flow(var, "waiting")
     assert process.stdout is not None

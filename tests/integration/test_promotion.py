@@ -22,7 +22,7 @@ from tests.support.project import ROOT, make_project, retune
 from tests.support.promotion import aliases, find, judge, judge_and_request
 from tests.support.registered import make_registry
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forks")]
 
 ADA = {"who": "ada@host", "why": "the errors are harmless"}
 

@@ -29,7 +29,7 @@ from flows.project.workspace import Workspace
 from tests.support.project import BIN, ROOT, environment, retune, started, wait_for
 from tests.support.registered import make_shop
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forks")]
 
 ROWS, PART = 2_400, 100
 SHORT = ScoringSettings(rows_per_part=PART)
@@ -57,7 +57,7 @@ def workspace(project: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def whole(project: Path) -> Path:
+def whole(project: Path, forks: None) -> Path:
     """The rows, scored without interruption."""
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(project)

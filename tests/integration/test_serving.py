@@ -57,6 +57,7 @@ def check(rows: list[dict], expected: tuple[tuple[str, ...], np.ndarray]) -> Non
         assert row["probability"] == pytest.approx(max(reference), abs=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_loaded_model_answers_raw_text_in_a_new_process(uri: str, expected, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     code = (
         "import json, sys, mlflow, pandas as pd;"

@@ -70,6 +70,12 @@ def address() -> str:
     return str(path)
 
 
+def variables(path: str) -> dict[str, str]:
+    """Return the environment in which Python commands run in the fork server of this process; `path` is their PYTHONPATH."""
+    parts = filter(None, (str(ROOT / "tests/support/forks"), path))
+    return {"PYTHONPATH": os.pathsep.join(parts), "FORK_SERVER": address()}
+
+
 def main(path: str) -> None:
     """Serve until the process that started this one is gone."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

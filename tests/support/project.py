@@ -105,10 +105,7 @@ def environment(folder: Path, forks: bool = False, **more: str) -> dict[str, str
     own = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "RETUNE_SERVER_LINGER": "20"}
     variables = inherited | own | more
     if forks:
-        variables |= {
-            "PYTHONPATH": f"{ROOT / 'tests/support/forks'}{os.pathsep}{variables['PYTHONPATH']}",
-            "FORK_SERVER": fork_server.address(),
-        }
+        variables |= fork_server.variables(variables["PYTHONPATH"])
     return variables
 
 

@@ -41,6 +41,7 @@ def test_missing_params_file_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_wrong_number_of_folders_is_reported(tmp_path: Path) -> None:
     done = launch(tmp_path, "validate", "data/raw")
 

@@ -15,6 +15,7 @@ import pytest
 from components.core.process import tied_command
 from components.steps import STEPS
 from tests.support.project import started
+from tests.support.tiers import rest_exhaustive
 
 ROOT = Path(__file__).parents[3]
 PYTHON = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -50,7 +51,7 @@ def have_ended(pids: list[int]) -> bool:
     return not alive
 
 
-@pytest.mark.parametrize("stage", STEPS)
+@pytest.mark.parametrize("stage", rest_exhaustive(STEPS, "train"))
 def test_stage_ends_if_dvc_is_killed_at_its_start(slow_steps: Path, stage: str) -> None:
     begin = f"exec python -m components {stage} out/{stage}-$0 & echo $!; wait"  # like DVC: a child in its own session
     variables = os.environ | PYTHON | {"PYTHONPATH": str(slow_steps), "DVC_STAGE": stage}

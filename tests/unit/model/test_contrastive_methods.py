@@ -80,6 +80,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(base, learn, tmp_path, data, 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_seed_decides_and_frozen_weights_stay(base, learn):
     task, rows = learn["pairs"]
     one, again, other = (weights(fit(task, base, rows, settings(task, epochs=1, seed=seed)).model) for seed in (7, 7, 8))

@@ -66,6 +66,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(base, learn, tmp_path, varian
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_seed_decides_the_masks(base, learn):
     settings = SETTINGS.model_copy(update={"epochs": 1})
     one, again, other = (weights(fit(task, base, learn, settings.model_copy(update={"seed": seed})).model) for seed in (7, 7, 8))

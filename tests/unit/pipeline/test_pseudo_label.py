@@ -56,7 +56,7 @@ def answered(rows: pd.DataFrame, seed: int = 0, by: str = "tickets/1") -> pd.Dat
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, forks):
     """A registered version of the tickets model, and its workspace."""
     folder = tmp_path_factory.mktemp("line")
     (folder / "base").mkdir()

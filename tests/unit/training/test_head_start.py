@@ -23,6 +23,7 @@ from components.training.tune.step import tune
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.labelled import KINDS, METRIC, relabelled, tagged
 from tests.support.learn import make_learn
+from tests.support.tiers import rest_exhaustive
 
 PROBE = QUICK.model_copy(update={"method": "probe"})
 START = QUICK.model_copy(update={"head_start": "probe", "learning_rate": 1e-6, "epochs": 1})
@@ -121,7 +122,7 @@ def test_probe_uses_the_groups_of_the_rows(tiny_base, learn):
     assert heads[0].value != heads[1].value
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "freeze"])
+@pytest.mark.parametrize("method", rest_exhaustive(["full", "lora", "freeze"], "full"))
 def test_training_starts_at_the_probe(tiny_base, learn, method):
     expected = fit(single, tiny_base, learn, PROBE).best_value
     started = fit(single, tiny_base, learn, START.model_copy(update={"method": method})).best_value

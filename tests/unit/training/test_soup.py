@@ -66,6 +66,7 @@ def test_soup_is_the_mean_of_its_members(learn, tiny_base, workspace):
     assert list((workspace / "var" / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.exhaustive
 def test_soup_gives_the_same_bits_again(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "one")
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))

@@ -123,6 +123,7 @@ def test_failed_candidate_is_on_the_leaderboard_with_its_cause(learn, tiny_base,
         assert candidate.state != "failed" or candidate.reason
 
 
+@pytest.mark.exhaustive
 def test_interrupted_search_continues_with_the_rest(learn, tiny_base, workspace, monkeypatch):
     count = 0
     original = trials_module.Trials.run
@@ -164,6 +165,7 @@ def test_more_minutes_continue_the_search(learn, tiny_base, copied):
     assert {c.number for c in first.candidates if c.state == "complete"} <= {c.number for c in second.candidates}
 
 
+@pytest.mark.exhaustive
 def test_candidate_without_time_is_tried_with_more_minutes(learn, tiny_base, workspace, monkeypatch):
     methods = {"methods": ["probe", "full"]}
     with monkeypatch.context() as patch:
