@@ -1,11 +1,12 @@
 """Run a benchmark by name, the name of a file of this folder: `python -m bench NAME [options]`."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.core.exits import run_command
+from components.core.exits import cancel_on, run_command
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,4 +19,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    cancel_on(signal.SIGTERM)  # so that the processes of a side end too
     sys.exit(run_command(lambda: main(sys.argv[1:])))
