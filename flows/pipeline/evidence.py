@@ -56,7 +56,7 @@ def gather(
     needed = needs(gates)
     references = replace(
         references,
-        anchor=references.anchor if "best_champion" in needed else None,
+        best_champion=references.best_champion if "best_champion" in needed else None,
         before=references.before if "training_rows" in needed else (),
     )
     predicted = sorted(workspace.predictions.glob("*.parquet"))
@@ -78,7 +78,7 @@ def gather(
         baseline_scores=Metrics.read(workspace.reports / "evaluation").validation,
         method=str(Training.read(workspace.model.parent).settings.get("method", "")),
         champion=champion,
-        best_champion=reference_model(sessions, task, references.anchor, versions, test, test_digest),
+        best_champion=reference_model(sessions, task, references.best_champion, versions, test, test_digest),
         min_class_units=params.evaluate.min_class_units,
         level=gates.test_budget.level,
         candidate_number=wear.number if "candidate_number" in needed else None,

@@ -48,7 +48,7 @@ def training_rows(
     """
     compared: list[tuple[By, str, Entry | None]] = [
         ("champion", "champion version {}", references.champion),
-        ("best_champion", "the best champion so far, version {},", references.anchor),
+        ("best_champion", "the best champion so far, version {},", references.best_champion),
     ]
     models: list[tuple[By, registry.Version]] = [("candidate", version)]
     for by, display_name, entry in compared:
@@ -62,7 +62,7 @@ def training_rows(
                 bases.add(base)
                 rows, fault = (None, result) if isinstance(result, str) else (result, None)
                 yield TrainingRows(f"{base}, a base of {model.uri},", rows, fault, by, inherited=True)
-    before = [entry for entry in references.before if references.anchor is None or entry.key != references.anchor.key]
+    before = [entry for entry in references.before if references.best_champion is None or entry.key != references.best_champion.key]
     if before:
         yield from _rows_of_entries(workspace, "earlier champions ({})", before, known, "earlier")
 

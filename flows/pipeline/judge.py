@@ -48,7 +48,7 @@ def judge(workspace: Workspace, version: registry.Version, again: bool = False) 
         test,
         params.gates,
         params.evaluate.min_class_units,
-        anchor=references.anchor.key if references.anchor else None,
+        anchor=references.best_champion.key if references.best_champion else None,
         outside=outside_digests(workspace, params),
     )
     verdict: Verdict | None = None
@@ -113,5 +113,5 @@ def count_prior_use(
 
 def _renumbered(verdict: Verdict, references: ReferenceModels) -> Verdict:
     """Return the verdict with the current version numbers: the same model may have another number in another registry."""
-    entries = {"champion": references.champion, "anchor": references.anchor}
+    entries = {"champion": references.champion, "anchor": references.best_champion}
     return verdict.model_copy(update={name: str(entry.version) if entry else None for name, entry in entries.items()})

@@ -9,13 +9,13 @@ from components.mlflow_store import registry
 
 @dataclass(frozen=True)
 class ReferenceModels:
-    """The ledger entries of the champion and of the best champion (`anchor`); None if there is none, or if it is the champion.
+    """The ledger entries of the champion and of the best champion; None if there is none, or if it is the champion.
 
     `before` has the latest entry of every other model that was champion, newest first.
     """
 
     champion: Entry | None = None
-    anchor: Entry | None = None
+    best_champion: Entry | None = None
     before: tuple[Entry, ...] = ()
 
 

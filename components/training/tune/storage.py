@@ -34,7 +34,7 @@ class Journals:
         folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[BaseStorage]:
+    def locked(self, name: str) -> Iterator[BaseStorage]:
         """Lock the journal and yield its repaired storage; Optuna's own lock, which a killed process leaves behind, is removed.
 
         Raises:
@@ -69,7 +69,7 @@ class Tables:
         self._database = database
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[BaseStorage]:
+    def locked(self, name: str) -> Iterator[BaseStorage]:
         """Lock the study, with a lock that the database releases when this process ends, and yield its storage.
 
         Raises:
@@ -156,7 +156,7 @@ def copy_studies(folder: Path, database: str) -> None:
         with temporary() as aside:
             for journal in sorted(folder.glob("*.log")):
                 shutil.copy(journal, aside)
-                with Journals(aside).hold(journal.stem) as source, Tables(database).hold(journal.stem) as target:
+                with Journals(aside).locked(journal.stem) as source, Tables(database).locked(journal.stem) as target:
                     _copy(journal.stem, source, target)
     except (KeyError, ValueError) as error:
         raise RetuneError(f"a study in {folder} cannot be copied: {error}") from None

@@ -41,7 +41,7 @@ def open_study(
         Unavailable: another process holds the lock.
     """
     studies = open_studies()
-    with studies.hold(identity) as storage:
+    with studies.locked(identity) as storage:
         pruner = pruner or optuna.pruners.MedianPruner(n_startup_trials=tune.prune_after)
         yield _prepare(identity, studies, storage, tune, first, context, pruner)
 

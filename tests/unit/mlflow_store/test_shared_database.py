@@ -73,13 +73,13 @@ def test_unreachable_database_is_unavailable_without_password() -> None:
 
 def test_tables_of_another_release_are_rejected(postgres: Cluster) -> None:
     database = postgres.url(postgres.new_database())
-    with Tables(database).hold("one"):
+    with Tables(database).locked("one"):
         pass
     engine = sa.create_engine(database, poolclass=NullPool)
     with engine.begin() as connection:
         head = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v3.0.0.a'")
-    with pytest.raises(BadInput, match="the tables belong to another release") as error, Tables(database).hold("one"):
+    with pytest.raises(BadInput, match="the tables belong to another release") as error, Tables(database).locked("one"):
         pass
     assert "sw:rd" not in str(error.value)
 
@@ -88,19 +88,19 @@ def test_tables_of_another_release_are_rejected(postgres: Cluster) -> None:
     # as in docs/operations.md; at the head it does nothing
     pool = {"poolclass": NullPool}
     optuna.storages.RDBStorage(database, engine_kwargs=pool, skip_compatibility_check=True, skip_table_creation=True).upgrade()
-    with Tables(database).hold("one"):
+    with Tables(database).locked("one"):
         pass
 
 
 def test_study_is_resumed_by_another_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_room, "_LOCK_TIMEOUT", 0.3)
     studies = Tables(database)
-    with studies.hold("one") as storage:
+    with studies.locked("one") as storage:
         study = optuna.create_study(study_name="one", storage=storage, load_if_exists=True)
         study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
-        with pytest.raises(Unavailable), Tables(database).hold("one"):
+        with pytest.raises(Unavailable), Tables(database).locked("one"):
             pass
-    with Tables(database).hold("one") as storage:
+    with Tables(database).locked("one") as storage:
         assert [trial.value for trial in optuna.load_study(study_name="one", storage=storage).trials] == [0.5]
     assert [study.study_name for study in studies.others("two")] == ["one"]
     assert list(studies.others("one")) == []

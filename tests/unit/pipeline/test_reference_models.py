@@ -7,7 +7,7 @@ from tests.support.ledger_entries import entry
 
 
 def numbers(models: ReferenceModels) -> tuple[int | None, int | None]:
-    return (models.champion.version if models.champion else None, models.anchor.version if models.anchor else None)
+    return (models.champion.version if models.champion else None, models.best_champion.version if models.best_champion else None)
 
 
 def test_no_reference_without_a_champion():

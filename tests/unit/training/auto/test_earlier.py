@@ -31,7 +31,7 @@ def context(**changes: Any) -> SearchContext:
 
 def search_before(*rates: float, **attributes: Any) -> None:
     """Store the study of an earlier search: a training for each learning rate, and the winner."""
-    with open_studies().hold("old") as storage:
+    with open_studies().locked("old") as storage:
         study = optuna.create_study(study_name="old", storage=storage, direction="maximize")
         warm_start(study, context(), PORTFOLIO)
         for rate in rates:
@@ -46,7 +46,7 @@ def search_before(*rates: float, **attributes: Any) -> None:
 
 def start(target: SearchContext) -> tuple[list[optuna.trial.FrozenTrial], Previous | None]:
     """Start a search twice, as after a kill; return its trials and the earlier winner."""
-    with open_studies().hold("new") as storage:
+    with open_studies().locked("new") as storage:
         study = optuna.create_study(study_name="new", storage=storage, direction="maximize")
         warm_start(study, target, PORTFOLIO)
         return study.trials, warm_start(study, target, PORTFOLIO)
