@@ -92,6 +92,7 @@ def features_of(
     """Return the features of the encoded rows `table` from `model`, which `task` built of `base`; it stays in evaluation mode.
 
     The same rows in another order give the same bits, with and without `cache`; labels do not matter. `precision` is float32 or bfloat16.
+    The features with other poolings, which the same pass through the encoder gives, are put into `cache` too.
     If the features need more than `most_mib` MiB, the rows are sampled; the sample does not depend on their order either.
 
     Raises:
@@ -102,18 +103,23 @@ def features_of(
     names = [_row_name(row, marks) for row, marks in zip(inputs, kept, strict=True)]
     first = _sample({name: index for index, name in reversed(list(enumerate(names)))}, kept, most_mib * 2**20 / (4 * layer.in_features))
     distinct = sorted(first.values(), key=lambda index: (len(inputs[index]["input_ids"]), names[index]))
-    key = _key(model, layer, spec, [names[index] for index in distinct], precision)
-    stored = cache.get(key) if cache else None
+    poolings = _poolings(model) if cache and cache.limit_mib else ()
+    keys = _keys(model, layer, spec, [names[index] for index in distinct], precision, poolings)
+    stored = cache.get(keys[0]) if cache else None
     if stored is None:
         collate = task.collator(task.load_tokenizer(base), spec)
-        stored = _compute(model, layer, collate, [inputs[index] for index in distinct], [kept[index] for index in distinct], precision)
+        rows_of = [[values[index] for index in distinct] for values in (inputs, kept)]
+        stored, *others = _compute(model, layer, collate, *rows_of, precision, poolings)
         if invalid := int((~np.isfinite(stored).all(axis=1)).sum()):
             raise BadModel(
                 f"the base model {spec.base} in {base} gives NaN or infinite features for {invalid} of {len(stored)} vectors; "
                 "choose another base model, or set train.precision to float32"
             )
+        for key, array in zip(keys[1:], others, strict=True):
+            if cache and np.isfinite(array).all():
+                cache.put(key, array)
         if cache:
-            cache.put(key, stored)
+            cache.put(keys[0], stored)
     sizes = np.array([1 if kept[index] is None else len(kept[index]) for index in distinct], dtype=np.int64)
     begin = dict(zip((names[index] for index in distinct), np.cumsum(sizes) - sizes, strict=True))
     counts = [1 if marks is None else len(marks) for marks in kept]
@@ -155,8 +161,16 @@ def _row_name(row: Mapping[str, Any], marks: Any) -> bytes:
     return hashlib.sha256(b"|".join(np.asarray(part, dtype=np.int64).tobytes() for part in parts)).digest()
 
 
-def _key(model: Any, layer: Any, spec: ModelSpec, rows: Sequence[bytes], precision: str) -> str:
-    """Return a digest of everything that the features depend on: weights below the output layer, config, code, rows, hardware."""
+def _poolings(model: Any) -> tuple[str, ...]:
+    """Return the other poolings whose features one pass through the encoder of `model` gives too."""
+    return tuple(getattr(model, "other_poolings", ()))
+
+
+def _keys(model: Any, layer: Any, spec: ModelSpec, rows: Sequence[bytes], precision: str, poolings: Sequence[str]) -> list[str]:
+    """Return a digest of everything that the features depend on: weights below the output layer, config, code, rows, hardware.
+
+    The first is that of the model as it is; the others are those of the same model with each of `poolings`.
+    """
     import torch
     import transformers
 
@@ -173,25 +187,27 @@ def _key(model: Any, layer: Any, spec: ModelSpec, rows: Sequence[bytes], precisi
     versions = [torch.__version__, transformers.__version__, _BATCH]
     hardware = [precision, torch.get_num_threads(), device]
     rows_digest = hashlib.sha256(b"".join(rows)).hexdigest()
-    return digest_value([weights.hexdigest(), config, code, versions, hardware, rows_digest])
+    configs = [config, *({**config, "retune_head": {**config["retune_head"], "pooling": pooling}} for pooling in poolings)]
+    return [digest_value([weights.hexdigest(), own_config, code, versions, hardware, rows_digest]) for own_config in configs]
 
 
 def _compute(
-    model: Any, layer: Any, collate: Any, rows: Sequence[dict[str, Any]], kept: Sequence[Any], precision: str
-) -> npt.NDArray[np.float32]:
-    """Return the features of `rows`, in their order."""
+    model: Any, layer: Any, collate: Any, rows: Sequence[dict[str, Any]], kept: Sequence[Any], precision: str, poolings: Sequence[str]
+) -> list[npt.NDArray[np.float32]]:
+    """Return the features of `rows`, in their order, from the model as it is and with each of `poolings`."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device).eval()
-    parts: list[npt.NDArray[np.float32]] = [np.zeros((0, layer.in_features), np.float32)]
+    parts: list[list[npt.NDArray[np.float32]]] = [[np.zeros((0, layer.in_features), np.float32)] for _ in ("", *poolings)]
     with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
         for start in range(0, len(rows), _BATCH):
             batch = dict(collate(_with_marks(rows[start : start + _BATCH], kept[start : start + _BATCH])).to(device))
             begins = batch.pop("labels", None)
-            vectors = _layer_inputs(model, layer, batch, by_token=begins is not None)
-            parts.append((vectors if begins is None else vectors[begins != IGNORED]).float().cpu().numpy())
-    return np.concatenate(parts)
+            found = model.pooled_inputs(batch, poolings) if poolings else [_layer_inputs(model, layer, batch, by_token=begins is not None)]
+            for own, vectors in zip(parts, found, strict=True):
+                own.append((vectors if begins is None else vectors[begins != IGNORED]).float().cpu().numpy())
+    return [np.concatenate(own) for own in parts]
 
 
 def _with_marks(rows: Sequence[dict[str, Any]], kept: Sequence[Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 
 from components.core.errors import BadModel
 from components.model import tasks
+from components.model.support import frozen_features as frozen_features_module
 from components.model.support.feature_cache import FeatureCache
 from components.model.support.frozen_features import IGNORED, features_of, frozen_features
 from components.model.support.output_heads import output_layer
@@ -115,7 +116,7 @@ def test_another_order_and_other_labels_find_the_cached_features(tiny_base, lear
 CHANGES = {
     "seed": {"seed": 2},
     "precision": {"precision": "bfloat16"},
-    "pooling": {"task": tasks.load("text_classification", HEADS["mean"])},
+    "pooling": {"task": tasks.load("text_classification", HEADS["hidden"] | HEADS["mean"])},
 }
 
 
@@ -152,3 +153,17 @@ def test_too_many_features_are_sampled_by_row(tiny_base, learn, caplog):
     assert len(sampled.vectors) == 100 < len(table)
     assert sorted(again.rows.tolist()) == sorted((len(table) - 1 - sampled.rows).tolist())
     assert "rows are sampled, because all need too much memory" in caplog.text
+
+
+@pytest.mark.parametrize(("first", "second"), [("mean", "last_four"), ("cls", "mean")])
+def test_one_pass_gives_the_features_of_other_poolings(tiny_base, learn, tmp_path, monkeypatch, first, second):
+    cache, tables = FeatureCache(tmp_path / "cache"), (tiny_base, learn.spec, learn.train.table)
+
+    def features(pooling, cache):
+        return frozen_features(tasks.load("text_classification", {"pooling": pooling}), *tables, seed=0, cache=cache).vectors
+
+    features(first, cache)
+    alone = features(second, None)
+    monkeypatch.setattr(frozen_features_module, "_compute", None)
+
+    assert features(second, cache).tobytes() == alone.tobytes()

@@ -6,7 +6,7 @@ it. This module imports torch; the task imports it on demand.
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,16 @@ class HeadedModel(PreTrainedModel):
         self._pooling = str(head["pooling"])
         deviation = float(getattr(config, "initializer_range", 0.02))
         self.head = ClassificationHead(int(config.hidden_size), head["hidden"], head["dropout"], int(config.num_labels), deviation)
+
+    @property
+    def other_poolings(self) -> tuple[str, ...]:
+        """The poolings besides its own whose vectors `pooled_inputs` returns from one pass; none with a hidden layer in the head."""
+        return () if self.head.dense is not None else tuple(how for how in ("mean", _LAYERS) if how != self._pooling)
+
+    def pooled_inputs(self, inputs: Mapping[str, Any], poolings: Sequence[str]) -> list[torch.Tensor]:
+        """Return the inputs (batch, width) of the output layer with its own pooling, then those with each of `poolings`."""
+        output = self.base_model(**inputs, output_hidden_states=True)
+        return [_pooled(output, inputs["attention_mask"], how) for how in (self._pooling, *poolings)]
 
     def forward(self, labels: torch.Tensor | None = None, **inputs: Any) -> SequenceClassifierOutput:
         """Return the logits (batch, outputs), and with labels the loss for the config's problem_type."""
