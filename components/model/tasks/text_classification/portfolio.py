@@ -10,7 +10,7 @@ _MEAN = {"task_options.pooling": "mean"}
 _PROBED = {**_MEAN, "method": "full", "head_start": "probe"}
 PORTFOLIO: tuple[Mapping[str, Any], ...] = (
     {**_MEAN, "method": "probe"},
-    {"task_options.pooling": "cls", "method": "probe"},
+    {"task_options.pooling": "last_four", "method": "probe"},
     {**_PROBED, "learning_rate": 2e-4, "epochs": 4, "batch_size": 32},
     {**_PROBED, "learning_rate": 3e-4, "epochs": 6, "batch_size": 32, "task_options.class_weights": "balanced"},
     {**_PROBED, "learning_rate": 5e-5, "epochs": 4, "batch_size": 16},

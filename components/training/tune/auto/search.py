@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -36,8 +37,10 @@ log = logging.getLogger(__name__)
 
 _FINISHED = "auto finished"  # the minutes of a search that has ended: repeated, it gives the same result
 _STOPPED_BY = "auto stopped by"
-_FOR_A_PROBE = 0.05  # part of the budget that a further probe of a base may take
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
+_NEAR_FIRST = 10  # trained candidates until the sampler chooses
+_NEAR = 0.5  # standard deviation of the logarithm of a number near the best candidate's
+_OTHER_CHOICE = 0.15  # probability of another choice
 _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
 _PERFECT = 1.0  # no metric is higher
 _KEPT = 6  # trained candidates whose weights stay on disk during the search
@@ -125,14 +128,7 @@ class AutoSearch:
             self._time.refuse_too_few_minutes(self._portfolio.probes or self._portfolio.queue)
         self._budget.report_progress(phase="linear probes")
         for configuration in self._portfolio.probes:
-            if self._is_known(configuration):
-                continue
-            if (
-                self._has_probe_score(str(configuration["base"]))
-                and self._time.seconds(configuration) > _FOR_A_PROBE * self._budget.seconds
-            ):
-                self.runner.skip(configuration, f"a further probe, which would take more than {_FOR_A_PROBE:.0%} of the minutes")
-            else:
+            if not self._is_known(configuration) and not (self.complete() and self._budget.left() <= 0):
                 self._run(self._study.ask(), configuration)
         self._budget.report_progress(phase="portfolio")
         for configuration in self._queue():
@@ -142,34 +138,67 @@ class AutoSearch:
             if fitting is None:
                 self._skip(configuration)
             else:
-                self._study.enqueue_trial({field: fitting.get(field, self._portfolio.defaults[field]) for field in self._active(fitting)})
-                trial = self._study.ask()
-                suggest(trial, self._portfolio.space, self._portfolio.defaults)  # takes the enqueued values, for the sampler to learn from
-                self._run(trial, fitting)
+                self._run(self._ask(fitting), fitting)
         if not self.complete():
             self._run_cheapest()
         self._budget.report_progress(phase="searching around the best")
         self._sample()
 
+    def _ask(self, configuration: Configuration) -> optuna.Trial:
+        """Return a trial with the values of `configuration`, for the sampler to learn from."""
+        self._study.enqueue_trial({name: configuration.get(name, self._portfolio.defaults[name]) for name in self._active(configuration)})
+        trial = self._study.ask()
+        suggest(trial, self._portfolio.space, self._portfolio.defaults)
+        return trial
+
     def _sample(self) -> None:
-        """Run sampled trials until nothing fits into the time any more, or nothing gets better."""
+        """Run further candidates until nothing fits into the time any more, or nothing gets better.
+
+        They are near the best one until a number have been trained, because the sampler's values are almost random before that.
+        """
         misfits = unchanged = 0
         if not self._portfolio.space:
             return
         while misfits < _MISFITS and unchanged < _UNCHANGED and self._time.left(self.complete()) > 0 and self._best() < _PERFECT:
-            self._study.sampler = sampler(self._inputs.tune, len(self._study.trials))
-            trial = self._study.ask()
-            configuration = {**self._like_best(), **suggest(trial, self._portfolio.space, self._portfolio.defaults)}
-            if self._time.fit_epochs(configuration, self.complete()) != configuration:
-                trial.set_user_attr(SKIPPED, "does not fit into the time")
-                self._study.tell(trial, state=TrialState.PRUNED)
+            sampled = self._suggest(misfits)
+            if sampled is None:
                 misfits += 1
                 continue
             best = self._best()
-            done = self._run(trial, configuration)
+            done = self._run(*sampled)
             better = done.state is TrialState.COMPLETE and (done.value or 0.0) > best
             misfits, unchanged = 0, 0 if better else unchanged + 1
         self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED or self._best() >= _PERFECT else "minutes"
+
+    def _suggest(self, misfits: int) -> tuple[optuna.Trial, Configuration] | None:
+        """Return a trial and its configuration; None if that does not fit into the time."""
+        if len(self._trained()) < _NEAR_FIRST:
+            draws = np.random.default_rng([self._inputs.tune.seed, len(self._study.trials), misfits])
+            fitting = self._time.fit_epochs(self._near_best(draws), self.complete())
+            return None if fitting is None else (self._ask(fitting), fitting)
+        self._study.sampler = sampler(self._inputs.tune, len(self._study.trials))
+        trial = self._study.ask()
+        configuration = {**self._like_best(), **suggest(trial, self._portfolio.space, self._portfolio.defaults)}
+        if self._time.fit_epochs(configuration, self.complete()) == configuration:
+            return trial, configuration
+        trial.set_user_attr(SKIPPED, "does not fit into the time")
+        self._study.tell(trial, state=TrialState.PRUNED)
+        return None
+
+    def _near_best(self, draws: np.random.Generator) -> dict[str, Any]:
+        """Return the best trained candidate with other numbers, and sometimes another choice of a field."""
+        near = self._like_best()
+        for name in self._active(near):
+            dimension, value = self._portfolio.space[name], near.get(name, self._portfolio.defaults[name])
+            if dimension.type == "float":
+                moved = float(value) * math.exp(draws.normal(0, _NEAR))
+                near[name] = min(max(moved, float(dimension.low or 0.0)), float(dimension.high or 1.0))
+            elif name != "method" and draws.random() < _OTHER_CHOICE:
+                near[name] = dimension.choices[int(draws.integers(len(dimension.choices)))]
+        return near
+
+    def _trained(self) -> list[FrozenTrial]:
+        return [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
 
     def _run_cheapest(self) -> None:
         """Run the candidate that takes the least time, although a killed process has used up the minutes."""
@@ -185,8 +214,7 @@ class AutoSearch:
         done = self.runner.run(trial, configuration)
         if done.state is TrialState.COMPLETE and configuration["method"] != PROBE:
             self._time.correct(configuration, done)
-        trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
-        self.keep(sorted(trained, key=lambda trial: -(trial.value or 0.0))[:_KEPT])
+        self.keep(sorted(self._trained(), key=lambda trial: -(trial.value or 0.0))[:_KEPT])
         return done
 
     def keep(self, best: Sequence[FrozenTrial]) -> None:
@@ -237,18 +265,12 @@ class AutoSearch:
         out_of_time = SKIPPED in trial.user_attrs or trial.user_attrs.get(CUT) == TIME_UP
         return ERROR in trial.user_attrs or (trial.state is TrialState.PRUNED and not out_of_time)
 
-    def _has_probe_score(self, base: str) -> bool:
-        """Return whether a linear probe of `base` has a score."""
-        tried = [trial.user_attrs[SETTINGS] for trial in self.complete()]
-        return any((configuration["base"], configuration["method"]) == (base, PROBE) for configuration in tried)
-
     def _skip(self, configuration: Configuration) -> None:
         seconds, left = self._time.seconds(configuration), max(0.0, self._time.left(self.complete()))
         self.runner.skip(configuration, f"needs about {seconds:.0f} s, {left:.0f} s were left")
 
     def _like_best(self) -> dict[str, Any]:
-        trained = [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
-        best = max(trained, key=lambda trial: trial.value or 0.0, default=None)
+        best = max(self._trained(), key=lambda trial: trial.value or 0.0, default=None)
         return dict(best.user_attrs[REQUESTED]) if best else dict(self._portfolio.queue[0])
 
 
