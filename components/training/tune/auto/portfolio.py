@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from components.core.errors import BadParams
 from components.core.section import nearest
 from components.model import methods, tasks
@@ -23,6 +25,8 @@ MOST_EPOCHS = 40.0
 _EVALUATIONS = 4  # at least, of a training
 _PATIENCE = 4
 _CONDITIONS = {"lora_rank": "lora", "lora_alpha": "lora", "lora_targets": "lora", "frozen_layers": "freeze"}
+_NEAR = 0.5  # standard deviation of the logarithm of a number, of candidates near another
+_OTHER_CHOICE = 0.15  # probability of another choice
 _WIDER = 3.0  # the range of a number reaches this factor beyond the portfolio
 
 Configuration = Mapping[str, Any]
@@ -36,6 +40,22 @@ class Portfolio:
     queue: tuple[dict[str, Any], ...]
     space: dict[str, Dimension]
     defaults: dict[str, Any]
+
+    def active(self, configuration: Configuration) -> list[str]:
+        """Return the fields of `space` that matter for a configuration."""
+        return [name for name, dimension in self.space.items() if dimension.active(configuration)]
+
+    def near(self, configuration: Configuration, draws: np.random.Generator) -> dict[str, Any]:
+        """Return the configuration with other numbers, and sometimes another choice of a field, in `space`; the method stays."""
+        moved = dict(configuration)
+        for name in self.active(configuration):
+            dimension, value = self.space[name], configuration.get(name, self.defaults[name])
+            if dimension.type == "float":
+                low, high = map(float, dimension.extremes())
+                moved[name] = min(max(float(value) * math.exp(draws.normal(0, _NEAR)), low), high)
+            elif name != "method" and draws.random() < _OTHER_CHOICE:
+                moved[name] = dimension.choices[int(draws.integers(len(dimension.choices)))]
+        return moved
 
 
 def build(

@@ -39,8 +39,6 @@ _FINISHED = "auto finished"  # the minutes of a search that has ended: repeated,
 _STOPPED_BY = "auto stopped by"
 _MISFITS = 8  # sampled candidates in a row that do not fit into the time: the end
 _NEAR_FIRST = 10  # trained candidates until the sampler chooses
-_NEAR = 0.5  # standard deviation of the logarithm of a number near the best candidate's
-_OTHER_CHOICE = 0.15  # probability of another choice
 _UNCHANGED = 15  # sampled candidates in a row that are no better: the end
 _PERFECT = 1.0  # no metric is higher
 _KEPT = 6  # trained candidates whose weights stay on disk during the search
@@ -146,7 +144,8 @@ class AutoSearch:
 
     def _ask(self, configuration: Configuration) -> optuna.Trial:
         """Return a trial with the values of `configuration`, for the sampler to learn from."""
-        self._study.enqueue_trial({name: configuration.get(name, self._portfolio.defaults[name]) for name in self._active(configuration)})
+        active = self._portfolio.active(configuration)
+        self._study.enqueue_trial({name: configuration.get(name, self._portfolio.defaults[name]) for name in active})
         trial = self._study.ask()
         suggest(trial, self._portfolio.space, self._portfolio.defaults)
         return trial
@@ -174,7 +173,7 @@ class AutoSearch:
         """Return a trial and its configuration; None if that does not fit into the time."""
         if len(self._trained()) < _NEAR_FIRST:
             draws = np.random.default_rng([self._inputs.tune.seed, len(self._study.trials), misfits])
-            fitting = self._time.fit_epochs(self._near_best(draws), self.complete())
+            fitting = self._time.fit_epochs(self._portfolio.near(self._like_best(), draws), self.complete())
             return None if fitting is None else (self._ask(fitting), fitting)
         self._study.sampler = sampler(self._inputs.tune, len(self._study.trials))
         trial = self._study.ask()
@@ -184,18 +183,6 @@ class AutoSearch:
         trial.set_user_attr(SKIPPED, "does not fit into the time")
         self._study.tell(trial, state=TrialState.PRUNED)
         return None
-
-    def _near_best(self, draws: np.random.Generator) -> dict[str, Any]:
-        """Return the best trained candidate with other numbers, and sometimes another choice of a field."""
-        near = self._like_best()
-        for name in self._active(near):
-            dimension, value = self._portfolio.space[name], near.get(name, self._portfolio.defaults[name])
-            if dimension.type == "float":
-                moved = float(value) * math.exp(draws.normal(0, _NEAR))
-                near[name] = min(max(moved, float(dimension.low or 0.0)), float(dimension.high or 1.0))
-            elif name != "method" and draws.random() < _OTHER_CHOICE:
-                near[name] = dimension.choices[int(draws.integers(len(dimension.choices)))]
-        return near
 
     def _trained(self) -> list[FrozenTrial]:
         return [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
@@ -246,10 +233,8 @@ class AutoSearch:
             self._inputs.resolve(configuration)
         except BadParams:  # of another release
             return False
-        return all(name in configuration and space[name].contains(configuration[name]) for name in self._active(configuration))
-
-    def _active(self, configuration: Configuration) -> list[str]:
-        return [name for name, dimension in self._portfolio.space.items() if dimension.active(configuration)]
+        active = self._portfolio.active(configuration)
+        return all(name in configuration and space[name].contains(configuration[name]) for name in active)
 
     def _is_known(self, configuration: Configuration) -> bool:
         """Return whether `configuration` has been tried, with any epochs, here or in an earlier search on the same data."""

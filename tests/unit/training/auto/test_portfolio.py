@@ -1,5 +1,6 @@
 """From the task's portfolio, the base models and params.yaml to a queue and a search space."""
 
+import numpy as np
 import pytest
 
 from components.core.errors import BadParams
@@ -98,6 +99,26 @@ def test_portfolio_of_a_task_can_be_trained(name):
         fields = {field: value for field, value in configuration.items() if not field.startswith("task_options.")}
         settings = TrainSection.parse({}, "train").settings(fields)
         check_fields(settings, task.unsupported_settings)
+
+
+def test_near_candidates_stay_in_the_space():
+    portfolio = made({"batch_size": 32})
+    lora = next(c for c in portfolio.queue if c["method"] == "lora")
+    near = [portfolio.near(lora, np.random.default_rng(number)) for number in range(200)]
+
+    assert {(c["method"], c["batch_size"]) for c in near} == {("lora", 32)}
+    assert all(portfolio.space[name].contains(c[name]) for c in near for name in portfolio.active(c) if name in c)
+    assert len({c["learning_rate"] for c in near}) > 150
+    assert {c["task_options.class_weights"] for c in near if "task_options.class_weights" in c} == {"none", "balanced"}
+
+
+def test_near_candidates_are_mostly_alike():
+    portfolio = made()
+    first = dict(portfolio.queue[0])
+    rates = [portfolio.near(first, np.random.default_rng(number))["learning_rate"] for number in range(200)]
+
+    assert 0.4 < np.std(np.log(rates)) < 0.6
+    assert portfolio.near(first, np.random.default_rng(1)) == portfolio.near(first, np.random.default_rng(1))
 
 
 def test_options_that_a_kind_refuses_are_left_out():
