@@ -24,14 +24,14 @@ class TimePlan:
         self._inputs, self._budget, self._speeds = inputs, budget, speeds
         self._by_holdouts = finals.uses_holdouts(inputs)
 
-    def left(self, complete: Sequence[FrozenTrial]) -> float:
-        """Return the seconds that trials may still use after the `complete` ones."""
-        return self._budget.left() - self._reserve(complete)
+    def left(self, complete: Sequence[FrozenTrial], planned: float = 0.0) -> float:
+        """Return the seconds that trials may still use after the `complete` ones, one of `planned` seconds among them."""
+        return self._budget.left() - self._reserve(complete, planned)
 
-    def _reserve(self, complete: Sequence[FrozenTrial]) -> float:
-        """Return the seconds that the selection needs: hold-outs of the best, if they fit, or a bootstrap."""
+    def _reserve(self, complete: Sequence[FrozenTrial], planned: float) -> float:
+        """Return the seconds that the selection needs: hold-outs of the best and of a planned trial, if they fit, or a bootstrap."""
         most, least = _FOR_HOLDOUTS * self._budget.seconds, _FOR_SELECTION * self._budget.seconds
-        needed = finals.seconds_of_holdouts(complete)
+        needed = finals.seconds_of_holdouts(complete) + finals.FEWEST * planned
         return least if not self._by_holdouts or needed > most else most
 
     def seconds(self, configuration: Configuration) -> float:
@@ -42,7 +42,8 @@ class TimePlan:
     def fit_epochs(self, configuration: dict[str, Any], complete: Sequence[FrozenTrial]) -> dict[str, Any] | None:
         """Return the configuration with the epochs that fit into the time after the `complete` trials; None if too few fit."""
         candidate = self._inputs.resolve(configuration)
-        fitting = self._speeds[candidate.settings.base].epochs(candidate.settings, self.left(complete))
+        speed = self._speeds[candidate.settings.base]
+        fitting = speed.epochs(candidate.settings, self.left(complete, speed.seconds(candidate.settings)))
         if fitting == candidate.settings.epochs:
             return configuration
         trained = any(trial.user_attrs[SETTINGS]["method"] != PROBE for trial in complete)
