@@ -104,6 +104,8 @@ def features_of(
     first = _sample({name: index for index, name in reversed(list(enumerate(names)))}, kept, most_mib * 2**20 / (4 * layer.in_features))
     distinct = sorted(first.values(), key=lambda index: (len(inputs[index]["input_ids"]), names[index]))
     poolings = _poolings(model) if cache and cache.limit_mib else ()
+    if (1 + len(poolings)) * len(distinct) * 4 * layer.in_features > most_mib * 2**20:
+        poolings = ()  # all at once need too much memory
     keys = _keys(model, layer, spec, [names[index] for index in distinct], precision, poolings)
     stored = cache.get(keys[0]) if cache else None
     if stored is None:
