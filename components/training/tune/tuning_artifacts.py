@@ -70,10 +70,10 @@ def importance(study: optuna.Study, complete: Sequence[FrozenTrial]) -> dict[str
     searched = [trial for trial in complete if trial.params]  # neither linear probes nor weight averages
     if len(searched) < 2 or len({trial.value for trial in searched}) < 2:
         return {}
-    if len(searched) < len(complete):
-        study = optuna.create_study(direction="maximize")
-        study.add_trials(searched)
     try:
+        if len(searched) < len(complete):
+            study = optuna.create_study(direction="maximize")
+            study.add_trials(searched)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # few trials with some value
             shares = optuna.importance.get_param_importances(study)

@@ -1,4 +1,4 @@
-"""The selection among the complete trials: intervals, repeated hold-outs for small data, and the cheapest of equals."""
+"""The selection among the complete trials: intervals, repeated hold-outs for small data, and the smallest base model of equals."""
 
 import itertools
 import logging
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from pydantic import Field
 
 from components.artifacts.base import Artifact
+from components.artifacts.manifest import base_folder
 from components.artifacts.rows import read_rows
 from components.core.errors import NotFound, RetuneError
 from components.model import tasks
@@ -113,7 +114,7 @@ def _by_bootstrap(inputs: SearchInputs, ranked: Sequence[FrozenTrial], notes: tu
     resampled = selection.resample(score, len(compared), groups, seed=inputs.tune.seed, resamples=resamples)
     errors = resampled.errors()
     intervals = {trial.number: interval(trial.value or 0.0, selection.Z * error) for trial, error in zip(compared, errors, strict=True)}
-    costs = [float(trial.user_attrs[SECONDS]) for trial in compared]
+    costs = _sizes(inputs, compared)
 
     def choose(scores: selection.Floats) -> int:
         return selection.cheapest_of_equals(scores.tolist(), costs, resampled.error_of_difference)
@@ -130,7 +131,13 @@ def interval(score: float, half: float, holdouts: int = 1) -> Interval:
 def _reason(ranked: Sequence[FrozenTrial], index: int) -> str:
     if index == 0:
         return "the best score"
-    return f"not different from the best score ({ranked[0].user_attrs[NAME]}) by more than a standard error, and cheaper"
+    return f"not different from the best score ({ranked[0].user_attrs[NAME]}) by more than a standard error, and its base model is smaller"
+
+
+def _sizes(inputs: SearchInputs, compared: Sequence[FrozenTrial]) -> list[float]:
+    """Return the size of each candidate's base model in bytes: the cost of its answers grows with it, that of training is paid."""
+    folders = [base_folder(inputs.base, inputs.resolve(trial.user_attrs[SETTINGS]).settings.base) for trial in compared]
+    return [float(sum(path.stat().st_size for path in folder.glob("*.safetensors"))) for folder in folders]
 
 
 def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Trials, budget: Budget) -> Selected:
@@ -153,7 +160,7 @@ def _by_holdouts(inputs: SearchInputs, ranked: Sequence[FrozenTrial], trials: Tr
     table, means, best = table[order], means[order], [best[index] for index in order]
     halves = quantile * np.sqrt(factor * table.var(axis=1, ddof=1))
     intervals = {trial.number: interval(float(mean), float(half), whole) for trial, mean, half in zip(best, means, halves, strict=True)}
-    costs = [float(trial.user_attrs[SECONDS]) for trial in best]
+    costs = _sizes(inputs, best)
 
     def choose(values: selection.Floats) -> int:
         return selection.cheapest_of_equals(values.tolist(), costs, error)

@@ -54,7 +54,8 @@ class Portfolio:
                 low, high = map(float, dimension.extremes())
                 moved[name] = min(max(float(value) * math.exp(draws.normal(0, _NEAR)), low), high)
             elif name != "method" and draws.random() < _OTHER_CHOICE:
-                moved[name] = dimension.choices[int(draws.integers(len(dimension.choices)))]
+                others = [choice for choice in dimension.choices if choice != value]
+                moved[name] = others[int(draws.integers(len(others)))]
         return moved
 
 

@@ -126,7 +126,11 @@ class AutoSearch:
             self._time.refuse_too_few_minutes(self._portfolio.probes or self._portfolio.queue)
         self._budget.report_progress(phase="linear probes")
         for configuration in self._portfolio.probes:
-            if not self._is_known(configuration) and not (self.complete() and self._budget.left() <= 0):
+            if self._is_known(configuration):
+                continue
+            if self.complete() and self._time.seconds(configuration) > self._budget.left():
+                self._skip(configuration)
+            else:
                 self._run(self._study.ask(), configuration)
         self._budget.report_progress(phase="portfolio")
         for configuration in self._queue():
@@ -170,11 +174,11 @@ class AutoSearch:
         self.stopped_by = "no better candidates" if unchanged >= _UNCHANGED or self._best() >= _PERFECT else "minutes"
 
     def _suggest(self, misfits: int) -> tuple[optuna.Trial, Configuration] | None:
-        """Return a trial and its configuration; None if that does not fit into the time."""
+        """Return a trial and its configuration; None if that does not fit into the time, or is not a new one."""
         if len(self._trained()) < _NEAR_FIRST:
             draws = np.random.default_rng([self._inputs.tune.seed, len(self._study.trials), misfits])
             fitting = self._time.fit_epochs(self._portfolio.near(self._like_best(), draws), self.complete())
-            return None if fitting is None else (self._ask(fitting), fitting)
+            return (self._ask(fitting), fitting) if fitting is not None and self._is_new(fitting) else None
         self._study.sampler = sampler(self._inputs.tune, len(self._study.trials))
         trial = self._study.ask()
         configuration = {**self._like_best(), **suggest(trial, self._portfolio.space, self._portfolio.defaults)}
@@ -183,6 +187,17 @@ class AutoSearch:
         trial.set_user_attr(SKIPPED, "does not fit into the time")
         self._study.tell(trial, state=TrialState.PRUNED)
         return None
+
+    def _is_new(self, configuration: Configuration) -> bool:
+        """Return whether the search may try a configuration, and has not yet."""
+        known = [trial.user_attrs.get(REQUESTED) for trial in self._study.trials]
+        if configuration in known or not self._is_in_space(configuration):
+            return False
+        try:  # as params.yaml is read: some fields exclude each other
+            TrainSection.parse(self._inputs.resolve(configuration).settings.model_dump(), "train")
+        except BadParams:
+            return False
+        return True
 
     def _trained(self) -> list[FrozenTrial]:
         return [trial for trial in self.complete() if trial.user_attrs[SETTINGS]["method"] != PROBE]
@@ -224,8 +239,8 @@ class AutoSearch:
         return [dict(before), *queue] if usable and before else queue
 
     def _is_in_space(self, configuration: Configuration) -> bool:
-        """Return whether this search could suggest a configuration of an earlier search."""
-        space = self._portfolio.space
+        """Return whether the values of a configuration, which may be of an earlier search, are in the space."""
+        space, defaults = self._portfolio.space, self._portfolio.defaults
         methods = {str(known["method"]) for known in self._portfolio.queue}
         if configuration["base"] not in self._inputs.data or configuration["method"] not in methods:
             return False
@@ -234,7 +249,7 @@ class AutoSearch:
         except BadParams:  # of another release
             return False
         active = self._portfolio.active(configuration)
-        return all(name in configuration and space[name].contains(configuration[name]) for name in active)
+        return all(space[name].contains(configuration.get(name, defaults[name])) for name in active)
 
     def _is_known(self, configuration: Configuration) -> bool:
         """Return whether `configuration` has been tried, with any epochs, here or in an earlier search on the same data."""

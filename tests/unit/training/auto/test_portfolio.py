@@ -107,9 +107,9 @@ def test_near_candidates_stay_in_the_space():
     near = [portfolio.near(lora, np.random.default_rng(number)) for number in range(200)]
 
     assert {(c["method"], c["batch_size"]) for c in near} == {("lora", 32)}
-    assert all(portfolio.space[name].contains(c[name]) for c in near for name in portfolio.active(c) if name in c)
+    assert all(portfolio.space[name].contains(c.get(name, portfolio.defaults[name])) for c in near for name in portfolio.active(c))
     assert len({c["learning_rate"] for c in near}) > 150
-    assert {c["task_options.class_weights"] for c in near if "task_options.class_weights" in c} == {"none", "balanced"}
+    assert 10 < sum("task_options.class_weights" in c for c in near) < 60
 
 
 def test_near_candidates_are_mostly_alike():

@@ -71,6 +71,7 @@ def test_leaderboard_names_every_candidate_and_one_winner(searched):
     (winner,) = [candidate for candidate in board.candidates if candidate.winner]
     assert winner.reason
     assert winner.low <= winner.score <= winner.high
+    assert winner.score == max(c.score for c in board.candidates if c.state == "complete" and c.holdouts == winner.holdouts)
     assert TunedSettings.read(searched / "tuned").task_options == winner.task_options
     assert BestTrial.read(searched / "tuned").number == winner.number
 
