@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 IGNORED = -100
 """The label of tokens that no answer is predicted for."""
 
+_SHARED_MIB = 512  # of the hidden states of a batch, or of the features, up to which one pass gives those of all poolings
 _BATCH = 32  # rows; part of the key, because it changes the last digits
 _CODE = Path(__file__).parents[1]
 _LABELS = ("id2label", "label2id", "num_labels", "problem_type", "_name_or_path", "transformers_version", "architectures")
@@ -92,7 +93,7 @@ def features_of(
     """Return the features of the encoded rows `table` from `model`, which `task` built of `base`; it stays in evaluation mode.
 
     The same rows in another order give the same bits, with and without `cache`; labels do not matter. `precision` is float32 or bfloat16.
-    The features with other poolings, which the same pass through the encoder gives, are put into `cache` too.
+    The features with the poolings mean and last_four, which the same pass through the encoder gives, are put into `cache` too.
     If the features need more than `most_mib` MiB, the rows are sampled; the sample does not depend on their order either.
 
     Raises:
@@ -103,9 +104,8 @@ def features_of(
     names = [_row_name(row, marks) for row, marks in zip(inputs, kept, strict=True)]
     first = _sample({name: index for index, name in reversed(list(enumerate(names)))}, kept, most_mib * 2**20 / (4 * layer.in_features))
     distinct = sorted(first.values(), key=lambda index: (len(inputs[index]["input_ids"]), names[index]))
-    poolings = _poolings(model) if cache and cache.limit_mib else ()
-    if (1 + len(poolings)) * len(distinct) * 4 * layer.in_features > most_mib * 2**20:
-        poolings = ()  # all at once need too much memory
+    longest = max((len(row["input_ids"]) for row in inputs), default=0)
+    poolings = _poolings(model, layer, len(distinct), longest) if cache and cache.limit_mib else ()
     keys = _keys(model, layer, spec, [names[index] for index in distinct], precision, poolings)
     stored = cache.get(keys[0]) if cache else None
     if stored is None:
@@ -118,7 +118,7 @@ def features_of(
                 "choose another base model, or set train.precision to float32"
             )
         for key, array in zip(keys[1:], others, strict=True):
-            if cache and np.isfinite(array).all():
+            if cache and len(array) == len(stored) and np.isfinite(array).all():
                 cache.put(key, array)
         if cache:
             cache.put(keys[0], stored)
@@ -163,9 +163,12 @@ def _row_name(row: Mapping[str, Any], marks: Any) -> bytes:
     return hashlib.sha256(b"|".join(np.asarray(part, dtype=np.int64).tobytes() for part in parts)).digest()
 
 
-def _poolings(model: Any) -> tuple[str, ...]:
-    """Return the other poolings whose features one pass through the encoder of `model` gives too."""
-    return tuple(getattr(model, "other_poolings", ()))
+def _poolings(model: Any, layer: Any, rows: int, longest: int) -> tuple[str, ...]:
+    """Return the other poolings whose features one pass through the encoder of `model` gives too; none if that needs much memory."""
+    poolings = tuple(getattr(model, "other_poolings", ()))
+    states = _BATCH * longest * (1 + int(getattr(model.config, "num_hidden_layers", 0)))
+    needed = 4 * layer.in_features * max(states, (1 + len(poolings)) * rows)
+    return poolings if needed <= _SHARED_MIB * 2**20 else ()
 
 
 def _keys(model: Any, layer: Any, spec: ModelSpec, rows: Sequence[bytes], precision: str, poolings: Sequence[str]) -> list[str]:
@@ -196,7 +199,7 @@ def _keys(model: Any, layer: Any, spec: ModelSpec, rows: Sequence[bytes], precis
 def _compute(
     model: Any, layer: Any, collate: Any, rows: Sequence[dict[str, Any]], kept: Sequence[Any], precision: str, poolings: Sequence[str]
 ) -> list[npt.NDArray[np.float32]]:
-    """Return the features of `rows`, in their order, from the model as it is and with each of `poolings`."""
+    """Return the features of `rows`, in their order, from the model as it is and with each of `poolings`; none if it lacks a pooling."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -208,7 +211,8 @@ def _compute(
             begins = batch.pop("labels", None)
             found = model.pooled_inputs(batch, poolings) if poolings else [_layer_inputs(model, layer, batch, by_token=begins is not None)]
             for own, vectors in zip(parts, found, strict=True):
-                own.append((vectors if begins is None else vectors[begins != IGNORED]).float().cpu().numpy())
+                if vectors is not None:
+                    own.append((vectors if begins is None else vectors[begins != IGNORED]).float().cpu().numpy())
     return [np.concatenate(own) for own in parts]
 
 

@@ -14,6 +14,7 @@ from components.model.support import frozen_features as frozen_features_module
 from components.model.support.feature_cache import FeatureCache
 from components.model.support.frozen_features import IGNORED, features_of, frozen_features
 from components.model.support.output_heads import output_layer
+from components.model.tasks.text_classification import model as model_module
 from components.training.trainer.data import PreparedSplits
 from tests.support.families import FAMILIES, make_family
 from tests.support.labelled import tagged
@@ -167,3 +168,14 @@ def test_one_pass_gives_the_features_of_other_poolings(tiny_base, learn, tmp_pat
     monkeypatch.setattr(frozen_features_module, "_compute", None)
 
     assert features(second, cache).tobytes() == alone.tobytes()
+
+
+def test_base_with_hidden_layers_of_different_lengths_has_no_last_four(tiny_base, learn, tmp_path, monkeypatch):
+    cache, tables = FeatureCache(tmp_path / "cache"), (tiny_base, learn.spec, learn.train.table)
+    monkeypatch.setattr(model_module, "_alike", lambda output: False)  # as of CANINE and Funnel
+
+    frozen_features(tasks.load("text_classification", {"pooling": "mean"}), *tables, seed=0, cache=cache)
+
+    assert len(list(cache.folder.iterdir())) == 1
+    with pytest.raises(BadModel, match="hidden layers of the base model have different lengths; set"):
+        frozen_features(tasks.load("text_classification", {"pooling": "last_four"}), *tables, seed=0, cache=cache)

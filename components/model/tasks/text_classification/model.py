@@ -78,10 +78,14 @@ class HeadedModel(PreTrainedModel):
         """The poolings besides its own whose vectors `pooled_inputs` returns from one pass; none with a hidden layer in the head."""
         return () if self.head.dense is not None else tuple(how for how in ("mean", _LAYERS) if how != self._pooling)
 
-    def pooled_inputs(self, inputs: Mapping[str, Any], poolings: Sequence[str]) -> list[torch.Tensor]:
-        """Return the inputs (batch, width) of the output layer with its own pooling, then those with each of `poolings`."""
-        output = self.base_model(**inputs, output_hidden_states=True)
-        return [_pooled(output, inputs["attention_mask"], how) for how in (self._pooling, *poolings)]
+    def pooled_inputs(self, inputs: Mapping[str, Any], poolings: Sequence[str]) -> list[torch.Tensor | None]:
+        """Return the inputs (batch, width) of the output layer with its own pooling, then those with each of `poolings`.
+
+        None for a pooling that the base model does not support: the hidden layers of some have different lengths (CANINE, Funnel).
+        """
+        output, mask = self.base_model(**inputs, output_hidden_states=True), inputs["attention_mask"]
+        own = _pooled(output, mask, self._pooling)
+        return [own, *(None if how == _LAYERS and not _alike(output) else _pooled(output, mask, how) for how in poolings)]
 
     def forward(self, labels: torch.Tensor | None = None, **inputs: Any) -> SequenceClassifierOutput:
         """Return the logits (batch, outputs), and with labels the loss for the config's problem_type."""
@@ -108,8 +112,15 @@ def _pooled(output: Any, mask: Any, how: str) -> Any:
     """Return vectors (batch, width) of the `output` of a pretrained model; last_four needs its `hidden_states`."""
     if how != _LAYERS:
         return pooled(output[0], mask, how)
+    if not _alike(output):
+        raise BadModel("the hidden layers of the base model have different lengths; set task_options.pooling to mean, cls or default")
     layers = output.hidden_states[1:][-4:]  # the first are the embeddings
     return pooled(torch.stack(layers).mean(dim=0), mask, "mean")
+
+
+def _alike(output: Any) -> bool:
+    """Return whether the last four hidden states of a pretrained model have the shape of its output."""
+    return all(layer.shape == output[0].shape for layer in output.hidden_states[1:][-4:])
 
 
 def build(base: Path, options: Options, outputs: dict[str, Any], *, ordered: bool = False) -> HeadedModel:
