@@ -147,7 +147,9 @@ class AutoSearch:
         self._sample()
 
     def _ask(self, configuration: Configuration) -> optuna.Trial:
-        """Return a trial with the values of `configuration`, for the sampler to learn from."""
+        """Return a trial with the values of `configuration`, for the sampler to learn from; without them if they are not in the space."""
+        if not self._is_in_space(configuration):  # too little time for the fewest epochs
+            return self._study.ask()
         active = self._portfolio.active(configuration)
         self._study.enqueue_trial({name: configuration.get(name, self._portfolio.defaults[name]) for name in active})
         trial = self._study.ask()
@@ -204,7 +206,7 @@ class AutoSearch:
 
     def _run_cheapest(self) -> None:
         """Run the candidate that takes the least time, although a killed process has used up the minutes."""
-        short = [{**configuration, "epochs": min(1.0, configuration["epochs"])} for configuration in self._portfolio.queue]
+        short = [{**configuration, "epochs": self._time.fewest_epochs(configuration)} for configuration in self._portfolio.queue]
         for configuration in (*self._portfolio.probes, *sorted(short, key=lambda configuration: float(configuration["epochs"]))):
             if not self.complete() and not self._is_known(configuration):
                 self._run(self._study.ask(), configuration)

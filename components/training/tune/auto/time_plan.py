@@ -14,6 +14,7 @@ from components.training.tune.auto.trials import DONE, SearchInputs
 from components.training.tune.study import SECONDS, SETTINGS
 
 _FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
+_FEWEST_STEPS = 50
 _SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 
 
@@ -47,10 +48,16 @@ class TimePlan:
         if fitting == candidate.settings.epochs:
             return configuration
         trained = any(trial.user_attrs[SETTINGS]["method"] != PROBE for trial in complete)
-        fewest = candidate.settings.epochs * _SHORTENED if trained else min(1.0, candidate.settings.epochs)
+        fewest = candidate.settings.epochs * _SHORTENED if trained else self.fewest_epochs(configuration)
         if "epochs" in self._inputs.train.fixed.model_fields_set or fitting < fewest:
             return None
         return {**configuration, "epochs": fitting}
+
+    def fewest_epochs(self, configuration: Configuration) -> float:
+        """Return the fewest epochs that are worth a training: one, or those of some steps if that is less."""
+        settings = self._inputs.resolve(configuration).settings
+        batch = settings.batch_size * settings.accumulation
+        return min(1.0, settings.epochs, _FEWEST_STEPS * batch / max(1, len(self._inputs.data[settings.base].train)))
 
     def correct(self, configuration: Configuration, trial: FrozenTrial) -> None:
         """Correct the speed by a complete training."""
@@ -66,7 +73,7 @@ class TimePlan:
         costs = []
         for configuration in configurations:
             candidate = self._inputs.resolve(configuration)
-            least = candidate.settings.model_copy(update={"epochs": min(1.0, candidate.settings.epochs)})
+            least = candidate.settings.model_copy(update={"epochs": self.fewest_epochs(configuration)})
             costs.append(self._speeds[candidate.settings.base].seconds(least))
         minutes = self._inputs.tune.minutes
         if min(costs) > minutes * 60 - self._budget.spent():

@@ -104,6 +104,15 @@ def test_too_few_minutes_say_how_many_are_needed(learn, tiny_base, workspace):
         run(learn, tiny_base, workspace / "tuned", minutes=1e-5)
 
 
+def test_part_of_an_epoch_is_tried_if_no_more_fits(learn, tiny_base, workspace, monkeypatch):
+    monkeypatch.setattr(Speed, "epochs", lambda self, settings, seconds: 0.6)
+    monkeypatch.setattr(Speed, "seconds", lambda self, settings: 0.0)
+    board = run(learn, tiny_base, workspace / "tuned", minutes=0.05, fixed={"batch_size": 2}, candidates={"methods": ["full"]})
+
+    assert board.winner.state == "complete"
+    assert all("0.6 epochs" in c.name for c in board.candidates if c.state == "complete")
+
+
 @pytest.mark.parametrize(
     ("fixed", "changes", "message"),
     [
