@@ -110,8 +110,8 @@ def features_of(
     stored = cache.get(keys[0]) if cache else None
     if stored is None:
         collate = task.collator(task.load_tokenizer(base), spec)
-        rows_of = [[values[index] for index in distinct] for values in (inputs, kept)]
-        stored, *others = _compute(model, layer, collate, *rows_of, precision, poolings)
+        ordered, marks_of = [inputs[index] for index in distinct], [kept[index] for index in distinct]
+        stored, *others = _compute(model, layer, collate, ordered, marks_of, precision, poolings)
         if invalid := int((~np.isfinite(stored).all(axis=1)).sum()):
             raise BadModel(
                 f"the base model {spec.base} in {base} gives NaN or infinite features for {invalid} of {len(stored)} vectors; "

@@ -50,9 +50,8 @@ class Portfolio:
         moved = dict(configuration)
         for name in self.active(configuration):
             dimension, value = self.space[name], configuration.get(name, self.defaults[name])
-            if dimension.type == "float":
-                low, high = map(float, dimension.extremes())
-                moved[name] = min(max(float(value) * math.exp(draws.normal(0, _NEAR)), low), high)
+            if dimension.low is not None and dimension.high is not None:
+                moved[name] = min(max(float(value) * math.exp(draws.normal(0, _NEAR)), dimension.low), dimension.high)
             elif name != "method" and draws.random() < _OTHER_CHOICE:
                 others = [choice for choice in dimension.choices if choice != value]
                 moved[name] = others[int(draws.integers(len(others)))]
