@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from components.core.text import UNSPACED, normalise
+from components.core.text import TERM, UNSPACED, normalise
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -19,7 +19,6 @@ _PERMUTATIONS = 128
 # Candidates are verified, so a false one is cheap and a missed one is a leak: recall at the threshold is above 96 %.
 _WEIGHTS = (0.02, 0.98)
 _STEEPEST = 0.95  # LSH has too few bands above this; verification uses the threshold itself
-_TOKEN = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _CHARACTER = re.compile(rf"[{UNSPACED}]")
 
 
@@ -30,7 +29,7 @@ def plain(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Return the words of `text` in order, without case and punctuation; single characters for scripts without spaces."""
-    return _TOKEN.findall(text.casefold())
+    return TERM.findall(text.casefold())
 
 
 def row_key(text: str) -> str:

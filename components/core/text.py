@@ -5,6 +5,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
@@ -14,6 +15,12 @@ UnicodeForm = Literal["NFC", "NFKC"]
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """The scripts without spaces between words, as ranges of a regular expression: Thai, Lao, Burmese, Khmer, kana, Han."""
 
+WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+"""A word with its punctuation: the characters between spaces; in scripts without spaces, each character is a word."""
+
+TERM = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+"""A word without punctuation."""
+
 _SPACE = re.compile(r"\s+")
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, BOM
 
@@ -21,6 +28,17 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width
 def normalise(text: str, form: UnicodeForm) -> str:
     """Return `text` in the Unicode form, without invisible characters, surplus and outer spaces."""
     return _SPACE.sub(" ", _INVISIBLE.sub("", unicodedata.normalize(form, text))).strip()
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of `text` (see WORD), in order."""
+    return WORD.findall(text)
+
+
+def first_words(text: str, count: int) -> str:
+    """Return `text` up to the end of its word number `count`; all of it if it has fewer."""
+    ends = [match.end() for match in islice(WORD.finditer(text), count)]
+    return text[: ends[-1]] if ends else ""
 
 
 _GENERATED_ID = re.compile(r"([0-9a-f]{16})(#\d+)?")  # an id generated for a row without one: the hash of its text and a running number

@@ -13,7 +13,7 @@ import pandas as pd
 
 from components.core.atomic import replacing
 from components.core.errors import BadParams, BadSource
-from components.core.text import canonical_label
+from components.core.text import canonical_label, split_words
 from components.data.snapshot.given_splits import SPLIT_WORDS
 from components.data.snapshot.read_errors import Faults, short_list
 from components.data.snapshot.settings import SnapshotParams
@@ -260,7 +260,7 @@ def looks_like_label(column: "pd.Series[str]") -> bool:
 
 def word_counts(column: "pd.Series[str]") -> "pd.Series[int]":
     """Return the number of words of each value."""
-    return column.fillna("").map(lambda text: len(str(text).split()))
+    return column.fillna("").map(lambda text: len(split_words(str(text))))
 
 
 def longest(column: "pd.Series[str]") -> int:

@@ -16,6 +16,7 @@ from pydantic import Field
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.core.section import Section
+from components.core.text import split_words
 from components.model.support.metrics import Floats, Metric, mean, ratio
 
 _BLEU = ("bleu_written", "bleu_expected", *(f"bleu_{count}_{n}" for count in ("hits", "grams") for n in range(1, 5)))
@@ -117,12 +118,12 @@ class _Words:
 
 def length_bands(texts: Sequence[str]) -> list[str]:
     """Return each text's length band: 1-4, 5-8, 9-16, … words; the bands do not depend on the test set."""
-    tops = [max(4, 1 << (len(text.split()) - 1).bit_length()) if text.strip() else 4 for text in texts]
+    tops = [max(4, 1 << (len(split_words(text)) - 1).bit_length()) if text.strip() else 4 for text in texts]
     return [f"{1 if top == 4 else top // 2 + 1}-{top} words" for top in tops]
 
 
 def tables(rows: pd.DataFrame, predictions: Predictions, options: TextScoring) -> tuple[ReportTable, ReportTable, ReportTable]:
-    """Return the rows with the lowest chrF, rows spread over the test set, and the lengths of the texts in words between spaces."""
+    """Return the rows with the lowest chrF, rows spread over the test set, and the lengths of the texts in words."""
     columns = (predictions.ids, rows["text"], predictions.expected, predictions.predicted)
     ids, inputs, expected, generated = (list(map(str, column)) for column in columns)
     statistics = compare(expected, generated, options)
@@ -144,7 +145,7 @@ def side_by_side(ids: Sequence[str], inputs: Sequence[str], expected: Sequence[s
 
 
 def _length_table(expected: Sequence[str], generated: Sequence[str]) -> ReportTable:
-    counts = [pd.Series([len(text.split()) for text in texts], dtype="float64") for texts in (expected, generated)]
+    counts = [pd.Series([len(split_words(text)) for text in texts], dtype="float64") for texts in (expected, generated)]
     rows = [(name, *(round(float(part.quantile(share)), 1) for part in counts)) for name, share in (("median", 0.5), ("95 %", 0.95))]
     rows.append(("sum", *(float(part.sum()) for part in counts)))
     rows.append(("empty", *(float((part == 0).sum()) for part in counts)))

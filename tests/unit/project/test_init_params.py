@@ -31,6 +31,17 @@ def test_semicolon_delimiter_is_detected(tmp_path: Path) -> None:
     assert guess.columns["text"] == "text"
 
 
+def test_texts_without_spaces_are_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(
+        "评论,情感\n" + "".join(f"第{i}条评论说这个东西非常好用{'质量不错' * 8},{'好坏'[i % 2]}\n" for i in range(60)), encoding="utf-8"
+    )
+    guess = guess_columns(path)
+
+    assert guess.columns == {"text": "评论", "label": "情感"}
+    assert guess.max_length == 128
+
+
 def test_file_without_labels_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text\n" + "".join(f"some words number {i}\n" for i in range(30)), encoding="utf-8")

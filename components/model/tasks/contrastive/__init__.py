@@ -18,7 +18,7 @@ from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.section import Section
-from components.core.text import normalise
+from components.core.text import normalise, split_words
 from components.model import tasks
 from components.model.support import pretrained
 from components.model.support.metrics import Floats, Metric, correlation, mean
@@ -197,7 +197,7 @@ class Task(tasks.Task):
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return slices by query length, and by word overlap of query and expected text."""
         queries, expected = parsing.sides(rows, self.options.data)
-        sizes = [length_band(len(query.split()), _SIZES) for query in queries]
+        sizes = [length_band(len(split_words(query)), _SIZES) for query in queries]
         if self.options.data == "texts":
             return {"query": sizes}
         shared = [bool(parsing.words(query) & parsing.words(text)) for query, text in zip(queries, expected, strict=True)]

@@ -2,12 +2,11 @@
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from components.core.text import normalise
+from components.core.text import TERM, normalise, split_words
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "pairs": ("anchor", "positive"),
@@ -16,7 +15,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "texts": ("text",),
 }
 
-_WORD = re.compile(r"\w+")
 _Row = Mapping[str, str]
 
 
@@ -40,8 +38,8 @@ def sides(rows: pd.DataFrame, data: str) -> tuple[list[str], list[str]]:
 
 def halves(text: str) -> tuple[str, str]:
     """Return the words of `text` at even and at odd positions."""
-    words = text.split()
-    return " ".join(words[::2]), " ".join(words[1::2])
+    words, between = split_words(text), " " if " " in text else ""
+    return between.join(words[::2]), between.join(words[1::2])
 
 
 def key(text: str) -> int:
@@ -51,7 +49,7 @@ def key(text: str) -> int:
 
 def words(text: str) -> frozenset[str]:
     """Return the case-folded words of `text`."""
-    return frozenset(_WORD.findall(text.casefold()))
+    return frozenset(TERM.findall(text.casefold()))
 
 
 def _fault(row: _Row, data: str, lowest: float, highest: float) -> str:
@@ -59,7 +57,7 @@ def _fault(row: _Row, data: str, lowest: float, highest: float) -> str:
     if data == "scored":
         return _fault_of_score(row["score"], lowest, highest)
     if data == "texts":
-        return "" if len(row["text"].split()) > 1 else "text has one word, so it cannot be split into halves"
+        return "" if len(split_words(row["text"])) > 1 else "text has one word, so it cannot be split into halves"
     anchor, positive, negative = (key(row[name]) if name in row else None for name in COLUMNS["triplets"])
     if anchor == positive:
         return "anchor and positive are the same text"

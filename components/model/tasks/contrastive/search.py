@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from components.core.text import TERM
 from components.model.support.metrics import Floats
 from components.model.tasks.contrastive import retrieval
 from components.model.tasks.contrastive.rows import key, sides
-
-_WORD = r"(?u)\b\w+\b"
 
 Index = Callable[[Sequence[str]], Callable[[Sequence[str]], Floats]]
 """Indexes a corpus; the result maps queries to similarities (queries, corpus)."""
@@ -44,7 +43,7 @@ def tfidf(corpus: Sequence[str]) -> Callable[[Sequence[str]], Floats]:
     """Index `corpus` for search by cosine of TF-IDF vectors."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(token_pattern=_WORD, sublinear_tf=True)
+    vectorizer = TfidfVectorizer(token_pattern=TERM.pattern, sublinear_tf=True)
     if not any(map(vectorizer.build_analyzer(), corpus)):
         return lambda queries: np.zeros((len(queries), len(corpus)))
     indexed = vectorizer.fit_transform(corpus)
@@ -71,5 +70,5 @@ def bm25(corpus: Sequence[str]) -> Callable[[Sequence[str]], Floats]:
 def _words(texts: Sequence[str]) -> list[list[str]]:
     import bm25s
 
-    words: list[list[str]] = bm25s.tokenize(list(texts), token_pattern=_WORD, stopwords=None, return_ids=False, show_progress=False)
+    words: list[list[str]] = bm25s.tokenize(list(texts), token_pattern=TERM.pattern, stopwords=None, return_ids=False, show_progress=False)
     return words

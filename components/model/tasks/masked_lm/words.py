@@ -4,13 +4,12 @@ Words are separated by spaces; in scripts without spaces, each character is a wo
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from components.core.text import UNSPACED
+from components.core.text import WORD
 
 SHARE = 0.15  # of the words that are masked; at least one
 MAX_BYTES = 32  # longer words, e.g. URLs, are masked only if there are no others
@@ -19,12 +18,10 @@ EMPTY = "∅"  # replaces a predicted word without visible characters
 Ints = npt.NDArray[np.int64]
 Spans = list[tuple[int, int]]
 
-_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
-
 
 def spans(text: str) -> Spans:
     """Return begin and end of each word of `text`, in characters."""
-    return [match.span() for match in _WORD.finditer(text)]
+    return [match.span() for match in WORD.finditer(text)]
 
 
 def masked(text: str) -> Spans:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
+from components.core.text import split_words
 from components.model.tasks.question_answering import scores
 from components.model.tasks.question_answering.answers import texts_of
 
@@ -20,12 +21,12 @@ _CONTEXT_LENGTHS = ((50, "up to 50 words"), (100, "51 to 100 words"), (200, "101
 def slices(rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
     """Return the slice of each row by column; the answer length is that of the shortest accepted text."""
     answers = [texts_of(label) for label in rows["label"]]
-    shortest = [min((len(text.split()) for text in texts), default=0) for texts in answers]
+    shortest = [min((len(split_words(text)) for text in texts), default=0) for texts in answers]
     return {
         "answer": ["answerable" if texts else "unanswerable" for texts in answers],
         "answer_length": [_part(words, _ANSWER_LENGTHS, "7 words or more") if words else "" for words in shortest],
         "question_word": [question_word(question) for question in rows["question"]],
-        "context_length": [_part(len(context.split()), _CONTEXT_LENGTHS, "more than 200 words") for context in rows["context"]],
+        "context_length": [_part(len(split_words(context)), _CONTEXT_LENGTHS, "more than 200 words") for context in rows["context"]],
     }
 
 

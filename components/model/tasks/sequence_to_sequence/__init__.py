@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
-from components.core.text import normalise
+from components.core.text import first_words, normalise, split_words
 from components.model import tasks
 from components.model.support import generation
 from components.model.support.batches import token_table
@@ -156,11 +156,11 @@ class Task(tasks.Task):
 
     def fit_baselines(self, train: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, tasks.Baseline]:
         """Predict the source, and its first words, as many as the median target of `train`."""
-        words = round(float(np.median([len(target.split()) for target in train["label"]])))
+        words = round(float(np.median([len(split_words(target)) for target in train["label"]])))
         log.info("baseline lead: the first %d words", words)
         return {
             "copy": lambda rows: ModelOutput.texts(rows["text"].tolist()),
-            "lead": lambda rows: ModelOutput.texts([" ".join(source.split()[:words]) for source in rows["text"]]),
+            "lead": lambda rows: ModelOutput.texts([first_words(source, words) for source in rows["text"]]),
         }
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
