@@ -103,13 +103,14 @@ def spam(folder: Path) -> pd.DataFrame:
 
 
 def mail(content: bytes) -> str:
-    """Return the subject and the first text part of a mail, without tags of HTML."""
+    """Return the subject and the first text part of a mail, without tags of HTML and control characters, which the stage `validate` refuses."""
     message = email.message_from_bytes(content, policy=email.policy.default.clone(utf8=True))
     subject = re.search(rb"(?im)^subject:(.*)$", content)
     first = next((part for part in message.walk() if part.get_content_maintype() == "text"), message)
     payload = first.get_payload(decode=True) if isinstance(first, EmailMessage) else None
     body = (payload if isinstance(payload, bytes) else b"").decode("latin-1")
-    return plain(f"{subject[1].decode('latin-1') if subject else ''} {re.sub(r'<[^>]*>', ' ', body)}".replace("\0", " "))[:4000] or "-"
+    text = f"{subject[1].decode('latin-1') if subject else ''} {re.sub(r'<[^>]*>', ' ', body)}"
+    return plain(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text))[:4000] or "-"
 
 
 def papers(folder: Path) -> pd.DataFrame:
