@@ -103,7 +103,7 @@ def spam(folder: Path) -> pd.DataFrame:
 
 
 def mail(content: bytes) -> str:
-    """Return the subject and the first text part of a mail, without tags of HTML and control characters, which the stage `validate` refuses."""
+    """Return the subject and first text part of a mail, without HTML tags and without control characters, which `validate` refuses."""
     message = email.message_from_bytes(content, policy=email.policy.default.clone(utf8=True))
     subject = re.search(rb"(?im)^subject:(.*)$", content)
     first = next((part for part in message.walk() if part.get_content_maintype() == "text"), message)
