@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.core.errors import RetuneError
 from components.model.methods.freeze import freeze
@@ -26,32 +26,36 @@ _LOG_INTERVAL = 10.0  # seconds
 
 
 class TimeLimit(TrainerCallback):
-    """Counts the seconds, including those of earlier processes, and stops training cleanly at the limit."""
+    """Counts the seconds, including those of earlier processes, and stops training cleanly at a limit of minutes or steps."""
 
-    def __init__(self, max_minutes: float, spent: float) -> None:
-        """Allow `max_minutes` in total, of which `spent` seconds are used up."""
-        self._limit = max_minutes * 60
+    def __init__(self, max_minutes: float, spent: float, steps: int | None = None, patience: EarlyStoppingCallback | None = None) -> None:
+        """Allow `max_minutes` in total, of which `spent` seconds are used up, and `steps`; `patience` may stop training earlier."""
+        self._limit, self._steps, self._patience = max_minutes * 60, steps, patience
         self._started = time.monotonic() - spent
-        self.reached = False
+        self._reached = ""
 
     def seconds(self) -> float:
         """Return the seconds trained so far."""
         return time.monotonic() - self._started
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Evaluate, save and stop at the limit, as at the end of training."""
-        if self.seconds() >= self._limit and state.global_step < state.max_steps:
-            self.reached = True
+        """Evaluate, save and stop at a limit, as at the end of training."""
+        self._reached = "max_minutes" if self.seconds() >= self._limit else "stop_after_steps" if state.global_step == self._steps else ""
+        if self._reached and state.global_step < state.max_steps:
             control.should_training_stop = control.should_evaluate = True
             control.should_save = args.save_strategy != "no"
 
     def ending(self, state: TrainerState, control: TrainerControl) -> str:
-        """Return why training ends here: `max_minutes`, `epochs`, `patience`, or an empty string if it does not."""
+        """Return why training ends here: `max_minutes`, `stop_after_steps`, `epochs`, `patience`; an empty string if it does not.
+
+        A callback of the caller that ends training, such as the clock of a search, counts as `stop_after_steps`.
+        """
         if not control.should_training_stop:
             return ""
-        if self.reached:
-            return "max_minutes"
-        return "epochs" if state.global_step >= state.max_steps else "patience"
+        if state.global_step >= state.max_steps:
+            return "epochs"
+        impatient = self._patience and self._patience.early_stopping_patience_counter >= self._patience.early_stopping_patience
+        return self._reached or ("patience" if impatient else "stop_after_steps")
 
 
 class Records(TrainerCallback):

@@ -77,8 +77,8 @@ class ContrastiveStart(TrainerCallback):
         if state.global_step <= self.steps:
             if control.should_training_stop:
                 raise RetuneError(
-                    f"train.max_minutes ended in step {state.global_step} of the {self.steps} of train.contrastive_start, before the head "
-                    "learned anything; raise train.max_minutes or lower train.contrastive_start"
+                    f"training was stopped in step {state.global_step} of the {self.steps} of train.contrastive_start, before the head "
+                    "learned anything; raise train.max_minutes or train.stop_after_steps, or lower train.contrastive_start"
                 )
             control.should_evaluate = False
         elif not control.should_training_stop:

@@ -100,13 +100,14 @@ def fit(
     with ExitStack() as stack:
         folder = keep.checkpoints if keep else stack.enter_context(temporary())
         checkpoint = checkpoints.newest(folder) if keep else None
-        clock = TimeLimit(settings.max_minutes, checkpoint[1].seconds if checkpoint else 0.0)
+        patience = EarlyStoppingCallback(settings.patience) if keep and settings.patience else None
+        clock = TimeLimit(settings.max_minutes, checkpoint[1].seconds if checkpoint else 0.0, settings.stop_after_steps, patience)
         observer = EvalObserver(settings.metric, watch)
         every = _evaluate_every(settings, len(learn.train), evaluations)
         start = _contrastive_start(task, settings, len(learn.train), every)
         strategy = "no" if keep is None else "steps" if keep.resumable else "best"
         arguments = arguments_of(folder, settings, every, strategy, task.evaluation_batch, start.epochs if start else 0.0)
-        own = _callbacks(settings, clock, observer, keep, start)
+        own = _callbacks(clock, observer, keep, start, patience)
         trainer = _trainer(task, base, learn, settings, arguments, [*own, *callbacks], start, cache)
         trainer.compute_metrics = compute_metrics(task, learn.spec, observer.receive)
         if keep:
@@ -282,15 +283,17 @@ def _contrastive_start(task: Task, settings: TrainParams, rows: int, every: int)
 
 
 def _callbacks(
-    settings: TrainParams, clock: TimeLimit, observer: EvalObserver, keep: CheckpointPaths | None, start: ContrastiveStart | None
+    clock: TimeLimit,
+    observer: EvalObserver,
+    keep: CheckpointPaths | None,
+    start: ContrastiveStart | None,
+    patience: EarlyStoppingCallback | None,
 ) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = [NaNGuard(), clock, observer]
     if start is not None:
         callbacks.append(start)  # after the clock, whose stop signal it reads
     if keep:
         callbacks.append(Records(keep.history, clock, observer, keep.resumable))
-        if settings.patience:
-            callbacks.append(EarlyStoppingCallback(settings.patience))
-        if not sys.stderr.isatty():
-            callbacks.append(Progress())
+        callbacks += [patience] if patience else []
+        callbacks += [] if sys.stderr.isatty() else [Progress()]
     return callbacks

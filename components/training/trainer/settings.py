@@ -26,6 +26,7 @@ _LENGTH = ("epochs", "contrastive_start")
 _OF_TRAINING = (
     *("epochs", "contrastive_start", "learning_rate", "accumulation", "optimizer", "schedule", "warmup", "weight_decay", "max_grad_norm"),
     *("label_smoothing", "dropout", "l1", "r_drop", "neftune", "ema", "swa", "evaluations_per_epoch", "patience"),
+    "stop_after_steps",
 )
 """The fields that only a method with training steps reads; those that depend on another field are left out."""
 
@@ -82,6 +83,9 @@ class TrainParams(MethodSettings):
     )
     evaluations_per_epoch: int = Field(1, ge=1, le=1_000, description="evaluations on the validation split, each with a checkpoint")
     patience: int = Field(2, ge=0, le=10_000, description="evaluations without improvement before training stops; 0: never")
+    stop_after_steps: int | None = Field(
+        None, ge=1, description="training stops after so many steps; the learning rate falls as if it went on; null: after all epochs"
+    )
     metric: str = Field("macro_f1", description="metric of the validation split; the checkpoint with the best value is kept")
     calibration: Literal["none", "temperature"] = Field(
         "none", description="temperature: fitted on the validation split after training; changes probabilities, never the predicted label"

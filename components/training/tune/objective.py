@@ -76,7 +76,7 @@ class Search:
             trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
 
     def _settings(self, chosen: Mapping[str, Value]) -> TrainParams:
-        of_trial = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.minutes}
+        of_trial = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.minutes, "stop_after_steps": None}
         return self.train.settings(chosen).model_copy(update=of_trial)
 
     def _after(self, study: optuna.Study, trial: FrozenTrial) -> None:

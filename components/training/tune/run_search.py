@@ -103,7 +103,9 @@ def _identity(
     digests = base_digests(base, bases)
     inputs = [digest_folder(learn, exclude=[OTHERS]), digest_code(f"model/tasks/{task}", "model/methods"), task]
     trial = tune.model_dump(include={"metric", "train_fraction", "epochs", "evaluations"})
-    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_store"})
+    fixed = train.fixed.model_dump(
+        exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "stop_after_steps", "max_minutes", "lora_store"}
+    )
     context = StudyContext(digest_value([*inputs, *machine, trial]), fixed, space, digests)
     settings = [tune.model_dump(exclude={"trials", "minutes", "strategy", "candidates", "cache_mib"}), train.tuned]
     values = {name: value for name, value in fixed.items() if name not in train.tuned}

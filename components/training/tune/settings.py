@@ -19,6 +19,7 @@ NOT_SEARCHABLE = (
     "seed",
     "patience",
     "evaluations_per_epoch",
+    "stop_after_steps",
     "max_minutes",
     "threads",
     "precision",

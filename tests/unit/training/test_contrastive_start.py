@@ -280,7 +280,7 @@ def test_contrastive_start_can_be_searched(tiny_base, learn, tmp_path, monkeypat
 
 
 def test_time_limit_within_the_start_is_an_error(tiny_base, learn, tmp_path):
-    with pytest.raises(RetuneError, match=r"max_minutes ended in step 1 of the 12 of train\.contrastive_start"):
+    with pytest.raises(RetuneError, match=r"stopped in step 1 of the 12 of train\.contrastive_start"):
         fit(task, tiny_base, learn, START.model_copy(update={"max_minutes": 1e-9}), keep=keep_in(tmp_path / "out"))
 
 

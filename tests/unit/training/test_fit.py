@@ -174,6 +174,15 @@ def test_time_limit_stops_cleanly(tiny_base, learn, keep):
     assert (keep.checkpoints / "checkpoint-1" / "whole.json").exists()
 
 
+def test_training_stops_after_steps_of_a_longer_schedule(tiny_base, learn, keep):
+    settings = QUICK.model_copy(update={"epochs": 2, "stop_after_steps": 15})
+    result = fit(task, tiny_base, learn, settings, keep=keep)
+
+    assert (result.stopped_by, result.steps) == ("stop_after_steps", 15)
+    points = [json.loads(line) for line in keep.history.read_text(encoding="utf-8").splitlines()]
+    assert [point["learning_rate"] for point in points if "learning_rate" in point][-1] > 0  # it would be 0 at the end of a schedule
+
+
 @pytest.mark.exhaustive
 def test_time_of_earlier_processes_counts(tiny_base, learn, keep):
     settings = QUICK.model_copy(update={"epochs": 1, "evaluations_per_epoch": 2})

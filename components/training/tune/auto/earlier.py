@@ -105,7 +105,8 @@ def warm_start(study: optuna.Study, target: SearchContext, portfolio: Portfolio)
 def remember(study: optuna.Study, winner: Mapping[str, Any]) -> None:
     """Store the winner for later searches."""
     study.set_user_attr(_TIME, time.time())
-    study.set_user_attr(_WINNER, dict(winner))  # last: it implies the time
+    whole = {name: value for name, value in winner.items() if name != "stop_after_steps"}
+    study.set_user_attr(_WINNER, whole)  # last: it implies the time
 
 
 def _copy(space: Mapping[str, Dimension], bases: Mapping[str, str], source: optuna.Study, trial: FrozenTrial) -> FrozenTrial | None:

@@ -83,7 +83,7 @@ def _load_model(candidate: ResolvedCandidate, trials: Trials, inputs: SearchInpu
     """Return the finished model of a candidate."""
     with temporary() as folder:
         keep = partial(trials.checkpoint_paths, candidate, folder)
-        result, _ = trials.fit(candidate, inputs.data[candidate.settings.base], keep=keep, clock=TrialClock(budget, may_stop=False))
+        result, _ = trials.fit(candidate, inputs.data[candidate.settings.base], keep=keep, clock=TrialClock(budget, target=None))
     return result.model
 
 

@@ -10,11 +10,10 @@ from components.training.tune.auto import finals
 from components.training.tune.auto.budget import Budget
 from components.training.tune.auto.portfolio import PROBE, Configuration
 from components.training.tune.auto.speed import Speed
-from components.training.tune.auto.trials import DONE, SearchInputs
+from components.training.tune.auto.trials import DONE, FEWEST_STEPS, SearchInputs
 from components.training.tune.study import SECONDS, SETTINGS
 
 _FOR_HOLDOUTS, _FOR_SELECTION = 0.35, 0.03  # parts of the budget that trials leave
-_FEWEST_STEPS = 50
 _SHORTENED = 0.5  # a candidate is tried with fewer epochs only down to this part
 
 
@@ -57,7 +56,7 @@ class TimePlan:
         """Return the fewest epochs that are worth a training: one, or those of some steps if that is less."""
         settings = self._inputs.resolve(configuration).settings
         batch = settings.batch_size * settings.accumulation
-        return min(1.0, settings.epochs, _FEWEST_STEPS * batch / max(1, len(self._inputs.data[settings.base].train)))
+        return min(1.0, settings.epochs, FEWEST_STEPS * batch / max(1, len(self._inputs.data[settings.base].train)))
 
     def correct(self, configuration: Configuration, trial: FrozenTrial) -> None:
         """Correct the speed by a complete training."""

@@ -44,6 +44,8 @@ TIME_UP = "the minutes are used up"
 _NO_LIMIT = 100_000.0  # minutes: the budget of the search ends a training, and no recorded winner depends on the clock
 _RUNGS = 8  # points of a training at which trials are compared
 _STEPS_BEFORE_PRUNING = 200
+FEWEST_STEPS = 20
+"""The fewest steps of a training that is worth its time."""
 
 
 @dataclass(frozen=True)
@@ -99,24 +101,35 @@ class ResolvedCandidate:
 
 
 class TrialClock(TrainerCallback):
-    """Reports the progress of a training, and stops it when the budget of the search is used up."""
+    """Reports the progress of a training, and stops it when the budget of the search is used up.
 
-    def __init__(self, budget: Budget, trial: optuna.Trial | None = None, *, may_stop: bool = True, until: float = 1.0) -> None:
-        """Stop at the share `until` of the steps, and with `may_stop` at the end of the budget."""
-        self._budget, self._trial, self._may_stop, self._until = budget, trial, may_stop, until
-        self.share, self.steps = 0.0, 0
+    A training with an evaluation above `target` is then evaluated once more and ends: `stopped_after` has its steps. Others are pruned.
+    """
+
+    def __init__(self, budget: Budget, trial: optuna.Trial | None = None, *, target: float | None = math.inf, until: float = 1.0) -> None:
+        """Stop at the share `until` of the steps, and at the end of the budget unless `target` is None.
+
+        A `target` of minus infinity means that no candidate is complete: then a training is never pruned, and ends after FEWEST_STEPS.
+        """
+        self._budget, self._trial, self._target, self._until = budget, trial, target, until
+        self.share, self.steps, self.stopped_after, self.best = 0.0, 0, 0, -math.inf
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Record the step; raise TrialPruned at the end of the budget."""
+        """Record the step; at the end of the budget stop the training, or raise TrialPruned."""
         self.steps = state.max_steps
         self.share = state.global_step / max(1, state.max_steps)
         if self.share >= self._until and self.share < 1:
             control.should_evaluate = control.should_training_stop = True
         self._budget.report_progress(step=state.global_step, steps=state.max_steps)
-        if self._may_stop and self._budget.left() <= 0:
+        first = self._target == -math.inf
+        if self._target is None or self.share == 1 or self._budget.left() > 0 or (first and state.global_step < FEWEST_STEPS):
+            return
+        if self.best <= self._target and not first:
             if self._trial is not None:
                 self._trial.set_user_attr(CUT, TIME_UP)
             raise optuna.TrialPruned
+        self.stopped_after = state.global_step
+        control.should_evaluate = control.should_training_stop = True
 
 
 class Trials:
@@ -196,15 +209,17 @@ class Trials:
         requested = candidate.settings
         data = self._inputs.data[requested.base]
         done = [other for other in self._study.trials if other.state is TrialState.COMPLETE and self.has_outputs(other)]
-        clock = TrialClock(self._budget, trial, may_stop=bool(done))
+        clock = TrialClock(self._budget, trial, target=max((other.value or 0.0 for other in done), default=-math.inf))
 
         def watch(number: int, value: float) -> None:
+            clock.best = max(clock.best, value)
             rung = int(_RUNGS * clock.share)
             if rung and rung not in self._study.trials[trial.number].intermediate_values:
                 trial.report(value, rung)
             steps = clock.share * requested.epochs * len(data.train) / (requested.batch_size * requested.accumulation)
             if (
                 clock.share < 1
+                and not clock.stopped_after
                 and steps >= _STEPS_BEFORE_PRUNING
                 and trial.should_prune()
                 and self._clearly_worse(value, rung, len(data.validation))
@@ -215,6 +230,8 @@ class Trials:
         with temporary() as folder:
             keep = partial(self.checkpoint_paths, candidate, folder) if methods.trains(requested.method) else None
             result, settings = self.fit(candidate, data, keep=keep, clock=clock, watch=watch)
+        if clock.stopped_after:
+            settings = self._as_stopped(trial, candidate, settings, clock)
         changed = {name: value for name, value in settings.model_dump().items() if value != getattr(requested, name)}
         if not math.isfinite(result.best_value):
             raise RetuneError(f"{self._inputs.tune.metric} of the validation rows is {result.best_value}")
@@ -226,11 +243,22 @@ class Trials:
         trial.set_user_attr(BEST, result.best_step / clock.steps if clock.steps else 1.0)
         if changed:
             trial.set_user_attr(SETTINGS, {**configuration, **changed})
+            trial.set_user_attr(NAME, describe({**configuration, **changed}, len(self._inputs.data)))
         output_folder = self._inputs.folder / self._study.study_name / str(trial.number)
         output_folder.mkdir(parents=True, exist_ok=True)
         result.outputs.write(output_folder)
         trial.set_user_attr(OUTPUT_FOLDER, f"{self._study.study_name}/{trial.number}")
         return result.best_value
+
+    def _as_stopped(self, trial: optuna.Trial, candidate: ResolvedCandidate, settings: TrainParams, clock: TrialClock) -> TrainParams:
+        """Return the settings that stop the training where the budget did, and move its weights to where `train` looks for these."""
+        stopped = settings.model_copy(update={"stop_after_steps": clock.stopped_after})
+        source, target = (self.checkpoints(replace(candidate, settings=own)) for own in (settings, stopped))
+        shutil.rmtree(target, ignore_errors=True)
+        if source.exists():
+            source.rename(target)
+        trial.set_user_attr(CUT, f"{TIME_UP} after {clock.share:.0%} of its steps")
+        return stopped
 
     def has_outputs(self, trial: FrozenTrial) -> bool:
         """Return whether the outputs of a complete trial are still there."""

@@ -57,8 +57,8 @@ def run(learn, base, out, minutes=0.12, fixed=None, **changes):
     return Leaderboard.read(out)
 
 
-def trained(learn, base, out):
-    train(learn, base, out / "tuned", out / "trained", task="text_classification", train=TrainSection.parse({**FIXED, **SHORT}, "train"))
+def trained(learn, base, out, fixed=SHORT):
+    train(learn, base, out / "tuned", out / "trained", task="text_classification", train=TrainSection.parse({**FIXED, **fixed}, "train"))
     return digest_file(out / "trained/model/model.safetensors"), json.loads((out / "trained/training.json").read_text())
 
 
@@ -111,6 +111,27 @@ def test_part_of_an_epoch_is_tried_if_no_more_fits(learn, tiny_base, workspace, 
 
     assert board.winner.state == "complete"
     assert all("0.6 epochs" in c.name for c in board.candidates if c.state == "complete")
+
+
+def test_better_training_that_the_budget_stops_is_a_candidate(learn, tiny_base, workspace, monkeypatch):
+    minutes, started = 0.12, Budget.report_progress
+
+    def report(self, **state):  # the minutes end in the first training, after its first evaluation
+        started(self, **state)
+        if self._state["running"].startswith("full") and state.get("step", 0) >= 12:
+            monkeypatch.setattr(Budget, "left", lambda self: 0.0)
+
+    monkeypatch.setattr(Budget, "report_progress", report)
+    fixed = SHORT | {"evaluations_per_epoch": 4, "epochs": 4}
+    board = run(learn, tiny_base, workspace / "tuned", minutes, fixed, candidates={"methods": ["probe", "full"]})
+    adopted, record = trained(learn, tiny_base, workspace, fixed)
+    again, _ = trained(learn, tiny_base, workspace, fixed)  # its checkpoints are gone
+
+    assert board.winner.settings["stop_after_steps"] == 12
+    assert "stop after steps 12" in board.winner.name
+    assert record["resumed"] > 0
+    assert record["stopped_by"] == "stop_after_steps"
+    assert again == adopted
 
 
 @pytest.mark.parametrize(
