@@ -19,7 +19,7 @@ import httpx
 from components.core.errors import Cancelled, Unavailable
 from flows.dvc_adapter.repro import RUNNING
 from flows.orchestrator import orphaned_runs
-from flows.orchestrator.prefect_api import auth, client_settings, post
+from flows.orchestrator.prefect_api import auth, client_settings, post, request
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,8 +37,11 @@ class Mode:
     deadline = 120.0  # seconds that the server may be unreachable
 
 
-def task(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a Prefect task; inline runs call it directly."""
+def task(function: Callable[P, R], run_name: str | None = None) -> Callable[P, R]:
+    """Make a function a Prefect task; inline runs call it directly.
+
+    `run_name` is the name of its runs, which may contain arguments in braces; by default that of the function.
+    """
 
     @functools.cache
     def prefect_task() -> Any:
@@ -46,6 +49,7 @@ def task(function: Callable[P, R]) -> Callable[P, R]:
         from prefect.cache_policies import NO_CACHE
 
         return make(
+            task_run_name=run_name or function.__name__,
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=len(RETRY_SECONDS),
@@ -116,6 +120,8 @@ def configure(api_url: str, home: str, deadline: float) -> None:
         client_settings(api_url),
         PREFECT_HOME=home,
         PREFECT_LOGGING_EXTRA_LOGGERS="components,flows",
+        PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL="WARNING",  # without "Finished in state Completed()" after each step
+        PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL="WARNING",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
         PREFECT_CLI_PROMPT="false",
     )
@@ -144,6 +150,19 @@ def joined() -> Iterator[None]:
     finally:
         done.set()
         thread.join(10)
+
+
+def label_run(*tags: str, name: str | None = None) -> None:
+    """Add tags to this process's flow run and rename it, in Prefect; a fault is only logged. Does nothing in an inline run."""
+    if Mode.inline:
+        return
+    url = f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}"
+    try:
+        known = request("GET", url).raise_for_status().json()["tags"]
+        labels = {"tags": [*known, *(tag for tag in tags if tag not in known)]} | ({"name": name} if name else {})
+        post(url, labels, method="PATCH")
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        log.warning("could not label this run in Prefect: %s", error)
 
 
 def _add_tag(mark: str, tags: list[str]) -> None:

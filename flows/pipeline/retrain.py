@@ -1,19 +1,21 @@
 """The retraining flow: from labelled data to a verdict and a champion in the registry."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from components.steps import STAGES
-from flows.orchestrator.prefect_adapter import flow, task
+from flows.orchestrator.prefect_adapter import flow, label_run, task
 from flows.pipeline import actions, publish_report
 from flows.pipeline import judge as judging
 from flows.pipeline.actions import Result
+from flows.project.params import read_params
 from flows.project.workspace import Workspace, open_workspace
 
 check = task(actions.check)
 snapshot = task(actions.snapshot)
 pin_base = task(actions.pin_base)
 put_under_dvc = task(actions.put_under_dvc)
-reproduce = task(actions.reproduce)
+reproduce = task(actions.reproduce, "{stage}")
 record = task(actions.record)
 register = task(actions.register)
 judge = task(judging.judge)
@@ -30,6 +32,8 @@ def retrain(params: str) -> Result:
 def run_pipeline(workspace: Workspace) -> Result:
     """Run the pipeline for one model; the caller holds the locks of the workspace and the model."""
     check(workspace)
+    name = read_params(workspace.params).name
+    label_run(f"model {name}", name=f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M}")
     snapshot(workspace)
     pin_base(workspace)
     unchanged = put_under_dvc(workspace)
@@ -39,5 +43,6 @@ def run_pipeline(workspace: Workspace) -> Result:
     version = register(workspace, run)
     judged = judge(workspace, version)
     result = apply_verdict(workspace, run, version, judged)
+    label_run(f"verdict {result.outcome}")
     publish(workspace, run, stages, judged, result)
     return result

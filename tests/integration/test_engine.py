@@ -76,7 +76,7 @@ def test_task_is_retried_only_for_temporary_faults(var: Path) -> None:
     assert events["tried"] == ["busy", "busy", "busy", "bad", "busy once", "busy once"]
     assert events["errors"] == ["Unavailable", "BadData"]
     assert events["once"] == "done"
-    runs = {run["name"].rpartition("-")[0]: run for run in ask(events, "task_runs", **of_this_run(events))}
+    runs = {run["name"]: run for run in ask(events, "task_runs", **of_this_run(events))}
     assert {name: (run["run_count"], run["state_type"]) for name, run in runs.items()} == {
         "busy": (3, "FAILED"),
         "bad": (1, "FAILED"),

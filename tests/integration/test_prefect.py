@@ -93,7 +93,13 @@ def test_run_opens_no_outside_connection(project: Path, tmp_path: Path) -> None:
     guarded = log.with_name("connections.processes").read_text(encoding="utf-8")
     for part in ("retune run", "components train", "dvc", "prefect.server", "model_worker.py"):
         assert part in guarded, f"{part} ran without the guard"
-    assert last_flow_run(project)["state_type"] == "COMPLETED"
+    flow_run = last_flow_run(project)
+    assert flow_run["state_type"] == "COMPLETED"
+    assert str(flow_run["name"]).startswith("tickets 20")
+    assert {"model tickets", "verdict PASS"} <= set(flow_run["tags"])  # type: ignore[call-overload]
+    tasks = post(f"{api(project)}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}).json()
+    assert {"validate", "train", "judge"} <= {task["name"] for task in tasks}
+    assert "Finished in state" not in done.stderr
     artifacts = post(f"{api(project)}/artifacts/filter", {}).json()
     assert any("PASS" in str(artifact["data"]) for artifact in artifacts)
 
