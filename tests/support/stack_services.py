@@ -13,8 +13,8 @@ import pandas as pd
 import psutil
 import yaml
 
-from flows.orchestrator.prefect_api import post
-from infra.local.layout import Stack
+from flows.orchestrator.prefect_api import post, use_credential
+from infra.local.layout import USER, Stack
 from tests.support.project import ROOT, change, environment, git, make_project, retune, wait_for, write_params
 
 MODELS = 4
@@ -23,6 +23,7 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 def ask(stack: Stack, path: str, body: object) -> Any:
     """Return the answer of the stack's Prefect server."""
+    use_credential(stack.prefect, f"{USER}:{stack.secrets['PREFECT_PASSWORD']}")
     return post(f"{stack.prefect}{path}", body, timeout=5).json()
 
 
