@@ -45,8 +45,8 @@ def _rows(data: Path) -> tuple[str, Iterator[Mapping[str, Any]]]:
     if data.is_file() and (flags := flag_columns(_head(data))):
         return "a table with a column of 0 and 1 for each label", _labels_of_flags(data, flags)
     raise BadSource(
-        f"{data}: unknown format; expected CoNLL, CoNLL-U, SQuAD, a Label Studio export, fastText, JSON by columns, a folder "
-        "with a folder of texts for each class, or a table with a column of 0 and 1 for each label; `retune init` reads CSV, TSV, JSONL, JSON and Parquet"
+        f"{data}: unknown format; expected CoNLL, CoNLL-U, SQuAD, a Label Studio export, fastText, JSON by columns, a folder with "
+        "texts in a folder for each class, or columns of 0 and 1; `retune init` reads CSV, TSV, JSONL, JSON arrays and Parquet"
     )
 
 
