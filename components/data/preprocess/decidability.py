@@ -17,7 +17,7 @@ _LEVEL, _POWER, _DISCORDANT = 0.05, 0.8, 0.1  # one-sided error, power, and shar
 _SLACK = 1.05  # duplicates and bad rows are removed before the split
 
 
-def test_split_faults(groups: Sequence[str], in_test: Sequence[bool], labels: Sequence[str] | None, test_share: float | None) -> list[str]:
+def decision_faults(groups: Sequence[str], in_test: Sequence[bool], labels: Sequence[str] | None, test_share: float | None) -> list[str]:
     """Return why gates could not decide on a test split, and what would change that; `labels` are the classes of the rows, if any.
 
     `groups` and `in_test` are of all rows. `test_share` is None if the source gives the test split.

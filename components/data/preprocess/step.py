@@ -28,7 +28,7 @@ from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, nearest
 from components.core.text import grouped, normalise, text_key
 from components.data.preprocess import augment, duplicates, pseudo_labels
-from components.data.preprocess.decidability import describe_power, test_split_faults
+from components.data.preprocess.decidability import decision_faults, describe_power
 from components.data.preprocess.settings import PreprocessParams, check_copies
 from components.data.preprocess.splits import SPLITS, apply_given_splits, assign_splits, check_splits, has_given_splits, split_leaks
 from components.model import tasks
@@ -226,7 +226,7 @@ def _decidability_warnings(kept: pd.DataFrame, classes: bool, test_share: float)
     units = rows[test]["group"].nunique()
     log.info("%s", describe_power(units, units < int(test.sum())))
     given = has_given_splits(rows) and bool((rows[GIVEN_SPLIT] == "test").any())
-    return test_split_faults(
+    return decision_faults(
         rows["group"].tolist(), test.tolist(), rows["label"].tolist() if classes else None, None if given else test_share
     )
 

@@ -9,7 +9,7 @@ import pandas as pd
 from components.artifacts.metrics import MIN_GROUPS
 from components.core.errors import listed
 from components.core.text import text_key
-from components.data.preprocess.decidability import TEST_SHARES, describe_power, test_split_faults
+from components.data.preprocess.decidability import TEST_SHARES, decision_faults, describe_power
 from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.splits import assign_splits
 from components.data.snapshot.given_splits import split_of
@@ -129,7 +129,7 @@ def plan(
     keys = _groups(rows, best, group)
     if split or head.split_files:
         test = [split_of(cell) == "test" for cell in head.frame.loc[rows.index, split]] if split else []
-        return share, [*told, *(test_split_faults(keys, test, classes, None) if any(test) else ())]
+        return share, [*told, *(decision_faults(keys, test, classes, None) if any(test) else ())]
     settings = PreprocessParams()
     tests = {
         share: [name == "test" for name in assign_splits(keys, settings.split_seed, share, settings.validation_share)]
@@ -145,7 +145,7 @@ def plan(
             f"preprocess.test_share is {share:g}: {TEST_SHARES[0]:g} would leave {units[TEST_SHARES[0]]} test {unit}, and the gates need "
             f"{MIN_GROUPS}"
         )
-    told += test_split_faults(keys, tests[share], classes, share)
+    told += decision_faults(keys, tests[share], classes, share)
     return share, [*told, describe_power(units[share], units[share] < sum(tests[share]))]
 
 
