@@ -42,7 +42,7 @@ def convert(data: Path, out: Path, force: bool = False) -> tuple[str, int]:
 def _rows(data: Path) -> tuple[str, Iterator[Mapping[str, Any]]]:
     if found := conversion(data):
         return found.name, found.rows()
-    if data.is_file() and (flags := flag_columns(_head(data))):
+    if flags := _flags(data):
         return "a table with a column of 0 and 1 for each label", _labels_of_flags(data, flags)
     raise BadSource(
         f"{data}: unknown format; expected CoNLL, CoNLL-U, SQuAD, a Label Studio export, fastText, JSON by columns, a folder with "
@@ -50,8 +50,12 @@ def _rows(data: Path) -> tuple[str, Iterator[Mapping[str, Any]]]:
     )
 
 
-def _head(data: Path) -> Any:
-    return read_head(data).frame
+def _flags(data: Path) -> list[str]:
+    """Return the columns of 0 and 1 of a table; empty if it is none."""
+    try:
+        return flag_columns(read_head(data).frame) if data.is_file() else []
+    except BadSource:
+        return []
 
 
 def _labels_of_flags(data: Path, flags: list[str]) -> Iterator[Mapping[str, Any]]:

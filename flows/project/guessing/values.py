@@ -169,8 +169,8 @@ def _label_lists(cells: "pd.Series[str]") -> tuple[str, Counter[str]] | None:
         if len(several) < max(2, _SHARE_OF_LISTS * len(cells)) or not all(names) or max(len(split_words(name)) for name in names) > 4:
             continue
         counts = Counter(map(canonical_label, names))
-        # Combinations of few labels; a comma may also be a part of a name, e.g. Paris, France.
-        if _repeated(counts, names) and len(counts) < cells.nunique() + (separator != ","):
+        # A comma may also be a part of a name, e.g. Paris, France: then all names have as many parts.
+        if _repeated(counts, names) and (separator != "," or len({len(parts) for parts in split}) > 1) and len(counts) <= cells.nunique():
             return separator, counts
     return None
 

@@ -76,7 +76,8 @@ def test_an_instant_has_one_digest_in_every_source(tmp_path: Path) -> None:
     for number, zone in enumerate(["UTC", "Europe/Berlin", "America/Sao_Paulo"]):
         frame = expected().assign(when=instants.tz_convert(zone))
         texts = frame.assign(when=[moment.isoformat() for moment in frame["when"]])
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / f"{number}.parquet")
+        when = pa.array([moment.to_pydatetime() for moment in frame["when"]], pa.timestamp("us", tz=zone))
+        pq.write_table(pa.table({**{name: frame[name].tolist() for name in HEADER}, "when": when}), tmp_path / f"{number}.parquet")
         frame.to_csv(tmp_path / f"{number}.csv", index=False)  # 2026-03-28 23:30:00+01:00
         texts.to_json(tmp_path / f"{number}.jsonl", orient="records", lines=True)
         for suffix in ("parquet", "csv", "jsonl"):

@@ -248,8 +248,8 @@ def test_numeric_labels_are_refused_unless_allowed(tmp_path: Path, tickets: pd.D
     ("labels", "hint"),
     [
         (["1", "2", "3"], "{kind: ordinal}"),
-        (["a;b", "a;c", "b;c", *(f"a;x{number}" for number in range(9))], "contain ';'.*{kind: multi}"),
-        (["a|b", *(f"a|x{number}" for number in range(11))], "{kind: multi, separator: '\\|'}"),
+        (["a;b", "a;c", "b;c", *(f"a;x{number}" for number in range(12))], "contain ';'.*{kind: multi}"),
+        (["a|b", *(f"a|x{number}" for number in range(14))], "{kind: multi, separator: '\\|'}"),
         ([f'["B-A", "t{number}"]' for number in range(13)], "are lists.*task: token_classification"),
     ],
 )
