@@ -7,6 +7,9 @@ from pydantic import Field
 from components.artifacts.base import Artifact, Record
 from components.artifacts.table import ReportTable
 
+MIN_GROUPS = 50
+"""With fewer groups of unequal size no tested interval kept its level."""
+
 
 class Estimate(Record):
     """A value with its two-sided interval of level `confidence`; `n` counts the independent units (groups, or rows without groups).

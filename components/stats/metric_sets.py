@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from components.artifacts.metrics import Estimate
+from components.artifacts.metrics import MIN_GROUPS, Estimate
 from components.artifacts.predictions import Predictions
 from components.model.support.metrics import Metric
 from components.stats.f1 import ClassCounts
 from components.stats.true_classes import TrueClasses
-from components.stats.units import MIN_GROUPS, Floats, Units, jackknife_variance, symmetric
+from components.stats.units import Floats, Units, jackknife_variance, symmetric
 
 Statistics = Callable[[Predictions], Mapping[str, Floats]]
 CountsDifference = Callable[[ClassCounts, ClassCounts], Floats]

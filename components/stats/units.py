@@ -7,14 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from components.artifacts.metrics import Estimate
+from components.artifacts.metrics import MIN_GROUPS, Estimate
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-
-MIN_GROUPS = 50
-"""With fewer groups of unequal size no tested interval kept its level."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from components.core.exits import RESUME, cancel_on, run_command
 from components.core.process import quiet_environment
 from flows.cli.options import app
 
-from flows.cli import pipeline, auto, tasks, promotion, inspect, leaderboard, audit, serve, schedule, maintain  # noqa: F401  # isort: skip  # this order is that of the help
+from flows.cli import init, pipeline, auto, tasks, promotion, inspect, leaderboard, audit, serve, schedule, maintain  # noqa: F401  # isort: skip  # this order is that of the help
 
 ANYWHERE = ("--debug", "--quiet", "--verbose")  # options of the application that may follow the command
 

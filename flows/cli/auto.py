@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.init import DataFile, Group, Label, TaskOption, Text, asks, described, wanted
 from flows.cli.leaderboard import show_leaderboard
 from flows.cli.live_progress import live_progress
 from flows.cli.options import START, AsJson, app, out, print_json
@@ -15,7 +16,11 @@ from flows.project.workspace import find_project, open_workspace
 
 @app.command(rich_help_panel=START)
 def auto(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV, JSONL or Parquet file with one labelled example per row.")],
+    data: DataFile,
+    label: Label = None,
+    text: Text = None,
+    task: TaskOption = None,
+    group: Group = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Budget of the search.", show_default="15, or that of the file")] = None,
     params: Annotated[
         Path | None,
@@ -36,14 +41,16 @@ def auto(
     from flows.project.auto_params import params_for
     from flows.run import run_retrain
 
-    file, guess = params_for(data, params, find_project(Path.cwd().resolve()), name=name, minutes=minutes, force=force)
+    project, choice = find_project(Path.cwd().resolve()), wanted(label, text, task, group)
+    ask = None if as_json else asks()
+    file, guess = params_for(data, params, project, name=name, minutes=minutes, force=force, wanted=choice, ask=ask)
     workspace = open_workspace(file)
     if as_json:
         result = run_retrain(workspace, inline=True)
         board = Leaderboard.find(workspace.root / "models/tuned")
         print_json({"result": asdict(result), "leaderboard": board and board.model_dump(mode="json")})
         return
-    out.print(f"wrote {file}: {guess}" if guess else f"uses {file}", markup=False)
+    out.print(f"wrote {file}: {described(guess)}" if guess else f"uses {file}", markup=False)
     with live_progress(workspace.root, out):
         result = run_retrain(workspace, inline=True)
     show_result(result)

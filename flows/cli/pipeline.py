@@ -1,14 +1,13 @@
-"""The commands that set up a project and run the pipeline or one of its steps."""
+"""The commands that run the pipeline or one of its steps."""
 
 from dataclasses import asdict
 from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from components.core.errors import BadParams, RetuneError
+from components.core.errors import BadParams
 from flows.cli.options import (
     PIPELINE,
     START,
@@ -26,56 +25,10 @@ from flows.cli.options import (
     show,
 )
 from flows.project.models import open_model
-from flows.project.workspace import MODELS, find_project
+from flows.project.workspace import find_project
 
 if TYPE_CHECKING:
     from flows.pipeline.actions import Result
-
-Strategy = Literal["auto", "search", "none"]
-
-
-@app.command(rich_help_panel=START)
-def init(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV, JSONL or Parquet file with one labelled example per row.")],
-    params: Annotated[Path, typer.Option("--params", metavar="FILE", help="The parameter file to write.")] = Path("params.yaml"),
-    name: Annotated[str | None, typer.Option(help="The registered model's name. Default: the name of the data file.")] = None,
-    strategy: Annotated[
-        Strategy, typer.Option(help="How training settings are chosen: a portfolio within minutes, a declared search, or fixed values.")
-    ] = "auto",
-    minutes: Annotated[float | None, typer.Option(min=0.1, help="Budget of the search.", show_default="15 for auto, 3 for search")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing parameter file.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a params.yaml for a data file.
-
-    Guesses the task and the columns. Settings that it does not write have the defaults in docs/settings.md.
-
-    Example: `retune init tickets.csv --params models/tickets/params.yaml`
-    """
-    from flows.project.init_params import write_params
-
-    guess = write_params(data, params, name=name, force=force, strategy=strategy, minutes=minutes)
-    missing = missing_commit(Path.cwd())
-    record = {"params": str(params), "task": guess.task, "columns": guess.columns, "missing": missing}
-    before = f"Before a run: {missing}\n" if missing else ""
-    show(record, f"{params}: {guess}\n{before}Review it, then: retune run{model_option(params)}", as_json)
-
-
-def model_option(params: Path) -> str:
-    """Return the option of `retune run` for a new parameter file: the model's folder in models/, or the file."""
-    if params.name == "params.yaml" and params.parent.parent.resolve() == Path(MODELS).resolve():
-        return f" --model {quote(params.parent.name)}"
-    return "" if params == Path("params.yaml") else f" --params {quote(str(params))}"
-
-
-def missing_commit(folder: Path) -> str:
-    """Return why a run could not record a commit; empty if there is one."""
-    from flows.project.git import head_commit, no_commit
-
-    try:
-        return "" if head_commit(folder) else no_commit(folder)
-    except RetuneError as error:
-        return str(error)
 
 
 @app.command(rich_help_panel=PIPELINE)

@@ -141,7 +141,15 @@ def reproduce(workspace: Workspace, stage: str) -> Stage:
     """Bring one stage up to date with DVC; while it trains, MLflow follows the training history."""
     started = time.monotonic()
     with tracking.follow(workspace.history, store(workspace), read_params(workspace.params).name) as followed:
-        result = reproduce_intact(stage, workspace.root)
+        try:
+            result = reproduce_intact(stage, workspace.root)
+        except (BadInput, StageFailed) as error:
+            if workspace.root == workspace.project:
+                raise
+            # The stage names the files of its workspace.
+            raise type(error)(
+                f"{error}\nparams.yaml is {workspace.params}, and data/, models/ and reports/ are in {workspace.root}"
+            ) from error
     copy_lock_files_back(workspace)
     log.info("%s: %s", stage, result)
     return Stage(stage, result, time.monotonic() - started, followed.run_id)

@@ -1,13 +1,15 @@
 """The parameter file of `retune auto`: an existing one of the same data, or a new one."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from components.core.atomic import replacing
 from components.core.documents import read_yaml
 from components.core.errors import BadParams
-from flows.project.init_params import Guess, number_text, slug, write_params
+from flows.project.guessing import NOTHING_WANTED, Guess, Wanted
+from flows.project.init_params import number_text, slug, write_params
 from flows.project.models import OUTPUTS, survey_models
 from flows.project.params import read_params
 from flows.project.run_locks import folder_lock
@@ -17,7 +19,15 @@ _MINUTES_LINE = re.compile(r"^( +minutes: *)[0-9][0-9.eE+]*", re.MULTILINE)
 
 
 def params_for(
-    data: Path, params: Path | None, project: Path, *, name: str | None, minutes: float | None, force: bool
+    data: Path,
+    params: Path | None,
+    project: Path,
+    *,
+    name: str | None,
+    minutes: float | None,
+    force: bool,
+    wanted: Wanted = NOTHING_WANTED,
+    ask: Callable[[Guess], str] | None = None,
 ) -> tuple[Path, Guess | None]:
     """Return the parameter file for a data file, and the guess if it was written now.
 
@@ -27,21 +37,29 @@ def params_for(
 
     Raises:
         BadSource: the file cannot be read, or no column looks like a text or a label.
-        BadParams: the parameter file has other data, another name or another strategy, and `force` is not set; or a new file would have
-            the name of another model.
+        BadParams: the parameter file has other data, another name or another strategy, or columns are chosen, and `force` is not set; or a
+            new file would have the name of another model.
         Unavailable: a run uses the parameter file.
     """
     file = params or _default_file(data, project, name)
     if force or not file.exists():
-        _check_name(file, name or slug(data.stem), project)
+        check_name(file, name or slug(data.stem), project)
     with folder_lock(workspace_of(project, file).root):
-        return file, _written(data, file, name=name, minutes=minutes, force=force)
+        if force or not file.exists():
+            return file, write_params(data, file, name=name, force=True, strategy="auto", minutes=minutes, wanted=wanted, ask=ask)
+        if wanted != NOTHING_WANTED:
+            raise BadParams(f"{file} has the columns and the task already: edit it, or --force replaces it with those that you choose")
+        _keep(data, file, name, minutes)
+        return file, None
 
 
-def _written(data: Path, file: Path, *, name: str | None, minutes: float | None, force: bool) -> Guess | None:
-    """Write the parameter file, or replace its minutes; return the guess if it was written."""
-    if force or not file.exists():
-        return write_params(data, file, name=name, force=True, strategy="auto", minutes=minutes)
+def new_model_file(data: Path, project: Path, name: str | None) -> Path:
+    """Return the parameter file of a new model in `project`."""
+    return project / MODELS / slug(name or data.stem) / "params.yaml"
+
+
+def _keep(data: Path, file: Path, name: str | None, minutes: float | None) -> None:
+    """Check that the parameter file is for this data, and replace its minutes."""
     if not _has_source(file, data):
         raise BadParams(f"{file} has another snapshot.source than {data}; --force replaces it, --params FILE uses another file")
     settings = read_params(file)
@@ -51,10 +69,9 @@ def _written(data: Path, file: Path, *, name: str | None, minutes: float | None,
         raise BadParams(f"{file}: tune.strategy is {settings.tune.strategy}: `retune run` uses it; set it to auto, or --force replaces it")
     if minutes is not None and minutes != settings.tune.minutes:
         _replace_minutes(file, minutes)
-    return None
 
 
-def _check_name(file: Path, name: str, project: Path) -> None:
+def check_name(file: Path, name: str, project: Path) -> None:
     """Check that a new parameter file is no stage's output and gets a name of its own; raise BadParams."""
     if file.resolve().parent in [project / MODELS / output for output in OUTPUTS]:
         raise BadParams(f"{file}: the stages replace {file.parent}, so it cannot contain a model's settings; choose another --name")
@@ -68,7 +85,7 @@ def _check_name(file: Path, name: str, project: Path) -> None:
 
 def _default_file(data: Path, project: Path, name: str | None) -> Path:
     own = project / "params.yaml"
-    return own if not own.exists() or _has_source(own, data) else project / MODELS / slug(name or data.stem) / "params.yaml"
+    return own if not own.exists() or _has_source(own, data) else new_model_file(data, project, name)
 
 
 def _has_source(file: Path, data: Path) -> bool:

@@ -1,6 +1,7 @@
 """The whole params.yaml, composed from the sections of the steps and checked before any work starts."""
 
 import functools
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -104,7 +105,15 @@ def read_params(path: Path) -> Params:
     """Read and check a whole params.yaml; raise BadParams with every fault, also for sections that contradict each other."""
     if not path.is_file():
         raise BadParams(f"{path} is missing; `retune init DATA` writes one")
-    return _checked(path, path.read_bytes())
+    try:
+        return _checked(path, path.read_bytes())
+    except BadParams as error:
+        raise BadParams(re.sub(r"^params\.yaml: ", f"{_shown(path)}: ", str(error), flags=re.MULTILINE)) from None
+
+
+def _shown(path: Path) -> str:
+    """Return a path relative to the working folder if it is in it."""
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
 @functools.lru_cache(maxsize=16)  # every action reads the file again, since it may have been edited
@@ -116,15 +125,34 @@ def _checked(path: Path, content: bytes) -> Params:
     if "train" in raw:
         TrainSection.parse(raw["train"], "train")  # reports faults by the written names, before `tuned` is resolved
     params = Params.parse(raw, "")
-    task = params.made_task
-    check_metrics(task.validation_metrics, params.train, params.tune)
-    check_fields(params.train.fixed, task.unsupported_settings)
-    check_copies(params.preprocess, task.unsupported_settings)
-    check_label_map(params.validation, task.label_column)
-    check_gates(params.gates, decidable_metrics(task), task.baselines)
-    _check_bases(params)
-    searched(params.tune.space, params.train)
+    _check_together(params)
     return params
+
+
+def _check_together(params: Params) -> None:
+    """Raise BadParams with all contradictions between the sections, most often those of another task."""
+    task, faults = params.made_task, list[str]()
+    for check in (
+        lambda: check_metrics(task.validation_metrics, params.train, params.tune),
+        lambda: check_fields(params.train.fixed, task.unsupported_settings),
+        lambda: check_copies(params.preprocess, task.unsupported_settings),
+        lambda: check_label_map(params.validation, task.label_column),
+        lambda: check_gates(params.gates, decidable_metrics(task), task.baselines),
+        lambda: _check_bases(params),
+        lambda: searched(params.tune.space, params.train),
+    ):
+        try:
+            check()
+        except BadParams as fault:
+            faults.append(str(fault))
+    if len(faults) > 1:
+        needed = ", ".join(task.columns)
+        faults.append(
+            f"the task {params.task} reads the columns {needed} (snapshot.columns maps yours); after a change of `task`, `retune init DATA "
+            f"--task {params.task} --params FILE --force` writes all sections for it"
+        )
+    if faults:
+        raise BadParams("\n".join(faults))
 
 
 def _check_bases(params: Params) -> None:

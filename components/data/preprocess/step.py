@@ -28,6 +28,7 @@ from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, nearest
 from components.core.text import grouped, normalise, text_key
 from components.data.preprocess import augment, duplicates, pseudo_labels
+from components.data.preprocess.decidability import decision_faults, describe_power
 from components.data.preprocess.settings import PreprocessParams, check_copies
 from components.data.preprocess.splits import SPLITS, apply_given_splits, assign_splits, check_splits, has_given_splits, split_leaks
 from components.model import tasks
@@ -72,7 +73,11 @@ def preprocess(
     )
     tokens = token_lengths(plugin.lengths(kept, tokenizers[MAIN]), preprocess.max_length, plugin.splits_long_rows)
     splits = {name: _split_profile(part, plugin.label_counts(part), spec.labels) for name, part in parts.items()}
-    warnings = (*_content_warnings(splits, tokens, preprocess.warn_cut_share), *_split_warnings(rows, kept, removed))
+    warnings = (
+        *_content_warnings(splits, tokens, preprocess.warn_cut_share),
+        *_split_warnings(rows, kept, removed),
+        *_decidability_warnings(kept, plugin.classes, preprocess.test_share),
+    )
     for warning in warnings:
         log.warning("%s", warning)
     reasons = removed["reason"].value_counts()
@@ -212,6 +217,18 @@ def _split_warnings(rows: pd.DataFrame, kept: pd.DataFrame, removed: pd.DataFram
         values = ", ".join(sorted({str(name)[:20] for name in rows["split"].dropna()})[:4])
         warnings.append(f"the column 'split' ({values}) is kept but not used; to use its splits, set snapshot.split_column: split")
     return warnings
+
+
+def _decidability_warnings(kept: pd.DataFrame, classes: bool, test_share: float) -> list[str]:
+    """Log what the test split can show, and return why the gates could not decide on it."""
+    rows = kept[~pseudo_labelled(kept)]
+    test = rows["split"] == "test"
+    units = rows[test]["group"].nunique()
+    log.info("%s", describe_power(units, units < int(test.sum())))
+    given = has_given_splits(rows) and bool((rows[GIVEN_SPLIT] == "test").any())
+    return decision_faults(
+        rows["group"].tolist(), test.tolist(), rows["label"].tolist() if classes else None, None if given else test_share
+    )
 
 
 def _content_warnings(splits: Mapping[str, SplitProfile], tokens: TokenLengths, warn_above: float) -> Iterator[str]:

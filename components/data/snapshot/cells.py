@@ -2,11 +2,16 @@
 
 import json
 import math
+import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+
+_ZONED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)")
+_ZONED_LENGTHS = range(len("2026-02-28T07:30Z"), len("2026-02-28T07:30:00.000000+00:00") + 1)
 
 
 def as_text(value: Any) -> str | None:
@@ -25,6 +30,14 @@ def as_text(value: Any) -> str | None:
     if plain is None or isinstance(plain, str):
         return plain
     return _digits(Decimal(repr(plain))) if isinstance(plain, float) else json.dumps(plain, ensure_ascii=False)
+
+
+def in_utc(text: str) -> str:
+    """Return a text that is a time with a zone as that time in UTC, so that an instant has one text in every source; else the text."""
+    if len(text) in _ZONED_LENGTHS and text[4] == "-" and _ZONED.fullmatch(text):
+        with suppress(ValueError, OverflowError):  # no such day, or before the year 1
+            return datetime.fromisoformat(text).astimezone(UTC).isoformat()
+    return text
 
 
 def _digits(number: Decimal) -> str:

@@ -4,7 +4,7 @@ import csv
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,6 +24,7 @@ QUOTING: dict[str, dict[str, Any]] = {
 }
 """Arguments of `csv.reader` for each value of `snapshot.quoting`."""
 _MANY = 4  # lines of one record that would each be a complete row: too many for chance
+_MANY_ROWS = 100  # rows that show whether a column numbers them
 _HINT = "if quotes are text in this file, set snapshot.quoting: none"
 
 
@@ -41,12 +42,18 @@ class _Record(NamedTuple):
 
 
 def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
-    """Return the header, after checking that the whole file can be decoded."""
+    """Return the header, after checking that the whole file can be decoded; without the row numbers that pandas writes."""
     check_file_format(path, faults)
     if fault := first_decoding_fault(path, snapshot.encoding):
         faults.refuse(f"{_row_at(path, fault[0], snapshot)}, {fault[1]}")
     _refuse_other_delimiter(path, snapshot, faults)
-    header = next((record.cells for record in _records(path, snapshot, faults)), [])
+    records = _records(path, snapshot, faults)
+    header = next((record.cells for record in records), [])
+    if not snapshot.header:
+        header = [f"column_{number}" for number in range(1, len(header) + 1)]
+    elif _has_row_numbers(header, records):
+        log.warning("%s: the first column has no name and numbers the rows, as pandas writes it: it is not read", faults.name)
+        header = header[1:]
     counts = Counter(header)
     if not any(name.strip() for name in header):
         faults.add("the file has no header; expected a first line with the names of the columns")
@@ -62,18 +69,22 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[s
 
 def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, ColumnType], faults: Faults) -> Iterator[list[str | None]]:
     """Yield the rows below the header; skip empty lines."""
-    width, class_names = len(columns), [column.names for column in columns.values()]
+    class_names = [column.names for column in columns.values()]
     has_classes = any(names is not None for names in class_names)
-    quotes = _QuoteCheck(snapshot, width, _delimiter(path, snapshot))
     records = _records(path, snapshot, faults)
-    quotes.count_quoted(next(records))
+    header = next(records) if snapshot.header else None
+    skipped = len(header.cells) - len(columns) if header else 0  # 1 if the first column numbers the rows
+    width = len(columns) + skipped
+    quotes = _QuoteCheck(snapshot, width, _delimiter(path, snapshot))
+    if header:
+        quotes.count_quoted(header)
     for number, record in enumerate(records, start=1):
         quotes.add(record)
-        row: list[str | None] = list(record.cells)
-        if len(row) != width:
+        if len(record.cells) != width:
             hint = quotes.hint(record)
-            faults.add(f"row {number} ({record.where}) has {len(row)} cells, the header has {width}{hint}")
+            faults.add(f"row {number} ({record.where}) has {len(record.cells)} cells, the header has {width}{hint}")
             continue
+        row: list[str | None] = list(record.cells[skipped:])
         try:
             yield [apply_class_names(cell, names) for cell, names in zip(row, class_names, strict=True)] if has_classes else row
         except ValueError as error:
@@ -157,14 +168,17 @@ def _records(path: Path, snapshot: SnapshotParams, faults: Faults, errors: str =
     csv.field_size_limit(LONGEST_CELL)
     with path.open(encoding=codec_with_bom(snapshot.encoding), errors=errors, newline="") as file:
         taken: list[str] = []  # the lines of the current row
+        before = 1 if _named_delimiter(path, snapshot) else 0
+        if before:
+            file.readline()
         reader = csv.reader(_recorded(file, taken), delimiter=_delimiter(path, snapshot), **QUOTING[snapshot.quoting or "double"])
-        line = 1
+        line = 1 + before
         try:
             for row in reader:
                 if row:
                     yield _Record(line, row, list(taken))
                 taken.clear()
-                line = reader.line_num + 1
+                line = reader.line_num + 1 + before
         except csv.Error as error:
             faults.add(f"the row that starts on line {line} is not well-formed: {_csv_fault(str(error), taken)}")
 
@@ -180,20 +194,35 @@ def _csv_fault(message: str, lines: list[str]) -> str:
 
 def _nameless(number: int, width: int) -> str:
     if number == 1:
-        return "; if it is the row number that pandas writes, write the file with index=False, or give the column a name"
+        return "; it does not number the rows, as pandas writes them: give the column a name"
     return "; if every line ends with a delimiter, remove it" if number == width else ""
 
 
 def _delimiter(path: Path, snapshot: SnapshotParams) -> str:
-    return snapshot.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    return snapshot.delimiter or _named_delimiter(path, snapshot) or ("\t" if path.suffix.lower() == ".tsv" else ",")
+
+
+def _named_delimiter(path: Path, snapshot: SnapshotParams) -> str | None:
+    """Return the delimiter that a first line such as `sep=;` names, which Excel writes and reads."""
+    with path.open(encoding=codec_with_bom(snapshot.encoding), errors="replace", newline="") as file:
+        line = file.readline(len("sep=;\r\n")).rstrip("\r\n")
+    return line[-1] if line[:-1].lower() == "sep=" and line[-1] != '"' else None
+
+
+def _has_row_numbers(header: list[str], records: Iterator[_Record]) -> bool:
+    """Return whether only the first column has no name, and its first values are different whole numbers."""
+    if len(header) < 2 or header[0].strip() or not all(name.strip() for name in header[1:]):
+        return False
+    numbers = [record.cells[0] for record in islice(records, _MANY_ROWS)]
+    return bool(numbers) and all(map(str.isdecimal, numbers)) and len(set(numbers)) == len(numbers)
 
 
 def _refuse_other_delimiter(path: Path, snapshot: SnapshotParams, faults: Faults) -> None:
     used = _delimiter(path, snapshot)
     with path.open(encoding=codec_with_bom(snapshot.encoding), newline="") as file:
         first = file.readline(1 << 16)
-    if first[:4].lower() == "sep=" and len(first.strip()) <= len("sep=") + 1:
-        faults.refuse(f"the first line is {first.strip()}, which only Excel reads: remove it, and set snapshot.delimiter to its value")
+        if _named_delimiter(path, snapshot):
+            first = file.readline(1 << 16)
     widths = {delimiter: _width(first, delimiter) for delimiter in {*_DELIMITERS, used}}
     best = max(_DELIMITERS, key=lambda delimiter: widths[delimiter])
     if widths[used] <= 1 < widths[best]:
@@ -213,5 +242,5 @@ def _width(line: str, delimiter: str) -> int:
 def _row_at(path: Path, line: int, snapshot: SnapshotParams) -> str:
     """Return which row contains a line: with line ends inside quotes, row and line numbers differ."""
     records = _records(path, snapshot, Faults(path), errors="replace")
-    row = sum(1 for _ in takewhile(lambda record: record.first <= line, records)) - 1
+    row = sum(1 for _ in takewhile(lambda record: record.first <= line, records)) - snapshot.header
     return f"row {row} (line {line})" if row > 0 else f"the header (line {line})"

@@ -1,4 +1,4 @@
-"""Read JSONL: one object per line; a missing key is a null."""
+"""Read JSONL, one object per line, or one JSON array of objects; a missing key is a null."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ _TYPE_NAMES = {str: "text", bool: "boolean", int: "integer", float: "number", li
 
 
 def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
-    """Parse every line and return all keys in the order of first appearance."""
+    """Parse every object and return all keys in the order of first appearance."""
     check_file_format(path, faults)
     if fault := first_decoding_fault(path, snapshot.encoding):
         faults.refuse(f"row {fault[0]}, {fault[1]}")
-    _refuse_array(path, snapshot, faults)
+    _refuse_one_object(path, snapshot, faults)
     columns: dict[str, set[type]] = {}
     for row in read_objects(path, snapshot, faults):
         for name, value in row.items():
@@ -42,36 +42,52 @@ def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, Column
             faults.add(f"row {number}: {error}")
 
 
-def _refuse_array(path: Path, snapshot: SnapshotParams, faults: Faults) -> None:
+def _refuse_one_object(path: Path, snapshot: SnapshotParams, faults: Faults) -> None:
+    if _first_line(path, snapshot) == "{":
+        faults.refuse(
+            "the file is JSON over several lines, expected one object per line or an array of objects; convert it with `jq -c . FILE`"
+        )
+
+
+def _is_array(path: Path, snapshot: SnapshotParams) -> bool:
+    first = _first_line(path, snapshot)
+    return first.startswith("[") and first[1:].lstrip()[:1] in ("", "{")
+
+
+def _first_line(path: Path, snapshot: SnapshotParams) -> str:
     with path.open(encoding=codec_with_bom(snapshot.encoding), newline="\n") as file:
-        first = next((line.strip() for line in file if line.strip()), "")
-    if first.startswith("[") and first[1:].lstrip()[:1] in ("", "{"):
-        faults.refuse("the file is one JSON array, expected one object per line: convert it with `jq -c '.[]' FILE`")
-    if first == "{":
-        faults.refuse("the file is JSON over several lines, expected one object per line: convert it with `jq -c . FILE`")
+        return next((line.strip() for line in file if line.strip()), "")
 
 
 def read_objects(path: Path, snapshot: SnapshotParams, faults: Faults) -> Iterator[dict[str, Any]]:
-    """Yield the object of each line; skip empty lines."""
+    """Yield the object of each line, or of each item of an array; skip empty lines."""
+    for where, value in _values(path, snapshot, faults):
+        if isinstance(value, dict) and all(map(str.strip, value)):
+            yield value
+        elif isinstance(value, dict):
+            faults.add(f"{where} has a key without a name; expected a name for each value")
+        else:
+            faults.add(f'{where} is a JSON {type(value).__name__}; expected an object like {{"text": …, "label": …}}')
+
+
+def _values(path: Path, snapshot: SnapshotParams, faults: Faults) -> Iterator[tuple[str, Any]]:
+    """Yield each line, or each item of an array, with its location for messages."""
+    array = _is_array(path, snapshot)
     with path.open(encoding=codec_with_bom(snapshot.encoding), newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
+        for number, text in enumerate([file.read()] if array else file, start=1):
+            where = "the file" if array else f"line {number}"
+            if not text.strip():
                 continue
             try:
-                value = _DECODER.decode(line.strip())
-                if "\\u" in line:
+                value = _DECODER.decode(text.strip())
+                if "\\u" in text:
                     json.dumps(value, ensure_ascii=False).encode()
             except UnicodeEncodeError:
-                faults.add(f"line {number} contains half of a surrogate pair (\\ud800–\\udfff), which is not valid text")
+                faults.add(f"{where} contains half of a surrogate pair (\\ud800–\\udfff), which is not valid text")
             except (ValueError, RecursionError) as error:
-                faults.add(f"line {number} is not JSON: {error}")
+                faults.add(f"{where} is not JSON: {error}")
             else:
-                if isinstance(value, dict) and all(map(str.strip, value)):
-                    yield value
-                elif isinstance(value, dict):
-                    faults.add(f"line {number} has a key without a name; expected a name for each value")
-                else:
-                    faults.add(f'line {number} is a JSON {type(value).__name__}; expected an object like {{"text": …, "label": …}}')
+                yield from ((f"item {index}", item) for index, item in enumerate(value, start=1)) if array else [(where, value)]
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

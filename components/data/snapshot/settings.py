@@ -14,19 +14,25 @@ class SnapshotParams(Section):
 
     source: str = Field(
         min_length=1,
-        description="CSV, TSV, JSONL or Parquet file, glob, or folder of such files of one format; or sql://NAME, "
+        description="CSV, TSV, JSONL, JSON (an array) or Parquet file, glob, or folder of such files of one format; or sql://NAME, "
         "s3://BUCKET/PREFIX, hub://ORG/NAME@REVISION",
     )
     query: str | None = Field(default=None, min_length=1, description="for sql://NAME: the SELECT that returns the rows")
     columns: dict[str, str] = Field(default_factory=dict, description="canonical name: source name, e.g. {text: description}")
     encoding: str = Field(default="utf-8", description="encoding of CSV, TSV and JSONL files; a byte-order mark is accepted")
     delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="delimiter of CSV files; null: a comma, or a tab in .tsv files"
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="delimiter of CSV files; null: that of a first line `sep=;`, else a comma, or a tab in .tsv files",
     )
     quoting: Literal["double", "backslash", "none"] | None = Field(
         default=None,
         description='in CSV and TSV. double: cells may be quoted, and a quote in a cell is written ""; backslash: it is written \\"; '
         "none: quotes are text. null: double, and a file in which quotes seem to be text is refused",
+    )
+    header: bool = Field(
+        default=True, description="of CSV and TSV: whether the first line has the column names; false: they are column_1, column_2, …"
     )
     split_column: str | None = Field(
         None, min_length=1, description="the source column with the split of a row: train, validation or test. null: use the names of files"

@@ -16,7 +16,10 @@ from components.data.snapshot.settings import SnapshotParams
 log = logging.getLogger(__name__)
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
-READERS: dict[str, ModuleType] = {"csv": delimited, "tsv": delimited, "jsonl": jsonl, "parquet": parquet}
+"""The format of each extension; files with another one in a folder are not data."""
+_NAMED_FORMATS = {**FORMATS, ".json": "json"}  # in a folder, .json files usually describe the data
+CONVERTIBLE = "`retune convert FILE rows.jsonl` reads CoNLL, SQuAD, Label Studio, and folders with one text per file"
+READERS: dict[str, ModuleType] = {"csv": delimited, "tsv": delimited, "jsonl": jsonl, "json": jsonl, "parquet": parquet}
 
 
 def format_of(files: Sequence[PurePath], location: str | None = None) -> str:
@@ -25,11 +28,11 @@ def format_of(files: Sequence[PurePath], location: str | None = None) -> str:
     Raises:
         BadSource: a file has an unknown extension, or the files have several formats.
     """
-    unknown = [file for file in files if file.suffix.lower() not in FORMATS]
+    unknown = [file for file in files if file.suffix.lower() not in _NAMED_FORMATS]
     if unknown:
         where = f"{location}: {unknown[0].name}" if location else unknown[0]
-        raise BadSource(f"{where}: unknown extension {unknown[0].suffix!r}; expected {', '.join(FORMATS)}")
-    formats = {FORMATS[file.suffix.lower()]: file for file in files}
+        raise BadSource(f"{where}: unknown extension {unknown[0].suffix!r}; expected {', '.join(_NAMED_FORMATS)}; {CONVERTIBLE}")
+    formats = {_NAMED_FORMATS[file.suffix.lower()]: file for file in files}
     if len(formats) > 1:
         names = ", ".join(f"{file.name} ({format_})" for format_, file in sorted(formats.items()))
         raise BadSource(f"{location or files[0].parent}: expected files of one format, found {names}; choose with a glob")

@@ -18,6 +18,7 @@ from components.core.atomic import aside, swap
 from components.core.errors import BadSource, NotFound, Unavailable
 from components.data.snapshot import parquet
 from components.data.snapshot.bucket_sort import Buckets, write_parts
+from components.data.snapshot.cells import in_utc
 from components.data.snapshot.decoding import special_file_type
 from components.data.snapshot.features import ColumnType, class_names_from_cards
 from components.data.snapshot.given_splits import split_of, splits_of_files
@@ -216,7 +217,7 @@ def _read_rows(
         indexes = [present.get(name) for name in columns.values()]
         with readable(file):
             for number, row in enumerate(_reader(path).read_rows(path, snapshot, by_file[path], faults), start=1):
-                cells = [None if index is None else row[index] for index in indexes]
+                cells = [None if index is None or row[index] is None else in_utc(row[index]) for index in indexes]
                 if long := [name for name, cell in zip(columns, cells, strict=True) if cell is not None and len(cell) > LONGEST_CELL]:
                     faults.add(f"row {number}: the cell of {short_repr(long[0])} has more than {LONGEST_CELL:,} characters")
                 if split is not None:

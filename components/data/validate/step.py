@@ -15,6 +15,7 @@ from components.core.errors import BadData, listed, shorten
 from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, nearest
 from components.data.validate import suite
+from components.data.validate.hints import hints
 from components.data.validate.label_spelling import merge_label_spellings
 from components.data.validate.row_ids import SUPERSEDED, add_ids_and_groups, resolve_shared_ids
 from components.data.validate.settings import ValidateParams
@@ -65,7 +66,9 @@ def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams, task_
         log.warning("%s", warning)
     log.info("kept %d of %d rows; %d quarantined; %d checks", report.kept, report.rows_in, report.quarantined, len(report.checks))
     if not report.accepted:
-        faults = [f"- {check.name}: expected {check.expected}, found {check.observed}" for check in _failed(outcome.checks)]
+        failed = {check.name: f"- {check.name}: expected {check.expected}, found {check.observed}" for check in _failed(outcome.checks)}
+        labels = frame["label"].dropna() if "label" in frame else pd.Series(dtype="str")
+        faults = [*failed.values(), *hints(plugin, labels, failed.keys(), outcome.reasons)]
         raise BadData(
             "\n".join([f"the snapshot of {manifest.source} is rejected (see {out}/report.json and quarantine.parquet):", *faults])
         )

@@ -8,9 +8,10 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from components.artifacts.metrics import MIN_GROUPS
 from components.core.similarity import words
 from components.gates.support.evidence import Evidence
-from components.stats.units import MIN_GROUPS, Bools, Floats, Units
+from components.stats.units import Bools, Floats, Units
 
 MOST_VALUES = 50
 MISSING = "(none)"

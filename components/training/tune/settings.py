@@ -175,10 +175,16 @@ def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams
     """Check that the task measures the metrics of the search and of the training.
 
     Raises:
-        BadParams: a metric is not measured.
+        BadParams: lists the metrics that are not measured.
     """
-    check_metric("train.metric", train.fixed.metric, measured)
-    check_metric("tune.metric", tune.metric, measured)
+    faults = []
+    for where, metric in (("train.metric", train.fixed.metric), ("tune.metric", tune.metric)):
+        try:
+            check_metric(where, metric, measured)
+        except BadParams as fault:
+            faults.append(str(fault))
+    if faults:
+        raise BadParams("\n".join(faults))
 
 
 def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> list[str]:

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from components.core import section
 from flows.cli import app
+from flows.cli.init import model_option
 from flows.cli.options import chosen_version, print_json
-from flows.cli.pipeline import model_option
 from flows.cli.serve import chosen_model
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})

@@ -8,7 +8,8 @@ import pytest
 from components.artifacts.rows import read_snapshot
 from components.core.errors import BadData, BadSource
 from components.data.snapshot import SnapshotParams, read_file, take_snapshot, write_file
-from flows.project.init_params import guess_columns, write_params
+from flows.project.guessing import guess_columns
+from flows.project.init_params import write_params
 from flows.project.params import read_params
 
 ROWS = [[str(number), f"a text of number {number}", "abc"[number % 3]] for number in range(240)]
@@ -142,7 +143,7 @@ def test_init_detects_quotes_as_text(tmp_path: Path) -> None:
     write_params(tmp_path / "rows.tsv", tmp_path / "params.yaml", name=None, force=False)
 
     assert read_params(tmp_path / "params.yaml").snapshot.quoting == "none"
-    assert guess_columns(write(tmp_path / "plain.tsv", ROWS)).quoting is None
+    assert guess_columns(write(tmp_path / "plain.tsv", ROWS)).settings.quoting is None
 
 
 def test_init_detects_escaped_quotes(tmp_path: Path) -> None:
@@ -152,4 +153,4 @@ def test_init_detects_escaped_quotes(tmp_path: Path) -> None:
 
     guess = guess_columns(path)
 
-    assert (guess.quoting, guess.columns) == ("backslash", {"id": "id", "text": "text", "label": "label"})
+    assert (guess.settings.quoting, guess.columns) == ("backslash", {"id": "id", "text": "text", "label": "label"})

@@ -1,5 +1,6 @@
 """Bad rows go to quarantine with a reason, and a snapshot unfit for training is rejected with all reasons."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -240,6 +241,22 @@ def test_numeric_labels_are_refused_unless_allowed(tmp_path: Path, tickets: pd.D
     assert expected in message
     assert check(tmp_path, frame, numeric_labels="allow").accepted
     assert check(tmp_path, frame, labels=labels).accepted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (["1", "2", "3"], "{kind: ordinal}"),
+        (["a;b", "a;c", "b;c", *(f"a;x{number}" for number in range(12))], "contain ';'.*{kind: multi}"),
+        (["a|b", *(f"a|x{number}" for number in range(14))], "{kind: multi, separator: '\\|'}"),
+        ([f'["B-A", "t{number}"]' for number in range(13)], "are lists.*task: token_classification"),
+    ],
+)
+def test_rejection_names_the_option_that_fits(tmp_path: Path, tickets: pd.DataFrame, labels: list[str], hint: str) -> None:
+    message = rejected(tmp_path, tickets.assign(label=(labels * 240)[:240]))
+
+    assert re.search(hint, message)
 
 
 def test_labels_like_grade_1_are_accepted(tmp_path: Path, tickets: pd.DataFrame) -> None:

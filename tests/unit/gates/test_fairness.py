@@ -3,12 +3,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from components.artifacts.metrics import MIN_GROUPS
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
 from components.gates import fairness
 from components.gates.support import Evidence
-from components.stats.units import MIN_GROUPS
 from tests.support.gate_cases import against, answered, decided
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.artifacts.metrics import MIN_GROUPS
 from components.artifacts.past_test_set import PastTestSet, prepare_earlier
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
@@ -12,7 +13,7 @@ from components.gates.forgetting import backward_transfer
 from components.gates.support import Evidence, ReferenceModel
 from components.stats.means import mean
 from components.stats.significance import mcnemar
-from components.stats.units import MIN_GROUPS, Units
+from components.stats.units import Units
 from tests.support.gate_cases import against, answered, decided, models
 
 NOW = answered(np.arange(300) % 4 != 0)

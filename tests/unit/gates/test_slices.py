@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.artifacts.metrics import MIN_GROUPS
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
 from components.gates import slices
 from components.gates.support import Evidence, ReferenceModel
 from components.stats.significance import mcnemar
-from components.stats.units import MIN_GROUPS
 from tests.support.gate_cases import against, answered, decided
 
 KINDS = np.array(["synonym", "inclusion", "title"])

@@ -7,7 +7,8 @@ import yaml
 
 from components.artifacts.verdict import Role
 from components.core.errors import BadParams, BadSource
-from flows.project.init_params import guess_columns, write_params
+from flows.project.guessing import guess_columns
+from flows.project.init_params import write_params
 from flows.project.params import read_params
 
 
@@ -27,7 +28,7 @@ def test_columns_are_guessed_by_content(tmp_path: Path) -> None:
 def test_semicolon_delimiter_is_detected(tmp_path: Path) -> None:
     guess = guess_columns(write_csv(tmp_path / "d.csv", "text;label;customer;id", separator=";"))
 
-    assert guess.delimiter == ";"
+    assert guess.settings.delimiter == ";"
     assert guess.columns["text"] == "text"
 
 

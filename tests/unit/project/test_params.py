@@ -173,3 +173,16 @@ def test_large_value_is_shortened() -> None:
         Outer.parse({"count": [["x" * 1_000] * 1_000] * 1_000}, "train")
 
     assert len(str(caught.value)) < 300
+
+
+def test_another_task_yields_one_complete_error(tmp_path: Path) -> None:
+    make_tickets().to_csv(tmp_path / "tickets.csv", index=False)
+    write_params(tmp_path / "tickets.csv", tmp_path / "new.yaml", name=None, force=False)
+    text = (tmp_path / "new.yaml").read_text(encoding="utf-8")
+    (tmp_path / "new.yaml").write_text(text.replace("task: text_classification", "task: token_classification"), encoding="utf-8")
+
+    with pytest.raises(BadParams) as error:
+        read_params(tmp_path / "new.yaml")
+    for part in ("train.metric", "tune.metric", "gates.baseline", "tokens, tags", "--task token_classification"):
+        assert part in str(error.value)
+    assert f"{tmp_path / 'new.yaml'}: " in str(error.value)

@@ -10,7 +10,7 @@ from components.data.snapshot.decoding import NOT_A_FILE, special_file_type
 from components.data.snapshot.features import card_folders
 from components.data.snapshot.given_splits import SPLIT_WORDS
 from components.data.snapshot.sources import FetchedFiles, SourceRequest
-from components.data.snapshot.tables import FORMATS, format_of
+from components.data.snapshot.tables import CONVERTIBLE, FORMATS, format_of
 
 SETTINGS: frozenset[str] = frozenset()
 
@@ -61,7 +61,7 @@ def _match_files(path: Path, source: str) -> list[Path]:
         folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and folder.name in _FOLDERS)
         if files := _data_files(path) or [file for folder in folders for file in _data_files(folder)]:
             return files
-        hint = f"to read subfolders, use a glob such as {source}/**/*.csv"
+        hint = f"to read subfolders, use a glob such as {source}/**/*.csv; {CONVERTIBLE}"
         raise BadSource(f"snapshot.source {path}: the folder contains no {', '.join(FORMATS)} file; {hint}")
     if path.exists():
         return [path]
