@@ -129,8 +129,10 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every kind's intervals are within their limits, else INCONCLUSIVE; a rate above its limit or the champion's rejects."""
     behaviour = evidence.behaviour
     if not evidence.classes:
-        return GateResult.not_asked("behaviour", "cases are texts with one label, and the task has other answers")
+        return GateResult.not_applicable("behaviour", "cases are texts with one label, and the task has other answers")
     if behaviour is None or not behaviour.tried:
+        if not params.kinds and not params.cases:
+            return GateResult.not_applicable("behaviour", "gates.behaviour.kinds and cases are empty")
         reason = "no case was run" + (f": {'; '.join(behaviour.notes)}" if behaviour and behaviour.notes else "")
         return inconclusive("behaviour", reason, change="gates.behaviour.kinds or .cases")
     names = dict.fromkeys(case.case.kind for case in behaviour.tried)

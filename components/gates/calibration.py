@@ -30,7 +30,7 @@ class Params(GateSection):
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if the difference's interval is below the margin, else INCONCLUSIVE; a difference above 0 rejects."""
     if not evidence.classes:
-        return GateResult.not_asked("calibration", "the task has no class probabilities")
+        return GateResult.not_applicable("calibration", "the task has no class probabilities")
     notes, tables = _reliability(evidence)
     fault, champion = _fault("the candidate", evidence.candidate) or evidence.champion_fault, evidence.champion
     name = f"champion {champion.display_name}" if champion else "the champion"
@@ -40,7 +40,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         return inconclusive("calibration", fault, notes=notes, tables=tables)
     if champion is None or champion.predictions is None:
         reason = "there is no champion yet; the table shows the candidate's calibration"
-        return GateResult.not_asked("calibration", reason, notes=notes, tables=tables)
+        return GateResult.not_applicable("calibration", reason, notes=notes, tables=tables)
     known = np.isin(evidence.candidate.expected, champion.predictions.labels)
     if not known.any():
         return inconclusive("calibration", f"{name} knows none of the test set's labels", notes=notes, tables=tables)

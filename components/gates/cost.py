@@ -45,13 +45,13 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     limits = [*_slower(cost, params, evidence, doubt), *_budgets(cost, params, evidence.confidence, doubt)]
     over = [*_oversize(cost, params), *_bigger(cost, params, evidence)]
     undecided = [limit for limit in limits if not limit.met]
-    outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if undecided or evidence.champion_fault else Outcome.PASS
     parts = over or [part for part in (evidence.champion_fault, _summary(limits, undecided, doubt)) if part]
     has_limit = bool(parts) or any(budget is not None for budget in (params.size_mib, params.memory_mib))
-    no_limit = "there is no champion yet, and no latency budget"
-    reason = "; ".join(parts) or (no_limit if has_limit else f"not asked: {no_limit}")
+    passed = Outcome.PASS if has_limit else Outcome.NOT_APPLICABLE
+    outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if undecided or evidence.champion_fault else passed
+    reason = "; ".join(parts) or "there is no champion yet, and no latency budget"
     shown = None if over else next(iter(undecided or limits), None)
-    details: dict[str, Any] = {"asked": has_limit, "may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE}
+    details: dict[str, Any] = {"may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE}
     if shown is not None:
         details |= {**measured(shown.estimate), "metric": shown.name.rstrip(":"), "threshold": shown.limit}
         details["change"] = f"{shown.setting.rpartition(' ')[0]} beyond {shown.estimate.high:.3g}" if undecided else None

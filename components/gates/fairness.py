@@ -58,7 +58,7 @@ class _Gap:
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every gap's interval is within the limit, else INCONCLUSIVE; a wider gap rejects."""
     if not params.column:
-        return GateResult.not_asked("fairness", "gates.fairness.column is empty")
+        return GateResult.not_applicable("fairness", "gates.fairness.column is empty")
     if not evidence.classes:
         return inconclusive("fairness", "rates need classes, and the task has none: leave gates.fairness.column empty")
     rows = test_rows(evidence)

@@ -48,15 +48,15 @@ class _PastComparison:
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every past test set is within the margin, else INCONCLUSIVE; a worse score on one of them rejects."""
     if not params.last and not params.sets and not evidence.past_test_sets:
-        return GateResult.not_asked("forgetting", "gates.forgetting.last is 0 and sets is empty")
+        return GateResult.not_applicable("forgetting", "gates.forgetting.last is 0 and sets is empty")
     faults = tuple(f"{past.name}: {fault}" for past in evidence.past_test_sets if (fault := _fault(past)))
     if evidence.champion is None or evidence.champion_fault:
         details: dict[str, Any] = {"notes": faults, "tables": _candidate_table(evidence)}
         if evidence.champion_fault:
             return inconclusive("forgetting", evidence.champion_fault, **details)
-        return GateResult.not_asked("forgetting", "there is no champion yet", **details)
+        return GateResult.not_applicable("forgetting", "there is no champion yet", **details)
     if not evidence.past_test_sets:
-        return GateResult.not_asked("forgetting", "there is no past test set yet")
+        return GateResult.not_applicable("forgetting", "there is no past test set yet")
     champion = f"champion {evidence.champion.display_name}"
     comparisons = [_compare(evidence, *answered, params) for answered in _answered(evidence)]
     if not comparisons:

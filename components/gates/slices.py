@@ -70,7 +70,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         details: dict[str, Any] = {"notes": notes, "tables": (_candidate_table(evidence, slices),)}
         if fault:
             return inconclusive("slices", fault, **details)
-        return GateResult.not_asked("slices", f"there is no champion yet; the table shows {len(slices)} slices", **details)
+        return GateResult.not_applicable("slices", f"there is no champion yet; the table shows {len(slices)} slices", **details)
     if evidence.classes and (new := int(np.sum(~np.isin(evidence.candidate.expected, champion.predictions.labels)))):
         notes = (*notes, f"{new:,} rows with a label that the champion does not have are excluded")
     compared = (_compare(evidence, champion.predictions, part, params.min_rows) for part in slices)

@@ -29,7 +29,7 @@ class Params(GateSection):
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS within the budget, INCONCLUSIVE beyond it."""
     if evidence.candidate_number is None:
-        return GateResult.not_asked("test_budget", "this run does not use the test-set budget")
+        return GateResult.not_applicable("test_budget", "this run does not use the test-set budget")
     position = f"candidate {evidence.candidate_number} of gates.test_budget.at_most {params.at_most} on this test set"
     if evidence.candidate_number <= params.at_most:
         remaining = params.at_most - evidence.candidate_number

@@ -94,7 +94,7 @@ def limits(facts: PageFacts) -> list[str]:
     verdict, profile, error = facts.run.verdict, facts.profile, facts.metrics.ece_debiased
     rejected = [way.says for gate in verdict.gates for way in panel.worst_first(gate.hypotheses) if way.rejected]
     undecided = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if gate.outcome is Outcome.INCONCLUSIVE]
-    not_asked = [f"{wording.named(gate.gate)} ({gate.reason.removeprefix('not asked: ')})" for gate in verdict.gates if not gate.asked]
+    skipped = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if not gate.applicable]
     off = [wording.named(name) for name in verdict.off]
     reused = f"{verdict.look} candidates were judged on this test set, or on part of its rows, so its scores are slightly optimistic"
     dirty = f"{wording.many(facts.run.lineage.dirty, 'file')} differed from the commit: the commit alone cannot rebuild this model"
@@ -104,7 +104,7 @@ def limits(facts: PageFacts) -> list[str]:
         _about_lengths(facts),
         f"Debiased calibration error of its probabilities (root mean square): {wording.metric(error)}" if error is not None else "",
         f"Inconclusive: {_join(undecided)}" if undecided else "",
-        f"Not asked, because there was nothing to judge: {_join(not_asked)}" if not_asked else "",
+        f"Not applicable, because there was nothing to judge: {_join(skipped)}" if skipped else "",
         f"Not examined, because the gate is off: {_join(off)}" if off else "",
         reused if (verdict.look or 0) > 1 else "",
         dirty if facts.run.lineage.dirty else "",
@@ -158,7 +158,7 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "scores": [_score_row(name, estimate, [gaps for _, gaps in references]) for name, estimate in ordered(facts.metrics.headline)],
         "classes": [_class_row(name, score) for name, score in worst[:MOST_ROWS]],
         "more_classes": len(worst[MOST_ROWS:]),
-        "tally": wording.many(len(gates), "gate") + ": " + panel.tally(gates) if gates else "No gate was run",
+        "tally": panel.tally(gates) or "No gate was run",
         "gates": [_gate_row(gate) for gate in gates],
         "comparisons": [_comparison(gate) for gate in gates if len(gate.hypotheses) >= FEW],
         "origin": _origin(facts),
@@ -200,7 +200,7 @@ def _gate_row(gate: GateResult) -> tuple[str, ...]:
         interval = forests.interval(gate.low, gate.high, signs)
         estimate = f"{wording.named(gate.metric or '')} {forests.amount(gate.estimate, signs)}".strip()
     threshold = wording.number(gate.threshold) if gate.threshold is not None else ""
-    return (wording.named(gate.gate), gate.role, gate.shown, estimate, interval, threshold, wording.cut(gate.reason, 300))
+    return (wording.named(gate.gate), gate.role, gate.outcome, estimate, interval, threshold, wording.cut(gate.reason, 300))
 
 
 def _comparison(gate: GateResult) -> tuple[str, list[tuple[str, ...]], int]:

@@ -185,7 +185,7 @@ def judge(
     if as_json:
         print_json(verdict)
     else:
-        print_table(("gate", "role", "outcome", "reason"), [(g.gate, g.role, g.shown, escape(g.reason)) for g in verdict.gates])
+        print_table(("gate", "role", "outcome", "reason"), [(g.gate, g.role, g.outcome, escape(g.reason)) for g in verdict.gates])
         out.print(f"\n[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
     raise typer.Exit({Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 4}[verdict.outcome])
 

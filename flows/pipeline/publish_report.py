@@ -101,7 +101,7 @@ def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
 
 def in_markdown(judged: JudgeResult, result: Result) -> str:
     """Return the verdict as Markdown, for an artifact in Prefect."""
-    rows = "\n".join(f"| {cell(gate.gate)} | {gate.role} | {gate.shown} | {cell(gate.reason)} |" for gate in judged.verdict.gates)
+    rows = "\n".join(f"| {cell(gate.gate)} | {gate.role} | {gate.outcome} | {cell(gate.reason)} |" for gate in judged.verdict.gates)
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
     head = f"# {result.outcome}: {cell(result.model)} version {result.version}\n\n{cell(result.reason)}; {champion}.\n"
     page = f"Report: {cell(result.page)}"

@@ -157,6 +157,7 @@ def test_missing_cases_are_inconclusive():
     missing = decided("behaviour", against(answered(RIGHT), None))
     assert missing.outcome is Outcome.INCONCLUSIVE
     assert missing.reason == "no case was run"
+    assert decided("behaviour", against(answered(RIGHT), None), kinds=()).outcome is Outcome.NOT_APPLICABLE
     noted = dataclasses.replace(against(answered(RIGHT), None), behaviour=Behaviour(notes=("case: no test row has anything to change",)))
     assert "no test row has anything to change" in decided("behaviour", noted).reason
 

@@ -174,7 +174,7 @@ def test_unscorable_champion_is_inconclusive_or_skipped():
     asked, skipped = decided("champion", evidence), decided("champion", evidence, unscorable="skip")
     assert asked.outcome is Outcome.INCONCLUSIVE
     assert asked.reason == "champion version 3 cannot be scored: it was deleted from the registry"
-    assert skipped.outcome is Outcome.PASS
+    assert skipped.outcome is Outcome.NOT_APPLICABLE
     assert "gates.champion.unscorable: skip leaves the decision to the other gates" in skipped.reason
 
 

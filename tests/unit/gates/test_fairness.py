@@ -33,10 +33,10 @@ def table(result: GateResult) -> dict[str, dict[str, object]]:
 VALUES = np.where(np.arange(6000) % 3 == 0, "f", "m")
 
 
-def test_gate_without_a_column_is_not_asked():
+def test_gate_without_a_column_is_not_applicable():
     result = decided("fairness", against(answered(np.ones(10, bool)), None))
 
-    assert result.outcome is Outcome.PASS
+    assert result.outcome is Outcome.NOT_APPLICABLE
     assert "gates.fairness.column is empty" in result.reason
 
 

@@ -92,14 +92,14 @@ def test_only_rows_with_common_labels_are_compared():
     assert judge(PastTestSet("old", candidate, champion)).tables[0].rows[0][1] == 600
 
 
-def test_gate_without_past_sets_or_champion_is_not_asked():
+def test_gate_without_past_sets_or_champion_is_not_applicable():
     alone: Evidence = against(NOW, None, past_test_sets=(past_set("old", 300),))
 
-    assert judge().outcome is Outcome.PASS
+    assert judge().outcome is Outcome.NOT_APPLICABLE
     assert "no past test set yet" in judge().reason
-    assert decided("forgetting", alone).outcome is Outcome.PASS
+    assert decided("forgetting", alone).outcome is Outcome.NOT_APPLICABLE
     assert decided("forgetting", alone).tables[0].rows[0][:2] == ("old", 300)
-    assert decided("forgetting", dataclasses.replace(alone, past_test_sets=())).reason.startswith("not asked: there is no champion yet")
+    assert decided("forgetting", dataclasses.replace(alone, past_test_sets=())).reason.startswith("there is no champion yet")
 
 
 @pytest.mark.parametrize("sets", [(), (PastTestSet("old", NOW, None),), (PastTestSet("old", fault="not in the cache"),)])
@@ -116,7 +116,7 @@ def test_unscorable_champion_is_inconclusive(sets):
 @pytest.mark.parametrize(
     ("settings", "message"), [({"last": 0}, "last is 0 and sets is empty"), ({"last": 0, "sets": ["own.csv"]}, "no past test set")]
 )
-def test_reason_why_the_gate_is_not_asked(settings, message):
+def test_reason_why_the_gate_is_not_applicable(settings, message):
     assert message in judge(**settings).reason
 
 

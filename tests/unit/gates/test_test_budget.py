@@ -8,7 +8,9 @@ from components.gates import test_budget as budget
 from tests.support.gate_cases import against, answered, decided
 
 
-@pytest.mark.parametrize(("number", "outcome"), [(1, Outcome.PASS), (5, Outcome.PASS), (6, Outcome.INCONCLUSIVE), (None, Outcome.PASS)])
+@pytest.mark.parametrize(
+    ("number", "outcome"), [(1, Outcome.PASS), (5, Outcome.PASS), (6, Outcome.INCONCLUSIVE), (None, Outcome.NOT_APPLICABLE)]
+)
 def test_test_set_judges_five_candidates(number, outcome):
     evidence = dataclasses.replace(against(answered(np.ones(60, bool)), None), candidate_number=number)
 

@@ -40,12 +40,12 @@ def test_hub_reader_reads_the_numbers(workspace: Path) -> None:
     assert read.data.eval_results[0].dataset_revision == "d" * 64
 
 
-def test_card_lists_gates_that_were_not_asked(workspace: Path) -> None:
-    gates = (*judged().gates, GateResult.not_asked("fairness", "no column is named"))
+def test_card_lists_gates_that_are_not_applicable(workspace: Path) -> None:
+    gates = (*judged().gates, GateResult.not_applicable("fairness", "no column is named"))
     text, _ = write(workspace, verdict=judged().model_copy(update={"gates": gates}))
 
-    assert "Not asked, because there was nothing to judge: fairness (no column is named)" in text
-    assert "| fairness | required | NOT ASKED |" in text
+    assert "Not applicable, because there was nothing to judge: fairness (no column is named)" in text
+    assert "| fairness | required | NOT APPLICABLE |" in text
 
 
 def test_card_contains_purpose_limits_and_origin(workspace: Path) -> None:
