@@ -61,11 +61,19 @@ class Hypothesis(Record):
     n: int | None = None
 
 
+class Remedy(Record):
+    """Settings of a gate, by their path in its section, with which it states to have `outcome`; the judge checks it."""
+
+    outcome: Outcome
+    settings: dict[str, float | str]
+
+
 class GateResult(Record):
     """The result of a gate: an estimate with its interval, a threshold, and a reason that names the setting to change.
 
     `estimate`, `low`, `high` and `threshold` are in the unit of the metric; None if nothing was measured. `change` describes what would
-    change the outcome. `hypotheses` are the tests that can reject; `notes` and `tables` are evidence.
+    change the outcome; the judge adds those of the `remedies` that have the outcome they state. `hypotheses` are the tests that can
+    reject; `notes` and `tables` are evidence.
     """
 
     gate: str
@@ -82,6 +90,7 @@ class GateResult(Record):
     change: str | None = None
     # Defaults of newer fields are not written, so that stored verdicts keep their digest (also in `Verdict`).
     may_pass: bool = Field(default=False, exclude_if=operator.not_)
+    remedies: tuple[Remedy, ...] = Field(default=(), exclude_if=operator.not_)
     hypotheses: tuple[Hypothesis, ...] = ()
     notes: tuple[str, ...] = ()
     tables: tuple[ReportTable, ...] = ()

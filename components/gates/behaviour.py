@@ -9,11 +9,12 @@ from pydantic import Field
 from components.artifacts.behaviour import Behaviour, CaseResult
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Remedy
 from components.core.section import Section
 from components.gates.support import Evidence, GateSection, Need, hypothesis, inconclusive, interval
 from components.gates.support.evidence import measured
 from components.gates.support.evidence_settings import BehaviourSettings
+from components.gates.support.remedies import beyond
 from components.stats.proportions import proportion, proportion_difference, proportion_rows
 from components.stats.significance import fewer_right, share_below
 from components.stats.units import Units
@@ -166,11 +167,19 @@ def _result(
         metric=f"{'difference of ' if worst.paired else ''}failing cases, {worst.kind}",
         threshold=worst.threshold,
         method="Tango, paired by case" if worst.paired else worst.estimate.method,
-        change=f"{worst.setting} {'above' if undecided else 'below'} {worst.estimate.high:.3f}",
+        remedies=(_remedy(limits, worst, bool(undecided)),),
         hypotheses=hypotheses,
         **measured(worst.estimate),
         **evidence,
     )
+
+
+def _remedy(limits: list[_FailureLimit], worst: _FailureLimit, undecided: bool) -> Remedy:
+    """Return the limits that every undecided kind is within, or the nearest one beyond which the worst kind is undecided."""
+    settings: dict[str, float | str] = {}
+    for limit in sorted((each for each in limits if not each.met) if undecided else [worst], key=lambda each: each.estimate.high):
+        settings[limit.setting.removeprefix("gates.behaviour.")] = beyond(limit.estimate.high, up=undecided)
+    return Remedy(outcome=Outcome.PASS if undecided else Outcome.INCONCLUSIVE, settings=settings)
 
 
 def _tables(kinds: list[_Kind]) -> list[ReportTable]:

@@ -70,7 +70,7 @@ def _reject(result: GateResult) -> GateResult:
     worst = rejected[0]
     more = f" (and {len(rejected) - 1} more)" if len(rejected) > 1 else ""
     reason = f"{worst.says}, p {worst.adjusted:.2g} after Holm's correction{more}"
-    return result.model_copy(update={"outcome": Outcome.FAIL, "reason": reason})
+    return result.model_copy(update={"outcome": Outcome.FAIL, "reason": reason, "change": None})  # what it says is about PASS
 
 
 def _reasons(results: Sequence[GateResult]) -> str:

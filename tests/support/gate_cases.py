@@ -14,6 +14,7 @@ from components.gates import GatesParams
 from components.gates.support import Evidence, ReferenceModel
 from components.judge import judge, verdict_key
 from components.judge.multiple_testing import correct_tests
+from components.judge.remedies import with_checked_remedies
 
 LABELS = ("billing", "device", "network")
 WORDS = np.array([f"word{i}" for i in range(3000)])
@@ -96,9 +97,10 @@ def faults(name: str, **settings: Any) -> list[str]:
 
 
 def decided(name: str, evidence: Evidence, **settings: Any) -> GateResult:
-    """Return the result of one gate, corrected without any other gate."""
+    """Return the result of one gate, corrected without any other gate, with its checked remedies."""
     section = gates.load(name).Params.model_validate(settings)
-    (result,) = correct_tests([gates.load(name).decide(evidence, section).model_copy(update={"role": section.role})])
+    results = correct_tests([gates.load(name).decide(evidence, section).model_copy(update={"role": section.role})])
+    (result,) = with_checked_remedies(evidence, {name: section}, results)
     return result
 
 

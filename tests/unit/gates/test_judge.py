@@ -226,8 +226,8 @@ def test_stored_pass_that_was_not_asked_is_not_applicable():
     stored = json.loads(alone.model_dump_json())
     stored["gates"][1] |= {"outcome": "PASS", "asked": False, "reason": "not asked: there is no champion yet"}
     former = json.loads(json.dumps(stored))
-    for gate in former["gates"]:
-        gate["role"] = "decides"
+    for each in former["gates"]:
+        each["role"] = "decides"
 
     assert Verdict.model_validate(stored) == alone
     assert alone.evidence == digest_value(former)  # the hash that an approval of 0.1.0 refers to
