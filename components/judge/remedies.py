@@ -17,7 +17,8 @@ def with_checked_remedies(evidence: Evidence, sections: Mapping[str, GateSection
     quick = replace(evidence, crosscheck=False)
     checked = []
     for at, result in enumerate(results):
-        kept = [_sentence(result.gate, each) for each in result.remedies if _outcome(quick, sections, results, at, each) is each.outcome]
+        others = [each for each in result.remedies if each.outcome is not result.outcome]
+        kept = [_sentence(result.gate, each) for each in others if _outcome(quick, sections, results, at, each) is each.outcome]
         change = "; or ".join([*kept, *([result.change] if result.change else [])])
         checked.append(result.model_copy(update={"change": change or None, "remedies": ()}))
     return tuple(checked)

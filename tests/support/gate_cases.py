@@ -1,15 +1,17 @@
 """Predictions of known quality, and functions that judge them with one gate or all gates."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from components import gates
 from components.artifacts.predictions import Predictions
 from components.artifacts.served_answers import ServedAnswer, ServedAnswers
-from components.artifacts.verdict import GateResult, Verdict
+from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.gates import GatesParams
 from components.gates.support import Evidence, ReferenceModel
 from components.judge import judge, verdict_key
@@ -102,6 +104,19 @@ def decided(name: str, evidence: Evidence, **settings: Any) -> GateResult:
     results = correct_tests([gates.load(name).decide(evidence, section).model_copy(update={"role": section.role})])
     (result,) = with_checked_remedies(evidence, {name: section}, results)
     return result
+
+
+def advised(result: GateResult) -> tuple[Outcome, dict[str, Any]]:
+    """Return the outcome that the advice of a result states, and the settings that it names."""
+    outcome, _, rest = str(result.change).partition(" with ")
+    settings: dict[str, Any] = {}
+    for path, value in re.findall(rf"`gates\.{result.gate}\.([\w.]+): ([^`]+)`", rest):
+        section = settings
+        *parents, name = path.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[name] = yaml.safe_load(value)
+    return Outcome(outcome), settings
 
 
 def verdict(

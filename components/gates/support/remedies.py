@@ -14,6 +14,8 @@ _MOST_SHARE = 50  # percent of the groups that a test set may reasonably take
 
 def beyond(bound: float, up: bool, spread: float = 0.1) -> float:
     """Return the next short number above (`up`) or below `bound`, at most a tenth of `spread` away, so that it lies on the stated side."""
+    if not math.isfinite(bound):
+        return bound  # no valid setting, which the judge drops
     places = max(3, math.ceil(-math.log10(max(spread, 1e-9) / 10)))
     scale = 10.0**places
     return (math.floor(bound * scale) + 1 if up else math.ceil(bound * scale) - 1) / scale

@@ -10,7 +10,7 @@ from components.gates.cost import Params, log_ratios
 from components.gates.support import Evidence, ReferenceModel
 from components.stats.significance import mean_below
 from components.stats.units import Units
-from tests.support.gate_cases import against, answered, decided
+from tests.support.gate_cases import advised, against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0
 WEIGHT = Weight(package_bytes=90 << 20, peak_memory_mib=700.0)
@@ -294,3 +294,28 @@ def test_equal_version_is_rejected_in_at_most_5_percent():
     halves = np.log(seconds).reshape(repetitions, 2, -1)
     welch = stats.ttest_ind(halves[:, 0], halves[:, 1], axis=1, equal_var=False, alternative="greater").pvalue
     assert np.mean(welch <= 0.05) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("measured", "settings"),
+    [
+        (cost(11.0, 10.0), {}),
+        (cost(12.0, 10.0), {}),
+        (cost(10.0, batch_size=32), {"throughput": 3200.0}),
+        (cost(10.0), {"p50_ms": 5.0, "p95_ms": 10.0, "size_mib": 1, "memory_mib": 1}),
+        (cost(10.0, 10.0, champion=Weight(package_bytes=10 << 20, peak_memory_mib=700.0)), {}),
+    ],
+)
+def test_advice_has_the_stated_outcome(measured, settings):
+    result = judge(measured, **settings)
+    told, advice = advised(result)
+
+    assert told is not result.outcome
+    assert judge(measured, **settings | advice).outcome is told is Outcome.PASS
+
+
+def test_busy_processors_need_another_attempt():
+    result = judge(cost(10.0, 10.0, others=0.9))
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert result.change == "`retune judge --again` while no other process uses the processors"

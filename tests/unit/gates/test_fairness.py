@@ -9,7 +9,7 @@ from components.core.errors import BadParams
 from components.gates import fairness
 from components.gates.support import Evidence
 from components.stats.units import MIN_GROUPS
-from tests.support.gate_cases import against, answered, decided
+from tests.support.gate_cases import advised, against, answered, decided
 
 
 def rows_of(predictions: Predictions, sex: np.ndarray) -> pd.DataFrame:
@@ -242,3 +242,13 @@ def test_gap_at_the_limit_is_rejected_in_at_most_5_percent(grouped):
         rejected += judge(right, sex, groups).outcome is Outcome.FAIL
 
     assert rejected / repetitions <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repetitions)
+
+
+@pytest.mark.parametrize("every", [5, 30, 1000])
+def test_advice_has_the_stated_outcome(every):
+    right = ~((VALUES == "f") & (np.arange(6000) % every == 0))
+    result = judge(right, VALUES)
+    told, settings = advised(result)
+
+    assert told is not result.outcome
+    assert judge(right, VALUES, **settings).outcome is told

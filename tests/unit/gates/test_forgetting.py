@@ -13,7 +13,7 @@ from components.gates.support import Evidence, ReferenceModel
 from components.stats.means import mean
 from components.stats.significance import mcnemar
 from components.stats.units import MIN_GROUPS, Units
-from tests.support.gate_cases import against, answered, decided, models
+from tests.support.gate_cases import advised, against, answered, decided, models
 
 NOW = answered(np.arange(300) % 4 != 0)
 
@@ -209,3 +209,13 @@ def test_training_rows_and_unknown_labels_are_excluded():
 def test_invalid_setting_is_refused(raw, message):
     with pytest.raises(BadParams, match=message):
         forgetting.Params.parse(raw, "gates.forgetting")
+
+
+@pytest.mark.parametrize(("rows", "worse_by"), [(300, 0.0), (3000, 0.0), (2000, 0.05)])
+def test_advice_has_the_stated_outcome(rows, worse_by):
+    past = past_set("old", rows, worse_by=worse_by)
+    result = judge(past)
+    told, settings = advised(result)
+
+    assert told is not result.outcome
+    assert judge(past, **settings).outcome is told
