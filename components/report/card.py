@@ -17,7 +17,7 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.core.errors import listed
 from components.report import forests, leaderboard, panel, wording
 from components.report.facts import PageFacts
-from components.report.page import account, environment, ordered, shared_style, worst_classes
+from components.report.page import account, environment, ordered, score_name, shared_style, worst_classes
 from components.stats.scores import CLASSIFICATION
 
 MOST_ROWS = 25  # classes, and hypotheses per gate
@@ -155,7 +155,10 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "settings": [(name, wording.setting(value)) for name, value in sorted(facts.training.settings.items())] if facts.training else [],
         "search": leaderboard.summary(facts.leaderboard) if facts.leaderboard else "",
         "references": [name for name, _ in references],
-        "scores": [_score_row(name, estimate, [gaps for _, gaps in references]) for name, estimate in ordered(facts.metrics.headline)],
+        "scores": [
+            _score_row(name, score_name(name, metrics), estimate, [gaps for _, gaps in references])
+            for name, estimate in ordered(metrics.headline)
+        ],
         "classes": [_class_row(name, score) for name, score in worst[:MOST_ROWS]],
         "more_classes": len(worst[MOST_ROWS:]),
         "tally": panel.tally(gates) or "No gate was run",
@@ -171,13 +174,13 @@ def _references(facts: PageFacts) -> list[tuple[str, dict[str, Estimate]]]:
     return [*first, *((wording.named(name), gaps) for name, gaps in sorted(facts.metrics.differences.items(), reverse=True))]
 
 
-def _score_row(name: str, estimate: Estimate, gaps: list[dict[str, Estimate]]) -> tuple[str, ...]:
+def _score_row(name: str, title: str, estimate: Estimate, gaps: list[dict[str, Estimate]]) -> tuple[str, ...]:
     against = [
         f"{wording.signed(gap.value)} [{forests.between(gap, signs=True)}]" if (gap := by_metric.get(name)) else "" for by_metric in gaps
     ]
     interval = f"{wording.number(estimate.confidence * 100)} %: {forests.between(estimate)}"
     interval += f", in doubt: {estimate.doubt}" if estimate.doubt else ""
-    return (wording.named(name), wording.metric(estimate.value), interval, *against)
+    return (title, wording.metric(estimate.value), interval, *against)
 
 
 def _class_row(name: str, score: ClassScore) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def token_lengths(tokens: TokenLengths) -> Markup:
         left, right, up = plane.x(start), plane.x(start + width), plane.y(rows)
         tone = "cut" if start > tokens.max_length else "candidate"
         bars.append(_box(left, up, max(right - left - 0.12, 0.1), plane.y(0) - up, tone))
-    limit = plane.x.percent(min(tokens.max_length + width, end))
+    limit = plane.x.percent(min(tokens.max_length, end))
     words = text(limit, 18, f"cut at {tokens.max_length} tokens ▸", "name", "end")
     edge = line(limit, 24, limit, plane.y(0), "threshold")
     label = f"Histogram of text lengths in tokens, {count(tokens.cut_rows)} texts are longer than {tokens.max_length}"
@@ -51,9 +51,11 @@ def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
     if best:
         best.append((trials[-1].number, highest))
     marks = [plane.dot(t.number, v, *_STATES.get(t.state, _STATES["FAIL"]), title=_about(t)) for t, v in scored]
-    failed = [plane.dot(t.number, plane.y.low, *_STATES["FAIL"], title=_about(t)) for t in trials if t.value is None]
+    unscored = [
+        plane.dot(t.number, plane.y.low, *_STATES.get(t.state, _STATES["FAIL"]), title=_about(t)) for t in trials if t.value is None
+    ]
     axes = plane.axes("trial", named(metric))
-    return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks, *failed)
+    return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks, *unscored)
 
 
 def trial_costs(trials: Sequence[Trial]) -> Markup:
@@ -71,7 +73,8 @@ def trial_costs(trials: Sequence[Trial]) -> Markup:
 
 def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[str]) -> Markup:
     """Return one line per trial from its settings to its value; the best is drawn last and strongest."""
-    finished_last = sorted((t for t in trials if t.value is not None), key=lambda t: (t.state == "COMPLETE", t.value or 0.0))
+    drawn = [t for t in trials if t.value is not None or t.state == "PRUNED"]  # a stopped trial without a value ends at the bottom
+    finished_last = sorted(drawn, key=lambda t: (t.state == "COMPLETE", t.value or 0.0))
     scored = finished_last[-MOST_TRIALS:]
     columns: list[tuple[str, list[Setting]]] = [(name, [t.params.get(name) for t in scored]) for name in names]
     columns.append((named(metric), [t.value for t in scored]))

@@ -21,6 +21,7 @@ from components.artifacts.training import ModelSpec, Training, history_entries, 
 from components.artifacts.tuning_result import BestTrial, Leaderboard, Setting, Trial, read_trials
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
+from components.report.standing import Standing
 from components.stats.metric_sets import MetricSet
 
 
@@ -58,7 +59,7 @@ class ChampionFacts:
 class Run:
     """Facts that are not in the workspace: origin of the candidate, verdict, registered version, and champion, if any.
 
-    `seconds` is the duration of each step, in the order of execution; `made_at` the time of the report, UTC; `params` the candidate's
+    `standing` is what became of the verdict; `seconds` is the duration of each step, in the order of execution; `made_at` the time of the report, UTC; `params` the candidate's
     params.yaml, to compare with those recorded with the champion.
     """
 
@@ -69,6 +70,7 @@ class Run:
     seconds: Mapping[str, float] = field(default_factory=dict)
     made_at: datetime | None = None
     params: Mapping[str, object] = field(default_factory=dict)
+    standing: Standing = field(default_factory=Standing)
 
     @property
     def shows(self) -> str:
