@@ -156,7 +156,7 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "search": leaderboard.summary(facts.leaderboard) if facts.leaderboard else "",
         "references": [name for name, _ in references],
         "scores": [
-            _score_row(name, score_name(name, metrics), estimate, [gaps for _, gaps in references])
+            _score_row(score_name(name, metrics), estimate, [gaps.get(name) for _, gaps in references])
             for name, estimate in ordered(metrics.headline)
         ],
         "classes": [_class_row(name, score) for name, score in worst[:MOST_ROWS]],
@@ -174,10 +174,8 @@ def _references(facts: PageFacts) -> list[tuple[str, dict[str, Estimate]]]:
     return [*first, *((wording.named(name), gaps) for name, gaps in sorted(facts.metrics.differences.items(), reverse=True))]
 
 
-def _score_row(name: str, title: str, estimate: Estimate, gaps: list[dict[str, Estimate]]) -> tuple[str, ...]:
-    against = [
-        f"{wording.signed(gap.value)} [{forests.between(gap, signs=True)}]" if (gap := by_metric.get(name)) else "" for by_metric in gaps
-    ]
+def _score_row(title: str, estimate: Estimate, gaps: list[Estimate | None]) -> tuple[str, ...]:
+    against = [f"{wording.signed(gap.value)} [{forests.between(gap, signs=True)}]" if gap else "" for gap in gaps]
     interval = f"{wording.number(estimate.confidence * 100)} %: {forests.between(estimate)}"
     interval += f", in doubt: {estimate.doubt}" if estimate.doubt else ""
     return (title, wording.metric(estimate.value), interval, *against)

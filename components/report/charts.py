@@ -50,12 +50,10 @@ def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
             highest = value
     if best:
         best.append((trials[-1].number, highest))
-    marks = [plane.dot(t.number, v, *_STATES.get(t.state, _STATES["FAIL"]), title=_about(t)) for t, v in scored]
-    unscored = [
-        plane.dot(t.number, plane.y.low, *_STATES.get(t.state, _STATES["FAIL"]), title=_about(t)) for t in trials if t.value is None
-    ]
+    placed = [(trial, plane.y.low if trial.value is None else trial.value) for trial in trials]
+    marks = [plane.dot(t.number, v, *_STATES.get(t.state, _STATES["FAIL"]), title=_about(t)) for t, v in placed]
     axes = plane.axes("trial", named(metric))
-    return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks, *unscored)
+    return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks)
 
 
 def trial_costs(trials: Sequence[Trial]) -> Markup:

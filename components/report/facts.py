@@ -59,8 +59,8 @@ class ChampionFacts:
 class Run:
     """Facts that are not in the workspace: origin of the candidate, verdict, registered version, and champion, if any.
 
-    `standing` is what became of the verdict; `seconds` is the duration of each step, in the order of execution; `made_at` the time of the report, UTC; `params` the candidate's
-    params.yaml, to compare with those recorded with the champion.
+    `standing` is what became of the verdict; `seconds` is the duration of each step, in the order of execution; `made_at` the time of
+    the report, UTC; `params` the candidate's params.yaml, to compare with those recorded with the champion.
     """
 
     lineage: Lineage

@@ -34,7 +34,7 @@ VERDICT = "verdict.md"  # next to the report: shown in Prefect and in notificati
 
 
 def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
-    """Write the report, or update what became of a verdict that it already shows; attach it to the MLflow run, and show the verdict in Prefect."""
+    """Write the report, or what became of a verdict that it already shows; attach it to the run, and show the verdict in Prefect."""
     if not report.update_standing(result.page, result.model, judged.verdict, str(result.version), standing_of(result)):
         write_page(workspace, run, stages, judged, result)
     markdown = in_markdown(judged, result)
