@@ -8,7 +8,7 @@ from components.artifacts.metrics import Estimate, best_on_validation
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Remedy, Role
 from components.core.section import nearest
 from components.gates.support import ROLE, Evidence, GateSection, MetricName, hypothesis, inconclusive, interval, result
-from components.gates.support.noninferiority import margin_faults
+from components.gates.support.noninferiority import left_out_notes, margin_faults
 from components.gates.support.remedies import beyond, enough_groups, needed_units
 
 BEST = "best"
@@ -59,6 +59,8 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     estimate = differences[hardest]
     gain, limit = _format(estimate, hardest, params)
     hypotheses = tuple(_below(evidence, name, differences[name], params) for name in names)
+    notes = ("the baseline probe is left out: the candidate is itself a linear probe",) if own and params.against in SELECTORS else ()
+    notes += left_out_notes(evidence, params.metric)
     change = enough_groups(evidence)
     if estimate.doubt:
         outcome, reason = Outcome.INCONCLUSIVE, f"{gain} cannot be compared with {limit}: {estimate.doubt}"
@@ -67,7 +69,6 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     else:
         outcome, reason = Outcome.INCONCLUSIVE, f"{gain} is too close to {limit}"
         change = needed_units(evidence, estimate, params.margin) or _NOT_BETTER
-    notes = ("the baseline probe is left out: the candidate is itself a linear probe",) if own and params.against in SELECTORS else ()
     other = Outcome.INCONCLUSIVE if outcome is Outcome.PASS else Outcome.PASS
     remedy = Remedy(outcome=other, settings={"margin": beyond(estimate.low, outcome is Outcome.PASS, estimate.high - estimate.low)})
     details = {"hypotheses": hypotheses, "change": change, "notes": notes, "remedies": (remedy,)}

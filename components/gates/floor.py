@@ -6,6 +6,7 @@ from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Remedy, Role
 from components.gates.support import ROLE, Evidence, GateSection, MetricName, beyond, hypothesis, interval, result
+from components.gates.support.noninferiority import left_out_notes
 from components.gates.support.remedies import enough_groups, needed_units
 
 
@@ -40,5 +41,6 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         change = needed_units(evidence, estimate, floor)
     other = Outcome.INCONCLUSIVE if outcome is Outcome.PASS else Outcome.PASS
     nearest = beyond(estimate.low, outcome is Outcome.PASS, estimate.high - estimate.low)
-    details = {"hypotheses": (below,), "change": change, "remedies": (Remedy(outcome=other, settings={"at_least": nearest}),)}
+    remedy = Remedy(outcome=other, settings={"at_least": nearest})
+    details = {"notes": left_out_notes(evidence, params.metric), "hypotheses": (below,), "change": change, "remedies": (remedy,)}
     return result("floor", outcome, reason, params.metric, estimate, floor, evidence, **details)

@@ -3,7 +3,6 @@
 A pure function of the page's facts. Facts that are not recorded, such as language and licence, are called unknown.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -81,7 +80,8 @@ def metadata(facts: PageFacts) -> Any:
         base_model=source[1] if source else None,
         eval_results=results or None,
         library_name="transformers",
-        license="unknown",
+        language=list(run.card.get("languages") or []) or None,
+        license=str(run.card.get("licence") or "unknown").lower(),
         metrics=sorted({result.metric_type for result in results}) or None,
         model_name=wording.cut(run.lineage.model, 80),
         pipeline_tag=task,
@@ -149,7 +149,6 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "task": wording.named(facts.task) if facts.task else "a model of unknown task",
         "labels": facts.profile.labels if facts.profile else tuple(sorted(metrics.classes)),
         "limits": limits(facts),
-        "address": f"models:/{run.lineage.model}" + (f"/{run.version}" if run.version else "@champion"),
         "account": account(facts),
         "splits": _splits(facts),
         "settings": [(name, wording.setting(value)) for name, value in sorted(facts.training.settings.items())] if facts.training else [],
@@ -241,7 +240,7 @@ def _join(names: list[str]) -> str:
 def _template() -> Any:
     """Return the template; its output is escaped for Markdown unless it is markup already."""
     card = environment(autoescape=False, finalize=lambda value: value if isinstance(value, Markup) else escaped(value))
-    card.filters.update(code=code, lines=_lines, verbatim=_verbatim, python=lambda text: Markup(json.dumps(wording.visible(text))))
+    card.filters.update(code=code, lines=_lines, verbatim=_verbatim)
     return card.get_template("card.md.j2")
 
 

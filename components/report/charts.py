@@ -39,7 +39,7 @@ def token_lengths(tokens: TokenLengths) -> Markup:
 
 def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
     """Return the value of each trial and the best so far."""
-    scored = [(trial, trial.value) for trial in trials if trial.value is not None]
+    scored = [(trial, value) for trial in trials if (value := _reached(trial)) is not None]
     plane = Plane.over(_numbers(trials), spanning([value for _, value in scored], 0, 0), 250, gutter=12)
     best: list[Point] = []
     highest = -math.inf
@@ -50,10 +50,17 @@ def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
             highest = value
     if best:
         best.append((trials[-1].number, highest))
-    placed = [(trial, plane.y.low if trial.value is None else trial.value) for trial in trials]
+    placed = [(trial, plane.y.low if (value := _reached(trial)) is None else value) for trial in trials]
     marks = [plane.dot(t.number, v, *_STATES.get(t.state, _STATES["FAIL"]), title=_about(t)) for t, v in placed]
     axes = plane.axes("trial", named(metric))
     return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks)
+
+
+def _reached(trial: Trial) -> float | None:
+    """Return the value of a trial; of one that was stopped early, the last value that it reported."""
+    if trial.value is not None or trial.state != "PRUNED" or not trial.values:
+        return trial.value
+    return trial.values[max(trial.values)]
 
 
 def trial_costs(trials: Sequence[Trial]) -> Markup:
@@ -71,11 +78,11 @@ def trial_costs(trials: Sequence[Trial]) -> Markup:
 
 def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[str]) -> Markup:
     """Return one line per trial from its settings to its value; the best is drawn last and strongest."""
-    drawn = [t for t in trials if t.value is not None or t.state == "PRUNED"]  # a stopped trial without a value ends at the bottom
-    finished_last = sorted(drawn, key=lambda t: (t.state == "COMPLETE", t.value or 0.0))
+    drawn = [t for t in trials if _reached(t) is not None]
+    finished_last = sorted(drawn, key=lambda t: (t.state == "COMPLETE", _reached(t) or 0.0))
     scored = finished_last[-MOST_TRIALS:]
     columns: list[tuple[str, list[Setting]]] = [(name, [t.params.get(name) for t in scored]) for name in names]
-    columns.append((named(metric), [t.value for t in scored]))
+    columns.append((named(metric), [_reached(t) for t in scored]))
     staggered = len(columns) > 2  # so that adjacent names do not overlap
     high, low = 58 if staggered else 44, 236
     xs = [4 + 92 * at / max(len(columns) - 1, 1) for at in range(len(columns))]

@@ -1,6 +1,7 @@
 """Publish the results of a run: the report page, the model card, and the verdict for Prefect."""
 
 import logging
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,7 @@ from flows.pipeline.model_sessions import ModelSessions
 from flows.project.params import read_params
 from flows.project.stores import store
 from flows.project.workspace import Workspace
+from flows.settings import read_settings
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +48,15 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
 
 def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
     """Write the report on the candidate and its verdict, and the model card."""
+    params = read_params(workspace.params)
     facts = report.Run(
         lineage_of(workspace, result.model, run.key),
         judged.verdict,
         str(result.version),
         describe_reference(workspace, result.model, judged.verdict),
         standing=standing_of(result),
+        example=params.made_task.example,
+        **({"tracking_uri": re.sub(r"//[^/@]*@", "//", uri)} if (uri := read_settings(workspace.project).mlflow_uri) else {}),
         seconds={stage.name: stage.seconds for stage in stages if stage.result is repro.StageResult.RAN},
         made_at=datetime.now(UTC),
         params=read_yaml(workspace.params),  # as recorded with the run

@@ -114,6 +114,10 @@ def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estima
         answers = evidence.candidate.predicted, other.predicted
         low, high = percentile_bootstrap(estimator.counts_difference, evidence.truth, *answers, evidence.confidence)
         notes.append(f"cross-check, percentile bootstrap: {low:+.3f} to {high:+.3f}")
-    if rare := estimator.left_out:
-        notes.append(f"too rare for macro-F1 (evaluate.min_class_units): {', '.join(rare)}")
-    return notes
+    return [*notes, *left_out_notes(evidence, metric)]
+
+
+def left_out_notes(evidence: Evidence, metric: str) -> tuple[str, ...]:
+    """Return a note that names the classes that a metric ignores, because too few test rows have them."""
+    rare = evidence.metric_set.estimator(metric).left_out
+    return (f"too rare for {metric} (evaluate.min_class_units): {', '.join(rare)}",) if rare else ()

@@ -48,6 +48,23 @@ def test_card_lists_gates_that_are_not_applicable(workspace: Path) -> None:
     assert "| fairness | required | NOT APPLICABLE |" in text
 
 
+def test_card_states_what_its_owner_says(workspace: Path) -> None:
+    stated = {
+        "licence": "Apache-2.0",
+        "languages": ["en", "de"],
+        "owner": "claims team",
+        "intended_use": "Routes mail.",
+        "risk_class": "limited",
+    }
+    text, page = write(workspace, params={"card": stated})
+    read = ModelCard(text)
+
+    assert (read.data.license, read.data.language) == ("apache-2.0", ["en", "de"])
+    for fact in ("**Licence**: Apache-2.0", "**Languages**: en, de", "**Owner**: claims team", "**Risk class**: limited", "Routes mail."):
+        assert fact in text
+    assert "claims team" in page
+
+
 def test_card_contains_purpose_limits_and_origin(workspace: Path) -> None:
     champion = ChampionFacts("3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)})
     text, page = write(workspace, verdict=judged(Outcome.FAIL), champion=champion, lineage=lineage(dirty=2))
