@@ -59,8 +59,9 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     estimate = differences[hardest]
     gain, limit = _format(estimate, hardest, params)
     hypotheses = tuple(_below(evidence, name, differences[name], params) for name in names)
-    notes = ("the baseline probe is left out: the candidate is itself a linear probe",) if own and params.against in SELECTORS else ()
-    notes += left_out_notes(evidence, params.metric)
+    notes = list(left_out_notes(evidence, params.metric))
+    if own and params.against in SELECTORS:
+        notes.append("the baseline probe is left out: the candidate is itself a linear probe")
     change = enough_groups(evidence)
     if estimate.doubt:
         outcome, reason = Outcome.INCONCLUSIVE, f"{gain} cannot be compared with {limit}: {estimate.doubt}"
@@ -71,7 +72,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         change = needed_units(evidence, estimate, params.margin) or _NOT_BETTER
     other = Outcome.INCONCLUSIVE if outcome is Outcome.PASS else Outcome.PASS
     remedy = Remedy(outcome=other, settings={"margin": beyond(estimate.low, outcome is Outcome.PASS, estimate.high - estimate.low)})
-    details = {"hypotheses": hypotheses, "change": change, "notes": notes, "remedies": (remedy,)}
+    details = {"hypotheses": hypotheses, "change": change, "notes": tuple(notes), "remedies": (remedy,)}
     return result("baseline", outcome, reason, params.metric, estimate, params.margin, evidence, **details)
 
 

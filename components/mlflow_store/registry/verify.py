@@ -220,8 +220,8 @@ def resolve(uri: str, model: str) -> Version:
     if (version := aliases.get(alias or CHAMPION)) is not None:
         return registered_version(uri, name, version)
     step = f"`retune promote {name} VERSION` makes a version that passed the {CHAMPION}"
-    if (number := aliases.get(CHALLENGER)) is not None and alias in ("", CHAMPION):
-        waiting = registered_version(uri, name, number)
-        approve = f'version {number} waits for a decision: `retune approve {waiting.run_id[:12]} --why "…"` makes it the {CHAMPION}'
-        step = approve if waiting.verdict is not None else f"version {number} is not judged yet: `retune run` judges it"
+    if (newest := aliases.get(CHALLENGER)) is not None and alias in ("", CHAMPION):
+        waiting = registered_version(uri, name, newest)
+        approve = f'version {newest} waits for a decision: `retune approve {waiting.run_id[:12]} --why "…"` makes it the {CHAMPION}'
+        step = approve if waiting.verdict is not None else f"version {newest} is not judged yet: `retune run` judges it"
     raise NotFound(f"{name} has no {alias or CHAMPION}; {step}")

@@ -125,10 +125,10 @@ def test_settings_that_the_task_lacks_are_listed():
 @pytest.mark.parametrize(("right", "margin"), [(500, 0.0), (500, 0.08), (500, 0.12)])
 def test_advice_has_the_stated_outcome(right, margin):
     result = baseline(right, 450, margin=margin)
-    told, settings = advised(result)
+    stated, settings = advised(result)
 
-    assert told is not result.outcome
-    assert baseline(right, 450, **settings).outcome is told
+    assert stated is not result.outcome
+    assert baseline(right, 450, **settings).outcome is stated
 
 
 def test_test_rows_in_change_pass():

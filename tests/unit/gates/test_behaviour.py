@@ -82,11 +82,11 @@ def test_reason_is_the_undecided_limit():
 def test_advice_has_the_stated_outcome():
     tried = (cases("case", 5, 2), cases("typos", 45, 45))
     result = run_gate(*tried)
-    told, settings = advised(result)
+    stated, settings = advised(result)
 
-    assert (result.outcome, told) == (Outcome.INCONCLUSIVE, Outcome.PASS)
+    assert (result.outcome, stated) == (Outcome.INCONCLUSIVE, Outcome.PASS)
     assert set(settings) == {"margin", "at_most"}
-    assert run_gate(*tried, **settings).outcome is told
+    assert run_gate(*tried, **settings).outcome is stated
     assert advised(run_gate(*tried, **settings))[0] is Outcome.INCONCLUSIVE
 
 

@@ -187,7 +187,7 @@ def test_equal_model_is_rejected_in_at_most_5_percent(n):
 def test_advice_has_the_stated_outcome(scale, margin):
     logits, truth = calibrated(1000)
     result = judge(scale * logits, logits, truth, margin=margin)
-    told, settings = advised(result)
+    stated, settings = advised(result)
 
-    assert told is not result.outcome
-    assert judge(scale * logits, logits, truth, **settings).outcome is told
+    assert stated is not result.outcome
+    assert judge(scale * logits, logits, truth, **settings).outcome is stated

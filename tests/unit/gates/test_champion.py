@@ -43,9 +43,9 @@ def test_threshold_is_minus_the_margin():
 
 
 def test_margin_in_change_changes_the_outcome():
-    told, settings = advised(champion(56, 70))
+    stated, settings = advised(champion(56, 70))
 
-    assert champion(56, 70, **settings).outcome is told is Outcome.PASS
+    assert champion(56, 70, **settings).outcome is stated is Outcome.PASS
     assert advised(champion(56, 70, **settings))[0] is Outcome.INCONCLUSIVE
     assert champion(56, 70, margin=settings["margin"] - 0.001).outcome is Outcome.INCONCLUSIVE
 
@@ -87,10 +87,10 @@ def test_undecided_superiority_contains_the_needed_rows():
 
 def test_change_of_superiority_is_a_valid_setting():
     result = champion(90, 71, aim="superiority", margin=0)
-    told, settings = advised(result)
+    stated, settings = advised(result)
 
     assert settings["aim"] == "non_inferiority"
-    assert champion(90, 71, **settings).outcome is told is Outcome.PASS
+    assert champion(90, 71, **settings).outcome is stated is Outcome.PASS
     assert champion(90, 41, aim="superiority", margin=0).change is None
 
 

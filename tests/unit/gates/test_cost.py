@@ -308,10 +308,10 @@ def test_equal_version_is_rejected_in_at_most_5_percent():
 )
 def test_advice_has_the_stated_outcome(measured, settings):
     result = judge(measured, **settings)
-    told, advice = advised(result)
+    stated, advice = advised(result)
 
-    assert told is not result.outcome
-    assert judge(measured, **settings | advice).outcome is told is Outcome.PASS
+    assert stated is not result.outcome
+    assert judge(measured, **settings | advice).outcome is stated is Outcome.PASS
 
 
 def test_busy_processors_need_another_attempt():

@@ -248,7 +248,7 @@ def test_gap_at_the_limit_is_rejected_in_at_most_5_percent(grouped):
 def test_advice_has_the_stated_outcome(every):
     right = ~((VALUES == "f") & (np.arange(6000) % every == 0))
     result = judge(right, VALUES)
-    told, settings = advised(result)
+    stated, settings = advised(result)
 
-    assert told is not result.outcome
-    assert judge(right, VALUES, **settings).outcome is told
+    assert stated is not result.outcome
+    assert judge(right, VALUES, **settings).outcome is stated

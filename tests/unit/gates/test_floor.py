@@ -48,10 +48,10 @@ def test_reason_contains_setting_and_interval():
 @pytest.mark.parametrize("at_least", [0.6, 0.79, 0.8, 0.86])
 def test_advice_has_the_stated_outcome(at_least):
     result = floor(400, 500, at_least)
-    told, settings = advised(result)
+    stated, settings = advised(result)
 
-    assert told is not result.outcome
-    assert floor(400, 500, **settings).outcome is told
+    assert stated is not result.outcome
+    assert floor(400, 500, **settings).outcome is stated
     assert settings["at_least"] == pytest.approx(result.low, abs=0.001)
 
 

@@ -215,7 +215,7 @@ def test_invalid_setting_is_refused(raw, message):
 def test_advice_has_the_stated_outcome(rows, worse_by):
     past = past_set("old", rows, worse_by=worse_by)
     result = judge(past)
-    told, settings = advised(result)
+    stated, settings = advised(result)
 
-    assert told is not result.outcome
-    assert judge(past, **settings).outcome is told
+    assert stated is not result.outcome
+    assert judge(past, **settings).outcome is stated

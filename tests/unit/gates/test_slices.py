@@ -185,10 +185,10 @@ def test_few_rows_are_inconclusive(n, right):
 
 def test_smaller_slices_are_advised_if_they_are_large_enough():
     evidence = pair(240, np.zeros(240, bool))
-    told, settings = advised(judge(evidence, built_in=["label"]))
+    stated, settings = advised(judge(evidence, built_in=["label"]))
 
     assert settings == {"min_rows": 80}
-    assert judge(evidence, built_in=["label"], **settings).outcome is told is Outcome.PASS
+    assert judge(evidence, built_in=["label"], **settings).outcome is stated is Outcome.PASS
 
 
 def test_advice_with_groups_is_about_groups():
