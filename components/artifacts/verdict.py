@@ -5,7 +5,7 @@ import operator
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.artifacts.base import Artifact, Record
 from components.artifacts.table import ReportTable
@@ -13,15 +13,15 @@ from components.core.hashing import digest_value
 
 
 class Outcome(StrEnum):
-    """PASS promotes, FAIL keeps the champion, INCONCLUSIVE requests an approval."""
+    """PASS promotes, FAIL keeps the champion, INCONCLUSIVE requests an approval; a gate with nothing to judge is NOT APPLICABLE."""
 
     PASS = "PASS"
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
+    NOT_APPLICABLE = "NOT APPLICABLE"
 
 
-NOT_ASKED = "NOT ASKED"
-"""Shown instead of the outcome of a gate that had nothing to judge."""
+_FORMER_PREFIX = "not asked: "
 
 
 class Role(StrEnum):
@@ -61,12 +61,19 @@ class Hypothesis(Record):
     n: int | None = None
 
 
+class Remedy(Record):
+    """Settings of a gate, by their path in its section, with which it states to have `outcome`; the judge checks it."""
+
+    outcome: Outcome
+    settings: dict[str, float | str]
+
+
 class GateResult(Record):
     """The result of a gate: an estimate with its interval, a threshold, and a reason that names the setting to change.
 
     `estimate`, `low`, `high` and `threshold` are in the unit of the metric; None if nothing was measured. `change` describes what would
-    change the outcome. `hypotheses` are the tests that can reject; `notes` and `tables` are evidence. If `asked` is false, the gate had
-    nothing to judge: it blocks nothing, and its PASS is no evidence.
+    change the outcome; the judge adds those of the `remedies` that have the outcome they state. `hypotheses` are the tests that can
+    reject; `notes` and `tables` are evidence.
     """
 
     gate: str
@@ -83,20 +90,31 @@ class GateResult(Record):
     change: str | None = None
     # Defaults of newer fields are not written, so that stored verdicts keep their digest (also in `Verdict`).
     may_pass: bool = Field(default=False, exclude_if=operator.not_)
-    asked: bool = Field(default=True, exclude_if=operator.truth)
+    remedies: tuple[Remedy, ...] = Field(default=(), exclude_if=operator.not_)
     hypotheses: tuple[Hypothesis, ...] = ()
     notes: tuple[str, ...] = ()
     tables: tuple[ReportTable, ...] = ()
 
     @classmethod
-    def not_asked(cls, gate: str, why: str, **rest: Any) -> "GateResult":
-        """Return the result of a gate that has nothing to judge; `why` is the reason."""
-        return cls(gate=gate, outcome=Outcome.PASS, asked=False, reason=f"not asked: {why}", **rest)
+    def not_applicable(cls, gate: str, reason: str, **rest: Any) -> "GateResult":
+        """Return the result of a gate that has nothing to judge: it blocks nothing, and is no evidence."""
+        return cls(gate=gate, outcome=Outcome.NOT_APPLICABLE, reason=reason, **rest)
 
     @property
-    def shown(self) -> str:
-        """The outcome, or NOT_ASKED."""
-        return self.outcome.value if self.asked else NOT_ASKED
+    def applicable(self) -> bool:
+        """Whether the gate had something to judge."""
+        return self.outcome is not Outcome.NOT_APPLICABLE
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former(cls, fields: Any) -> Any:
+        """Read a stored result of 0.1.0, in which a gate with nothing to judge is a PASS that was not asked."""
+        if not isinstance(fields, dict) or "asked" not in fields:
+            return fields
+        read = {name: value for name, value in fields.items() if name != "asked"}
+        if not fields["asked"]:
+            read |= {"outcome": Outcome.NOT_APPLICABLE.value, "reason": str(read["reason"]).removeprefix(_FORMER_PREFIX)}
+        return read
 
 
 class Verdict(Artifact):
@@ -135,4 +153,6 @@ class Verdict(Artifact):
         content = json.loads(self.model_dump_json())  # as stored: NaN becomes null
         for gate, result in zip(content["gates"], self.gates, strict=True):
             gate["role"] = result.role.former_name
+            if not result.applicable:
+                gate |= {"outcome": Outcome.PASS.value, "asked": False, "reason": f"{_FORMER_PREFIX}{result.reason}"}
         return digest_value(content)

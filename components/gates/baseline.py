@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import Field
 
 from components.artifacts.metrics import Estimate, best_on_validation
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Remedy, Role
 from components.core.section import nearest
 from components.gates.support import ROLE, Evidence, GateSection, MetricName, hypothesis, inconclusive, interval, result
-from components.gates.support.noninferiority import margin_faults
+from components.gates.support.noninferiority import left_out_notes, margin_faults
+from components.gates.support.remedies import beyond, enough_groups, needed_units
 
 BEST = "best"
 STRONGEST = "strongest"
@@ -16,6 +17,7 @@ SELECTORS = (BEST, STRONGEST)
 """Values of `against` that are not the name of a baseline."""
 PROBE = "probe"
 """The linear probe, a baseline and a training method."""
+_NOT_BETTER = "a better candidate, no number of test rows; or `gates.baseline.role: blocking`, which only rejects a candidate that is worse"
 
 
 class Params(GateSection):
@@ -57,17 +59,21 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     estimate = differences[hardest]
     gain, limit = _format(estimate, hardest, params)
     hypotheses = tuple(_below(evidence, name, differences[name], params) for name in names)
+    notes = list(left_out_notes(evidence, params.metric))
+    if own and params.against in SELECTORS:
+        notes.append("the baseline probe is left out: the candidate is itself a linear probe")
+    change = enough_groups(evidence)
     if estimate.doubt:
         outcome, reason = Outcome.INCONCLUSIVE, f"{gain} cannot be compared with {limit}: {estimate.doubt}"
     elif estimate.low > params.margin:
         outcome, reason = Outcome.PASS, f"{gain} is above {limit}"
     else:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{gain} is too close to {limit}; more test rows would decide"
-    notes = ("the baseline probe is left out: the candidate is itself a linear probe",) if own and params.against in SELECTORS else ()
-    change = f"PASS with a margin below {estimate.low:+.3f}"
-    return result(
-        *("baseline", outcome, reason, params.metric, estimate, params.margin, evidence), hypotheses=hypotheses, change=change, notes=notes
-    )
+        outcome, reason = Outcome.INCONCLUSIVE, f"{gain} is too close to {limit}"
+        change = needed_units(evidence, estimate, params.margin) or _NOT_BETTER
+    other = Outcome.INCONCLUSIVE if outcome is Outcome.PASS else Outcome.PASS
+    remedy = Remedy(outcome=other, settings={"margin": beyond(estimate.low, outcome is Outcome.PASS, estimate.high - estimate.low)})
+    details = {"hypotheses": hypotheses, "change": change, "notes": tuple(notes), "remedies": (remedy,)}
+    return result("baseline", outcome, reason, params.metric, estimate, params.margin, evidence, **details)
 
 
 def _selected(evidence: Evidence, params: Params, own: Sequence[str]) -> list[str]:

@@ -9,11 +9,12 @@ from pydantic import Field
 from components.artifacts.behaviour import Behaviour, CaseResult
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Remedy
 from components.core.section import Section
 from components.gates.support import Evidence, GateSection, Need, hypothesis, inconclusive, interval
 from components.gates.support.evidence import measured
 from components.gates.support.evidence_settings import BehaviourSettings
+from components.gates.support.remedies import beyond
 from components.stats.proportions import proportion, proportion_difference, proportion_rows
 from components.stats.significance import fewer_right, share_below
 from components.stats.units import Units
@@ -129,8 +130,10 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every kind's intervals are within their limits, else INCONCLUSIVE; a rate above its limit or the champion's rejects."""
     behaviour = evidence.behaviour
     if not evidence.classes:
-        return GateResult.not_asked("behaviour", "cases are texts with one label, and the task has other answers")
+        return GateResult.not_applicable("behaviour", "cases are texts with one label, and the task has other answers")
     if behaviour is None or not behaviour.tried:
+        if not params.kinds and not params.cases:
+            return GateResult.not_applicable("behaviour", "gates.behaviour.kinds and cases are empty")
         reason = "no case was run" + (f": {'; '.join(behaviour.notes)}" if behaviour and behaviour.notes else "")
         return inconclusive("behaviour", reason, change="gates.behaviour.kinds or .cases")
     names = dict.fromkeys(case.case.kind for case in behaviour.tried)
@@ -164,11 +167,19 @@ def _result(
         metric=f"{'difference of ' if worst.paired else ''}failing cases, {worst.kind}",
         threshold=worst.threshold,
         method="Tango, paired by case" if worst.paired else worst.estimate.method,
-        change=f"{worst.setting} {'above' if undecided else 'below'} {worst.estimate.high:.3f}",
+        remedies=(_remedy(limits, worst, bool(undecided)),),
         hypotheses=hypotheses,
         **measured(worst.estimate),
         **evidence,
     )
+
+
+def _remedy(limits: list[_FailureLimit], worst: _FailureLimit, undecided: bool) -> Remedy:
+    """Return the limits that every undecided kind is within, or the nearest one beyond which the worst kind is undecided."""
+    settings: dict[str, float | str] = {}
+    for limit in sorted((each for each in limits if not each.met) if undecided else [worst], key=lambda each: each.estimate.high):
+        settings[limit.setting.removeprefix("gates.behaviour.")] = beyond(limit.estimate.high, up=undecided)
+    return Remedy(outcome=Outcome.PASS if undecided else Outcome.INCONCLUSIVE, settings=settings)
 
 
 def _tables(kinds: list[_Kind]) -> list[ReportTable]:

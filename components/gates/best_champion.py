@@ -31,7 +31,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     best = evidence.best_champion
     if best is None:
         reason = "the current champion is the best so far" if evidence.champion else "there is no champion yet"
-        return GateResult.not_asked("best_champion", reason)
+        return GateResult.not_applicable("best_champion", reason)
     name = f"{best.display_name}, the best champion so far"
     rows = common_rows(evidence, best.predictions, best) if best.predictions is not None else None
     if rows is None:

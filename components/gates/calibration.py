@@ -7,8 +7,9 @@ from pydantic import Field
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Outcome
+from components.artifacts.verdict import GateResult, Outcome, Remedy
 from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
+from components.gates.support.remedies import beyond, enough_groups
 from components.stats.calibration import brier_terms, calibration_error, reliability
 from components.stats.means import mean, mean_difference
 from components.stats.significance import mean_below
@@ -30,7 +31,7 @@ class Params(GateSection):
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if the difference's interval is below the margin, else INCONCLUSIVE; a difference above 0 rejects."""
     if not evidence.classes:
-        return GateResult.not_asked("calibration", "the task has no class probabilities")
+        return GateResult.not_applicable("calibration", "the task has no class probabilities")
     notes, tables = _reliability(evidence)
     fault, champion = _fault("the candidate", evidence.candidate) or evidence.champion_fault, evidence.champion
     name = f"champion {champion.display_name}" if champion else "the champion"
@@ -40,7 +41,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         return inconclusive("calibration", fault, notes=notes, tables=tables)
     if champion is None or champion.predictions is None:
         reason = "there is no champion yet; the table shows the candidate's calibration"
-        return GateResult.not_asked("calibration", reason, notes=notes, tables=tables)
+        return GateResult.not_applicable("calibration", reason, notes=notes, tables=tables)
     known = np.isin(evidence.candidate.expected, champion.predictions.labels)
     if not known.any():
         return inconclusive("calibration", f"{name} knows none of the test set's labels", notes=notes, tables=tables)
@@ -78,8 +79,10 @@ def _compare(evidence: Evidence, params: Params, name: str, candidate: Predictio
     hypotheses = (hypothesis(f"{params.metric} worse than {name}", worse, p, params.metric, estimate),)
     scores = [mean(values, units, bounds, evidence.confidence) for values in (candidate_terms, champion_terms)]
     candidate_score, champion_score = (f"{score.value:.4f} ({interval(score)})" for score in scores)
+    margin = beyond(estimate.high if within else max(estimate.high, 0.0), not within, estimate.high - estimate.low)
     details = {
-        "change": f"{'INCONCLUSIVE with a margin of' if within else 'PASS with a margin above'} {max(estimate.high, 0):.4f}",
+        "change": enough_groups(evidence),
+        "remedies": (Remedy(outcome=Outcome.INCONCLUSIVE if within else Outcome.PASS, settings={"margin": margin}),),
         "notes": (f"{params.metric}: candidate {candidate_score}, champion {champion_score}",),
     }
     outcome = Outcome.PASS if within else Outcome.INCONCLUSIVE

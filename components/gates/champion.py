@@ -45,11 +45,11 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if the difference's interval is above minus the margin, else INCONCLUSIVE; a difference below 0 rejects."""
     champion = evidence.champion
     if champion is None:
-        return GateResult.not_asked("champion", "there is no champion yet")
+        return GateResult.not_applicable("champion", "there is no champion yet")
     if champion.predictions is None:
         fault = str(evidence.champion_fault)
         if params.unscorable == "skip":
-            return GateResult.not_asked("champion", f"{fault}; gates.champion.unscorable: skip leaves the decision to the other gates")
+            return GateResult.not_applicable("champion", f"{fault}; gates.champion.unscorable: skip leaves the decision to the other gates")
         change = "a champion that can be scored (`retune rollback`), or gates.champion.unscorable: skip"
         return inconclusive("champion", fault, change=change)
     compared, other, name = evidence, champion.predictions, f"champion {champion.display_name}"

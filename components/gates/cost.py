@@ -8,10 +8,11 @@ from pydantic import Field
 
 from components.artifacts.cost import Blocks, Cost, Weight
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Remedy
 from components.gates.support import Evidence, GateSection, Need, hypothesis, inconclusive, interval
 from components.gates.support.evidence import measured
 from components.gates.support.evidence_settings import CostSettings
+from components.gates.support.remedies import beyond
 from components.stats.means import mean
 from components.stats.significance import mean_below
 from components.stats.units import Floats, Units
@@ -38,23 +39,24 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every interval is within its limit, else INCONCLUSIVE; a slower candidate rejects, and a size over its limit is FAIL."""
     cost = evidence.cost
     if cost is None:
-        return inconclusive("cost", "no request was timed", change="run `retune judge`")
+        return inconclusive("cost", "no request was timed", change="`retune judge --again`")
     if fault := _fault(cost, evidence):
-        return inconclusive("cost", fault, change="run `retune judge --again`", may_pass=True)
+        return inconclusive("cost", fault, change="`retune judge --again`", may_pass=True)
     doubt = _busy(cost, params)
     limits = [*_slower(cost, params, evidence, doubt), *_budgets(cost, params, evidence.confidence, doubt)]
     over = [*_oversize(cost, params), *_bigger(cost, params, evidence)]
     undecided = [limit for limit in limits if not limit.met]
-    outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if undecided or evidence.champion_fault else Outcome.PASS
     parts = over or [part for part in (evidence.champion_fault, _summary(limits, undecided, doubt)) if part]
     has_limit = bool(parts) or any(budget is not None for budget in (params.size_mib, params.memory_mib))
-    no_limit = "there is no champion yet, and no latency budget"
-    reason = "; ".join(parts) or (no_limit if has_limit else f"not asked: {no_limit}")
+    passed = Outcome.PASS if has_limit else Outcome.NOT_APPLICABLE
+    outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if undecided or evidence.champion_fault else passed
+    reason = "; ".join(parts) or "there is no champion yet, and no latency budget"
+    details: dict[str, Any] = {"may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE}
+    details["change"] = "`retune judge --again` while no other process uses the processors" if doubt and undecided else None
+    details["remedies"] = (_remedy(undecided, evidence, params),) if undecided or over else ()
     shown = None if over else next(iter(undecided or limits), None)
-    details: dict[str, Any] = {"asked": has_limit, "may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE}
     if shown is not None:
         details |= {**measured(shown.estimate), "metric": shown.name.rstrip(":"), "threshold": shown.limit}
-        details["change"] = f"{shown.setting.rpartition(' ')[0]} beyond {shown.estimate.high:.3g}" if undecided else None
     return GateResult(
         gate="cost",
         outcome=outcome,
@@ -75,7 +77,7 @@ class _CostLimit:
         sign = -1.0 if at_least else 1.0
         units = Units.from_groups(np.arange(len(logs)))
         estimate = mean(logs, units, _RANGE, confidence)
-        self.name, self.setting, self.limit, self.unit = name, f"{setting} {limit:g}", limit, unit
+        self.name, self.setting, self.limit, self.unit, self.at_least = name, f"{setting} {limit:g}", limit, unit, at_least
         ends = {end: float(np.exp(getattr(estimate, end))) for end in ("value", "low", "high")}
         self.estimate = estimate.model_copy(update={**ends, "doubt": doubt})
         self.excess = sign * (estimate.value - float(np.log(limit)))
@@ -98,6 +100,24 @@ def _summary(limits: list[_CostLimit], undecided: list[_CostLimit], doubt: str |
         return None
     worst = max(limits, key=lambda limit: limit.excess)
     return f"{worst.description}, within {worst.setting}" + (f", and {len(limits) - 1} more" * (len(limits) > 1))
+
+
+def _remedy(undecided: list[_CostLimit], evidence: Evidence, params: Params) -> Remedy:
+    """Return the limits and budgets within which the candidate is proven to be."""
+    settings: dict[str, float | str] = {}
+    for limit in undecided:
+        name, spread = limit.setting.rpartition(" ")[0].removeprefix("gates.cost."), limit.estimate.high - limit.estimate.low
+        nearest = beyond(limit.estimate.low if limit.at_least else limit.estimate.high, not limit.at_least, spread)
+        settings[name] = max(nearest, float(settings.get(name, 0.0)))
+    assert evidence.cost is not None
+    own, champion = evidence.cost.candidate, evidence.cost.champion
+    for name, size in (("size_mib", own.package_bytes / MIB), ("memory_mib", own.peak_memory_mib)):
+        if (budget := getattr(params, name)) is not None and not size <= budget:
+            settings[name] = beyond(size, up=True)
+    if champion is not None and list(_bigger(evidence.cost, params, evidence)):
+        ratios = (own.package_bytes / max(champion.package_bytes, 1), own.peak_memory_mib / max(champion.peak_memory_mib, 1e-9))
+        settings["bigger_than"] = beyond(max(ratios), up=True)
+    return Remedy(outcome=Outcome.PASS, settings=settings)
 
 
 def _slower(cost: Cost, params: Params, evidence: Evidence, doubt: str | None) -> Iterator[_CostLimit]:

@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Outcome
+from components.artifacts.verdict import GateResult, Outcome, Remedy
 from components.core.section import nearest
 from components.core.text import Label
 from components.gates.support import Evidence, GateSection, hypothesis, inconclusive, interval, result
+from components.gates.support.remedies import beyond
 from components.gates.support.slicing import Slice, by_column, is_large, required_size, test_rows
 from components.stats.significance import difference_of_shares
 from components.stats.units import Bools, Units, jackknife_variance, symmetric
@@ -58,7 +59,7 @@ class _Gap:
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every gap's interval is within the limit, else INCONCLUSIVE; a wider gap rejects."""
     if not params.column:
-        return GateResult.not_asked("fairness", "gates.fairness.column is empty")
+        return GateResult.not_applicable("fairness", "gates.fairness.column is empty")
     if not evidence.classes:
         return inconclusive("fairness", "rates need classes, and the task has none: leave gates.fairness.column empty")
     rows = test_rows(evidence)
@@ -150,9 +151,10 @@ def _decide(evidence: Evidence, params: Params, gaps: list[_Gap], notes: tuple[s
         hypothesis(f"{_rate(params)} of {gap.name}", f"{_describe(gap, params)}, more than {limit}", gap.p, _rate(params), gap.estimate)
         for gap in (large[:1] if len(gaps) == 2 else large)
     )
-    change = f"PASS with a limit of {max(max(gap.estimate.high, -gap.estimate.low) for gap in large):.3f}"
-    details = {"change": change, "notes": notes, "tables": (table,)}
-    outcome = Outcome.INCONCLUSIVE if undecided else Outcome.PASS
+    outcome, other = (Outcome.INCONCLUSIVE, Outcome.PASS) if undecided else (Outcome.PASS, Outcome.INCONCLUSIVE)
+    widest = max(max(gap.estimate.high, -gap.estimate.low) for gap in large)
+    remedy = Remedy(outcome=other, settings={"max_gap": beyond(widest, up=bool(undecided))})
+    details = {"remedies": (remedy,), "notes": notes, "tables": (table,)}
     return result("fairness", outcome, reason, _rate(params), shown.estimate, params.max_gap, evidence, hypotheses=hypotheses, **details)
 
 

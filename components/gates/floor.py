@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
-from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates.support import ROLE, Evidence, GateSection, MetricName, hypothesis, interval, result
+from components.artifacts.verdict import GateResult, Outcome, Remedy, Role
+from components.gates.support import ROLE, Evidence, GateSection, MetricName, beyond, hypothesis, interval, result
+from components.gates.support.noninferiority import left_out_notes
+from components.gates.support.remedies import enough_groups, needed_units
 
 
 class Params(GateSection):
@@ -29,11 +31,16 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     estimate, floor = evidence.score(params.metric), params.at_least
     score, setting = f"{params.metric} {estimate.value:.3f}", f"gates.floor.at_least {floor:g} ({interval(estimate)})"
     below = hypothesis("below the floor", f"{score} is below {setting}", evidence.below(params.metric, floor), params.metric, estimate)
+    change = enough_groups(evidence)
     if estimate.doubt:
         outcome, reason = Outcome.INCONCLUSIVE, f"{score} cannot be compared with {setting}: {estimate.doubt}"
     elif estimate.low >= floor:
         outcome, reason = Outcome.PASS, f"{score} reaches {setting}"
     else:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{score} is too close to {setting}; more test rows would decide"
-    change = f"PASS with a floor of {estimate.low:.3f} or less"
-    return result("floor", outcome, reason, params.metric, estimate, floor, evidence, hypotheses=(below,), change=change)
+        outcome, reason = Outcome.INCONCLUSIVE, f"{score} is too close to {setting}"
+        change = needed_units(evidence, estimate, floor)
+    other = Outcome.INCONCLUSIVE if outcome is Outcome.PASS else Outcome.PASS
+    nearest = beyond(estimate.low, outcome is Outcome.PASS, estimate.high - estimate.low)
+    remedy = Remedy(outcome=other, settings={"at_least": nearest})
+    details = {"notes": left_out_notes(evidence, params.metric), "hypotheses": (below,), "change": change, "remedies": (remedy,)}
+    return result("floor", outcome, reason, params.metric, estimate, floor, evidence, **details)

@@ -12,10 +12,11 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Outcome
+from components.artifacts.verdict import GateResult, Outcome, Remedy
 from components.gates.support import Evidence, GateSection, Need, inconclusive, interval, result
 from components.gates.support.evidence_settings import PastTestSettings
 from components.gates.support.noninferiority import worse
+from components.gates.support.remedies import margin_beyond
 from components.stats.means import mean
 from components.stats.units import Floats, Units, jackknife_variance, symmetric
 
@@ -48,15 +49,15 @@ class _PastComparison:
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every past test set is within the margin, else INCONCLUSIVE; a worse score on one of them rejects."""
     if not params.last and not params.sets and not evidence.past_test_sets:
-        return GateResult.not_asked("forgetting", "gates.forgetting.last is 0 and sets is empty")
+        return GateResult.not_applicable("forgetting", "gates.forgetting.last is 0 and sets is empty")
     faults = tuple(f"{past.name}: {fault}" for past in evidence.past_test_sets if (fault := _fault(past)))
     if evidence.champion is None or evidence.champion_fault:
         details: dict[str, Any] = {"notes": faults, "tables": _candidate_table(evidence)}
         if evidence.champion_fault:
             return inconclusive("forgetting", evidence.champion_fault, **details)
-        return GateResult.not_asked("forgetting", "there is no champion yet", **details)
+        return GateResult.not_applicable("forgetting", "there is no champion yet", **details)
     if not evidence.past_test_sets:
-        return GateResult.not_asked("forgetting", "there is no past test set yet")
+        return GateResult.not_applicable("forgetting", "there is no past test set yet")
     champion = f"champion {evidence.champion.display_name}"
     comparisons = [_compare(evidence, *answered, params) for answered in _answered(evidence)]
     if not comparisons:
@@ -158,8 +159,11 @@ def _decide(evidence: Evidence, params: Params, champion: str, comparisons: list
     reason = "; ".join([*(f"missing: {past}" for past in missing), summary])
     judged = f"backward transfer of {metric}" if transfer else f"{metric} on {worst.name}"
     hypotheses = tuple(worse(metric, champion, each.p, each.estimate, f" on {each.name}") for each in comparisons)
-    change = _RESTORE if missing else f"PASS with a margin above {max(-min(each.estimate.low for each in comparisons), 0):.3f}"
-    details = {"notes": (overall,) if transfer else (), "tables": (_table(evidence, comparisons),), "change": change}
+    remedy = Remedy(
+        outcome=Outcome.PASS if undecided else Outcome.INCONCLUSIVE, settings={"margin": margin_beyond(worst.estimate, up=bool(undecided))}
+    )
+    change, remedies = (_RESTORE, ()) if missing else (None, (remedy,))
+    details = {"remedies": remedies, "notes": (overall,) if transfer else (), "tables": (_table(evidence, comparisons),), "change": change}
     return result("forgetting", outcome, reason, judged, shown, -params.margin, evidence, hypotheses=hypotheses, **details)
 
 

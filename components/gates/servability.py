@@ -42,7 +42,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if every answer is the evaluated one and every malformed request gets a 4xx, else FAIL (counted, not estimated)."""
     served = evidence.served
     if served is None:
-        return inconclusive("servability", "no request was sent to a scoring server", change="run `retune judge`")
+        return inconclusive("servability", "no request was sent to a scoring server", change="`retune judge --again`")
     if served.fault is not None:
         reason = f"{served.version} could not be served: {served.fault}"
         if served.outside:
@@ -50,12 +50,12 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         return _result(Outcome.FAIL, reason, served)
     compared = _compare(evidence.candidate, served, params.tolerance)
     if isinstance(compared, str):
-        return inconclusive("servability", compared, change="run `retune judge` again")
+        return inconclusive("servability", compared, change="`retune judge --again`")
     if faults := _faults(served, compared, params):
         return _result(Outcome.FAIL, "; ".join(faults), served, compared, params.tolerance)
     if not compared.ids or not served.malformed:
         reason = "no test row, or no malformed request, was sent to the scoring server"
-        return inconclusive("servability", reason, change="gates.servability.rows above 0")
+        return inconclusive("servability", reason, change="`retune judge --again`")
     reason = (
         f"{len(compared.ids)} served answers are the evaluated ones (largest difference {np.max(compared.difference):.1e}, "
         f"gates.servability.tolerance {params.tolerance:g}), and {len(served.malformed)} malformed requests were rejected"

@@ -10,9 +10,10 @@ from pydantic import Field
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import GateResult, Outcome
+from components.artifacts.verdict import GateResult, Outcome, Remedy
 from components.gates.support import Evidence, GateSection, inconclusive, interval, result
 from components.gates.support.noninferiority import worse
+from components.gates.support.remedies import enough_groups
 from components.gates.support.slicing import Slice, by_column, by_length, by_rare_words, by_values, is_large, required_size, test_rows
 from components.stats.proportions import proportion_difference
 from components.stats.significance import fewer_right
@@ -70,7 +71,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         details: dict[str, Any] = {"notes": notes, "tables": (_candidate_table(evidence, slices),)}
         if fault:
             return inconclusive("slices", fault, **details)
-        return GateResult.not_asked("slices", f"there is no champion yet; the table shows {len(slices)} slices", **details)
+        return GateResult.not_applicable("slices", f"there is no champion yet; the table shows {len(slices)} slices", **details)
     if evidence.classes and (new := int(np.sum(~np.isin(evidence.candidate.expected, champion.predictions.labels)))):
         notes = (*notes, f"{new:,} rows with a label that the champion does not have are excluded")
     compared = (_compare(evidence, champion.predictions, part, params.min_rows) for part in slices)
@@ -157,8 +158,9 @@ def _decide(
         notes = (*notes, f"the worst of {len(small)} smaller slices, which cannot reject: {small[0]}")
     if not large:
         reason = fault or f"no slice has {required_size(evidence.units.grouped, params.min_rows, 'slices')}"
-        change = "a test set with more groups" if evidence.units.grouped else "a larger test set, or gates.slices.min_rows of 50"
-        return inconclusive("slices", reason, change=change, notes=notes, tables=(table,))
+        change = None if fault else enough_groups(evidence) or "a larger test set"
+        remedy = Remedy(outcome=Outcome.PASS, settings={"min_rows": max((each.rows for each in small), default=0)})
+        return inconclusive("slices", reason, change=change, remedies=(remedy,), notes=notes, tables=(table,))
     summary = f"{len(large)} slices compared with {champion}; the worst is {large[0]}"
     outcome, reason = (Outcome.INCONCLUSIVE, f"{fault}. {summary}") if fault else (Outcome.PASS, summary)
     hypotheses = tuple(worse(each.metric, champion, each.p, each.estimate, f" on {each.name}") for each in large)

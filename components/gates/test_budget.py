@@ -29,11 +29,10 @@ class Params(GateSection):
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS within the budget, INCONCLUSIVE beyond it."""
     if evidence.candidate_number is None:
-        return GateResult.not_asked("test_budget", "this run does not use the test-set budget")
+        return GateResult.not_applicable("test_budget", "this run does not use the test-set budget")
     position = f"candidate {evidence.candidate_number} of gates.test_budget.at_most {params.at_most} on this test set"
     if evidence.candidate_number <= params.at_most:
-        remaining = params.at_most - evidence.candidate_number
-        change = f"INCONCLUSIVE after {remaining} more candidates"
+        change = f"INCONCLUSIVE from candidate {params.at_most + 1} on this test set on"
         reason = f"{position}, each decided at {evidence.level:.2%}"
         return GateResult(gate="test_budget", outcome=Outcome.PASS, reason=reason, change=change, notes=evidence.budget_notes)
     judged = f"at most {params.shared:.0%} previously judged rows".replace("%", " %")

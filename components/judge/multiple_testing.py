@@ -39,16 +39,17 @@ def combine(results: Sequence[GateResult]) -> tuple[Outcome, str]:
 
 
 def _summary(results: Sequence[GateResult]) -> str:
-    judging = [result for result in results if result.asked]
+    judging = [result for result in results if result.applicable]
     required = sum(result.role is Role.REQUIRED for result in judging)
     blocking = [result for result in judging if result.role is Role.BLOCKING]
     undecided = [result.gate for result in blocking if result.outcome is Outcome.INCONCLUSIVE]
-    skipped = [result.gate for result in results if not result.asked and result.role in _CAN_REJECT]
+    skipped = [result.gate for result in results if not result.applicable]
     summary = _count_passing(required, required, "required") or "No required gate had anything to judge"
     if blocking:
         summary += f"; {_count_passing(len(blocking) - len(undecided), len(blocking), 'blocking')}"
     summary = f"{summary[0].upper()}{summary[1:]}."
-    summary += f" Not asked: {', '.join(skipped)}." if skipped else ""
+    if skipped:
+        summary += f" {len(judging)} of {len(results)} gates had something to test; not applicable: {', '.join(skipped)}."
     return summary + (f" Inconclusive: {', '.join(undecided)}." if undecided else "")
 
 
@@ -69,7 +70,7 @@ def _reject(result: GateResult) -> GateResult:
     worst = rejected[0]
     more = f" (and {len(rejected) - 1} more)" if len(rejected) > 1 else ""
     reason = f"{worst.says}, p {worst.adjusted:.2g} after Holm's correction{more}"
-    return result.model_copy(update={"outcome": Outcome.FAIL, "reason": reason})
+    return result.model_copy(update={"outcome": Outcome.FAIL, "reason": reason, "change": None})  # what it says is about PASS
 
 
 def _reasons(results: Sequence[GateResult]) -> str:

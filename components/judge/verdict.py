@@ -12,6 +12,7 @@ from components.core.hashing import digest_value
 from components.gates import GatesParams, available, conflicts, is_enabled, load
 from components.gates.support import Evidence
 from components.judge.multiple_testing import combine, correct_tests
+from components.judge.remedies import with_checked_remedies
 
 
 def verdict_key(
@@ -62,7 +63,8 @@ def judge(
     others = {name: model.predictions for name, model in references.items() if model.predictions is not None}
     for name, predictions in {**evidence.baselines, **others}.items():
         _check_same_rows(evidence.candidate, predictions, name)
-    results = decide(evidence, gates)
+    sections = {name: getattr(gates, name) for name in available() if is_enabled(gates, name)}
+    results = with_checked_remedies(evidence, sections, decide(evidence, gates))
     outcome, reason = combine(results)
     return Verdict(
         key=key,

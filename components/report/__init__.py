@@ -10,19 +10,41 @@ from components.artifacts.verdict import Verdict
 from components.core.atomic import write_bytes
 from components.report.card import card_page, card_text
 from components.report.facts import ChampionFacts, Run, read_facts
-from components.report.page import render
+from components.report.page import render, render_standing
+from components.report.standing import Standing, next_step
 
-__all__ = ["CARD", "CARD_PAGE", "ChampionFacts", "Run", "shows", "write_card", "write_report"]
+__all__ = [
+    "CARD",
+    "CARD_PAGE",
+    "ChampionFacts",
+    "Run",
+    "Standing",
+    "next_step",
+    "shows",
+    "update_standing",
+    "write_card",
+    "write_report",
+]
 
 CARD, CARD_PAGE = "MODEL_CARD.md", "MODEL_CARD.html"
 
 
-def shows(page: Path, verdict: Verdict, version: str) -> bool:
-    """Return whether the page already shows this verdict on this version."""
+def shows(page: Path, key: str, version: str) -> bool:
+    """Return whether the page already shows the verdict with this key on this version."""
     try:
-        return f'content="{verdict.key} {version}"' in page.read_text(encoding="utf-8")
+        return f'content="{key} {version}"' in page.read_text(encoding="utf-8")
     except OSError:
         return False
+
+
+def update_standing(page: Path, model: str, verdict: Verdict, version: str, standing: Standing) -> bool:
+    """Write what became of the verdict on a version to the page; return whether the page shows this verdict."""
+    if not shows(page, verdict.key, version):
+        return False
+    before, found, rest = page.read_text(encoding="utf-8").partition('<div class="standing">')
+    if found:
+        _write(page, f"{before}{render_standing(model, verdict, version, standing)}{rest.partition('</div>')[2]}")
+    return True
 
 
 def write_report(workspace: Path, out: Path, run: Run) -> Path:

@@ -3,7 +3,6 @@
 A pure function of the page's facts. Facts that are not recorded, such as language and licence, are called unknown.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.core.errors import listed
 from components.report import forests, leaderboard, panel, wording
 from components.report.facts import PageFacts
-from components.report.page import account, environment, ordered, shared_style, worst_classes
+from components.report.page import account, environment, ordered, score_name, shared_style, worst_classes
 from components.stats.scores import CLASSIFICATION
 
 MOST_ROWS = 25  # classes, and hypotheses per gate
@@ -81,7 +80,8 @@ def metadata(facts: PageFacts) -> Any:
         base_model=source[1] if source else None,
         eval_results=results or None,
         library_name="transformers",
-        license="unknown",
+        language=list(run.card.get("languages") or []) or None,
+        license=str(run.card.get("licence") or "unknown").lower(),
         metrics=sorted({result.metric_type for result in results}) or None,
         model_name=wording.cut(run.lineage.model, 80),
         pipeline_tag=task,
@@ -94,7 +94,7 @@ def limits(facts: PageFacts) -> list[str]:
     verdict, profile, error = facts.run.verdict, facts.profile, facts.metrics.ece_debiased
     rejected = [way.says for gate in verdict.gates for way in panel.worst_first(gate.hypotheses) if way.rejected]
     undecided = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if gate.outcome is Outcome.INCONCLUSIVE]
-    not_asked = [f"{wording.named(gate.gate)} ({gate.reason.removeprefix('not asked: ')})" for gate in verdict.gates if not gate.asked]
+    skipped = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if not gate.applicable]
     off = [wording.named(name) for name in verdict.off]
     reused = f"{verdict.look} candidates were judged on this test set, or on part of its rows, so its scores are slightly optimistic"
     dirty = f"{wording.many(facts.run.lineage.dirty, 'file')} differed from the commit: the commit alone cannot rebuild this model"
@@ -104,7 +104,7 @@ def limits(facts: PageFacts) -> list[str]:
         _about_lengths(facts),
         f"Debiased calibration error of its probabilities (root mean square): {wording.metric(error)}" if error is not None else "",
         f"Inconclusive: {_join(undecided)}" if undecided else "",
-        f"Not asked, because there was nothing to judge: {_join(not_asked)}" if not_asked else "",
+        f"Not applicable, because there was nothing to judge: {_join(skipped)}" if skipped else "",
         f"Not examined, because the gate is off: {_join(off)}" if off else "",
         reused if (verdict.look or 0) > 1 else "",
         dirty if facts.run.lineage.dirty else "",
@@ -149,16 +149,18 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "task": wording.named(facts.task) if facts.task else "a model of unknown task",
         "labels": facts.profile.labels if facts.profile else tuple(sorted(metrics.classes)),
         "limits": limits(facts),
-        "address": f"models:/{run.lineage.model}" + (f"/{run.version}" if run.version else "@champion"),
         "account": account(facts),
         "splits": _splits(facts),
         "settings": [(name, wording.setting(value)) for name, value in sorted(facts.training.settings.items())] if facts.training else [],
         "search": leaderboard.summary(facts.leaderboard) if facts.leaderboard else "",
         "references": [name for name, _ in references],
-        "scores": [_score_row(name, estimate, [gaps for _, gaps in references]) for name, estimate in ordered(facts.metrics.headline)],
+        "scores": [
+            _score_row(score_name(name, metrics), estimate, [gaps.get(name) for _, gaps in references])
+            for name, estimate in ordered(metrics.headline)
+        ],
         "classes": [_class_row(name, score) for name, score in worst[:MOST_ROWS]],
         "more_classes": len(worst[MOST_ROWS:]),
-        "tally": wording.many(len(gates), "gate") + ": " + panel.tally(gates) if gates else "No gate was run",
+        "tally": panel.tally(gates) or "No gate was run",
         "gates": [_gate_row(gate) for gate in gates],
         "comparisons": [_comparison(gate) for gate in gates if len(gate.hypotheses) >= FEW],
         "origin": _origin(facts),
@@ -171,13 +173,11 @@ def _references(facts: PageFacts) -> list[tuple[str, dict[str, Estimate]]]:
     return [*first, *((wording.named(name), gaps) for name, gaps in sorted(facts.metrics.differences.items(), reverse=True))]
 
 
-def _score_row(name: str, estimate: Estimate, gaps: list[dict[str, Estimate]]) -> tuple[str, ...]:
-    against = [
-        f"{wording.signed(gap.value)} [{forests.between(gap, signs=True)}]" if (gap := by_metric.get(name)) else "" for by_metric in gaps
-    ]
+def _score_row(title: str, estimate: Estimate, gaps: list[Estimate | None]) -> tuple[str, ...]:
+    against = [f"{wording.signed(gap.value)} [{forests.between(gap, signs=True)}]" if gap else "" for gap in gaps]
     interval = f"{wording.number(estimate.confidence * 100)} %: {forests.between(estimate)}"
     interval += f", in doubt: {estimate.doubt}" if estimate.doubt else ""
-    return (wording.named(name), wording.metric(estimate.value), interval, *against)
+    return (title, wording.metric(estimate.value), interval, *against)
 
 
 def _class_row(name: str, score: ClassScore) -> tuple[str, ...]:
@@ -200,7 +200,7 @@ def _gate_row(gate: GateResult) -> tuple[str, ...]:
         interval = forests.interval(gate.low, gate.high, signs)
         estimate = f"{wording.named(gate.metric or '')} {forests.amount(gate.estimate, signs)}".strip()
     threshold = wording.number(gate.threshold) if gate.threshold is not None else ""
-    return (wording.named(gate.gate), gate.role, gate.shown, estimate, interval, threshold, wording.cut(gate.reason, 300))
+    return (wording.named(gate.gate), gate.role, gate.outcome, estimate, interval, threshold, wording.cut(gate.reason, 300))
 
 
 def _comparison(gate: GateResult) -> tuple[str, list[tuple[str, ...]], int]:
@@ -240,7 +240,7 @@ def _join(names: list[str]) -> str:
 def _template() -> Any:
     """Return the template; its output is escaped for Markdown unless it is markup already."""
     card = environment(autoescape=False, finalize=lambda value: value if isinstance(value, Markup) else escaped(value))
-    card.filters.update(code=code, lines=_lines, verbatim=_verbatim, python=lambda text: Markup(json.dumps(wording.visible(text))))
+    card.filters.update(code=code, lines=_lines, verbatim=_verbatim)
     return card.get_template("card.md.j2")
 
 

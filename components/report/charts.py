@@ -30,7 +30,7 @@ def token_lengths(tokens: TokenLengths) -> Markup:
         left, right, up = plane.x(start), plane.x(start + width), plane.y(rows)
         tone = "cut" if start > tokens.max_length else "candidate"
         bars.append(_box(left, up, max(right - left - 0.12, 0.1), plane.y(0) - up, tone))
-    limit = plane.x.percent(min(tokens.max_length + width, end))
+    limit = plane.x.percent(min(tokens.max_length, end))
     words = text(limit, 18, f"cut at {tokens.max_length} tokens ▸", "name", "end")
     edge = line(limit, 24, limit, plane.y(0), "threshold")
     label = f"Histogram of text lengths in tokens, {count(tokens.cut_rows)} texts are longer than {tokens.max_length}"
@@ -39,7 +39,7 @@ def token_lengths(tokens: TokenLengths) -> Markup:
 
 def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
     """Return the value of each trial and the best so far."""
-    scored = [(trial, trial.value) for trial in trials if trial.value is not None]
+    scored = [(trial, value) for trial in trials if (value := _reached(trial)) is not None]
     plane = Plane.over(_numbers(trials), spanning([value for _, value in scored], 0, 0), 250, gutter=12)
     best: list[Point] = []
     highest = -math.inf
@@ -50,10 +50,17 @@ def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
             highest = value
     if best:
         best.append((trials[-1].number, highest))
-    marks = [plane.dot(t.number, v, *_STATES.get(t.state, _STATES["FAIL"]), title=_about(t)) for t, v in scored]
-    failed = [plane.dot(t.number, plane.y.low, *_STATES["FAIL"], title=_about(t)) for t in trials if t.value is None]
+    placed = [(trial, plane.y.low if (value := _reached(trial)) is None else value) for trial in trials]
+    marks = [plane.dot(t.number, v, *_STATES.get(t.state, _STATES["FAIL"]), title=_about(t)) for t, v in placed]
     axes = plane.axes("trial", named(metric))
-    return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks, *failed)
+    return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks)
+
+
+def _reached(trial: Trial) -> float | None:
+    """Return the value of a trial; of one that was stopped early, the last value that it reported."""
+    if trial.value is not None or trial.state != "PRUNED" or not trial.values:
+        return trial.value
+    return trial.values[max(trial.values)]
 
 
 def trial_costs(trials: Sequence[Trial]) -> Markup:
@@ -71,10 +78,11 @@ def trial_costs(trials: Sequence[Trial]) -> Markup:
 
 def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[str]) -> Markup:
     """Return one line per trial from its settings to its value; the best is drawn last and strongest."""
-    finished_last = sorted((t for t in trials if t.value is not None), key=lambda t: (t.state == "COMPLETE", t.value or 0.0))
+    drawn = [t for t in trials if _reached(t) is not None]
+    finished_last = sorted(drawn, key=lambda t: (t.state == "COMPLETE", _reached(t) or 0.0))
     scored = finished_last[-MOST_TRIALS:]
     columns: list[tuple[str, list[Setting]]] = [(name, [t.params.get(name) for t in scored]) for name in names]
-    columns.append((named(metric), [t.value for t in scored]))
+    columns.append((named(metric), [_reached(t) for t in scored]))
     staggered = len(columns) > 2  # so that adjacent names do not overlap
     high, low = 58 if staggered else 44, 236
     xs = [4 + 92 * at / max(len(columns) - 1, 1) for at in range(len(columns))]

@@ -3,6 +3,7 @@
 Reads the layout of dvc.yaml: data/raw, data/validated, data/prepared, models/tuned, models/trained, reports/evaluation.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +22,7 @@ from components.artifacts.training import ModelSpec, Training, history_entries, 
 from components.artifacts.tuning_result import BestTrial, Leaderboard, Setting, Trial, read_trials
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
+from components.report.standing import Standing
 from components.stats.metric_sets import MetricSet
 
 
@@ -58,8 +60,9 @@ class ChampionFacts:
 class Run:
     """Facts that are not in the workspace: origin of the candidate, verdict, registered version, and champion, if any.
 
-    `seconds` is the duration of each step, in the order of execution; `made_at` the time of the report, UTC; `params` the candidate's
-    params.yaml, to compare with those recorded with the champion.
+    `standing` is what became of the verdict; `seconds` is the duration of each step, in the order of execution; `made_at` the time of
+    the report, UTC; `params` the candidate's params.yaml, to compare with those recorded with the champion.
+    `tracking_uri` is the MLflow store as seen from the project, without credentials; `example` an input of the task.
     """
 
     lineage: Lineage
@@ -69,11 +72,36 @@ class Run:
     seconds: Mapping[str, float] = field(default_factory=dict)
     made_at: datetime | None = None
     params: Mapping[str, object] = field(default_factory=dict)
+    standing: Standing = field(default_factory=Standing)
+    tracking_uri: str = "sqlite:///var/mlflow.db"
+    example: Mapping[str, str] = field(default_factory=lambda: {"text": "a text to label"})
 
     @property
     def shows(self) -> str:
         """Key of the page: a page with the same key is up to date."""
         return f"{self.verdict.key} {self.version}"
+
+    @property
+    def usage(self) -> str:
+        """Python code that loads the version and answers an example."""
+        address = f"models:/{self.lineage.model}" + (f"/{self.version}" if self.version else "@champion")
+        where = "  # in the folder of the project" if self.tracking_uri.startswith("sqlite") else ""
+        lines = (
+            "import mlflow, pandas as pd",
+            "",
+            f"mlflow.set_tracking_uri({json.dumps(self.tracking_uri)}){where}",
+            f"model = mlflow.pyfunc.load_model({json.dumps(address)})",
+            f"model.predict(pd.DataFrame([{json.dumps(dict(self.example))}]))",
+        )
+        return "\n".join(lines)
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """The section `card` of the candidate's params.yaml, empty where it says nothing."""
+        section = self.params.get("card")
+        return dict.fromkeys(("licence", "languages", "owner", "intended_use", "risk_class")) | (
+            section if isinstance(section, dict) else {}
+        )
 
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:

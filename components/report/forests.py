@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup
 
 from components.artifacts.metrics import ClassScore, Estimate
-from components.artifacts.verdict import NOT_ASKED, GateResult, Hypothesis, Outcome
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.report.svg import Scale, element, extent, line, mark, spanning, strip, text
 from components.report.wording import is_number, metric, number, signed
 
-SHAPES = {Outcome.PASS: "circle", Outcome.FAIL: "square", Outcome.INCONCLUSIVE: "diamond"}
+SHAPES = {Outcome.FAIL: "square", Outcome.INCONCLUSIVE: "diamond"}
 MIDDLE = "50%"
 
 
@@ -28,7 +28,7 @@ def gate_plots(gates: Sequence[GateResult]) -> tuple[list[tuple[Markup | None, b
     for gate, distance in zip(gates, distances, strict=True):
         own = bool(distance) and distance not in shared
         axis_of = spanning([0.0, *distance], 6, 94, 0.1) if own else scale
-        style = SHAPES[gate.outcome], gate.outcome.lower()
+        style = SHAPES.get(gate.outcome, "circle"), tone(gate.outcome)
         plots.append((_interval_plot(axis_of, gate, gate.threshold or 0.0, 0.0, *style) if distance else None, own))
     return plots, (axis(scale, sign=True) if shared else None)
 
@@ -138,7 +138,7 @@ def icon(outcome: Outcome | str) -> Markup:
         "PASS": ("M12 2A10 10 0 1 1 12 22 10 10 0 1 1 12 2z", "M7.5 12.5 10.8 15.8 16.8 8.8"),
         "FAIL": ("M3 3H21V21H3z", "M8 8 16 16M16 8 8 16"),
         "INCONCLUSIVE": ("M12 1 23 12 12 23 1 12z", "M7 13.4Q9.3 9.4 12 12T17 10.6"),
-        NOT_ASKED: ("M12 2A10 10 0 1 1 12 22 10 10 0 1 1 12 2z", "M7.5 12H16.5"),
+        "NOT APPLICABLE": ("M12 2A10 10 0 1 1 12 22 10 10 0 1 1 12 2z", "M7.5 12H16.5"),
         "WARNING": ("M12 2 23.5 22H.5z", "M12 9.5V14M12 17.6V18"),
     }
     body, sign = shapes[str(outcome)]

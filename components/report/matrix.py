@@ -16,7 +16,7 @@ WIDTH = 960
 
 def confusion_matrix(labels: Sequence[str], counts: npt.NDArray[np.int64]) -> Markup:
     """Return the matrix (expected, predicted), coloured by the share of the row; many columns are numbered."""
-    names = min(330.0, max(90.0, 7.0 * max(map(columns, labels)) + 40))
+    names = min(330.0, max(106.0, 7.0 * max(map(columns, labels)) + 40))
     named = len(labels) <= FEW_CLASSES  # room for names above the columns
     cell = min(118.0 if named else 64.0, (WIDTH - names - 50) / len(labels))
     tall = max(min(cell, 40.0), 26.0)

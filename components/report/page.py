@@ -11,10 +11,12 @@ from markupsafe import Markup
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
+from components.artifacts.verdict import Verdict
 from components.model.support.metrics import Metric
-from components.report import charts, error_analysis, forests, leaderboard, panel, wording
+from components.report import charts, error_analysis, forests, leaderboard, panel, standing, wording
 from components.report.facts import ChampionFacts, PageFacts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
+from components.report.standing import Standing
 from components.report.svg import spanning
 from components.stats.scores import CLASSIFICATION
 
@@ -44,6 +46,13 @@ def render(facts: PageFacts) -> str:
     return _template().render(facts=facts, run=facts.run, metrics=facts.metrics, **_sections(facts))
 
 
+def render_standing(model: str, verdict: Verdict, version: str | None, state: Standing) -> Markup:
+    """Return the part of the page that changes after the verdict."""
+    following = standing.next_step(model, version, verdict.outcome, state) if version is not None else ""
+    template = environment(autoescape=True).get_template("standing.html.j2")
+    return Markup(template.render(meaning=standing.meaning(verdict, version, state), next_step=following))
+
+
 def shared_style() -> Markup:
     """Return the style sheet of page and card."""
     return Markup((HERE / "style.css").read_text(encoding="utf-8"))
@@ -70,6 +79,7 @@ def _template() -> Template:
 def _sections(facts: PageFacts) -> dict[str, Any]:
     return {
         **panel.panel(facts.run.verdict),
+        "standing": render_standing(facts.run.lineage.model, facts.run.verdict, facts.run.version, facts.run.standing),
         "figures": _key_figures(facts),
         **_scores(facts.metrics, facts.run.champion),
         **_classes(facts.metrics),
@@ -92,7 +102,7 @@ def _key_figures(facts: PageFacts) -> list[tuple[str, str, str]]:
     if not metrics.headline:
         return figures
     first, estimate = ordered(metrics.headline)[0]
-    name = wording.named(first)
+    name = score_name(first, metrics)
     references = [(f"champion {champion.version}", champion.differences)] if champion else []
     best, guess = metrics.best_baseline(first), guessing(metrics)
     baselines = sorted((name for name in metrics.differences if name not in (guess, metrics.method)), key=lambda name: name != best)
@@ -110,6 +120,11 @@ def ordered(headline: Mapping[str, Estimate]) -> list[tuple[str, Estimate]]:
     """Return the metrics with their estimates, those of classification first, by rank."""
     ranks = {name: metric.rank for name, metric in CLASSIFICATION.items()}
     return sorted(headline.items(), key=lambda item: ranks.get(item[0], Metric.rank))
+
+
+def score_name(name: str, metrics: Metrics) -> str:
+    """Return the display name of a score, with the number of its classes if some are left out."""
+    return wording.scored(name, len(metrics.classes), len(metrics.left_out))
 
 
 def guessing(metrics: Metrics) -> str | None:
@@ -131,9 +146,9 @@ def _scores(metrics: Metrics, champion: ChampionFacts | None) -> dict[str, Any]:
             for model in models
             if (estimate := model.scores.get(name))
         ]
-        blocks.append((name, rows, forests.estimate_plot(own, None, "", "") if shared else forests.axis(own)))
-    off_scale = shared and any(estimate.value < scale.low for _, rows, _ in blocks for _, estimate, _, _ in rows)
-    best = metrics.best_baseline(blocks[0][0]) if blocks and metrics.validation else None
+        blocks.append((score_name(name, metrics), name, rows, forests.estimate_plot(own, None, "", "") if shared else forests.axis(own)))
+    off_scale = shared and any(estimate.value < scale.low for _, _, rows, _ in blocks for _, estimate, _, _ in rows)
+    best = metrics.best_baseline(blocks[0][1]) if blocks and metrics.validation else None
     return {
         "scores": blocks,
         "off_scale": off_scale,
@@ -161,8 +176,8 @@ def _classes(metrics: Metrics) -> dict[str, Any]:
 
 
 def worst_classes(metrics: Metrics) -> list[tuple[str, ClassScore]]:
-    """Return the classes by F1, the lowest first; those with too few rows are last."""
-    return sorted(metrics.classes.items(), key=lambda item: (not item[1].eligible, item[1].f1, item[0]))
+    """Return the classes by F1, the lowest first, also those with too few rows for macro-F1."""
+    return sorted(metrics.classes.items(), key=lambda item: (item[1].f1, item[0]))
 
 
 def _errors(facts: PageFacts) -> dict[str, Any]:

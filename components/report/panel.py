@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.artifacts.table import ReportTable
-from components.artifacts.verdict import NOT_ASKED, GateResult, Hypothesis, Outcome, Role, Verdict
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
 from components.report import forests, wording
 
 SHOWN_ROWS = 10  # rows of a table, or hypotheses of a gate; the rest is folded
@@ -26,8 +26,13 @@ _ROLES = {
     Role.BLOCKING: ("Blocking gates", "a FAIL rejects the candidate; INCONCLUSIVE does not block it"),
     Role.INFORMATIONAL: ("Informational gates", "reported only, without influence on the verdict"),
 }
-_SEVERITY = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-_VERBS = {Outcome.PASS: "passed", Outcome.INCONCLUSIVE: "inconclusive", Outcome.FAIL: "failed", NOT_ASKED: "not asked"}
+_SEVERITY = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.NOT_APPLICABLE)
+_VERBS = {
+    Outcome.PASS: "passed",
+    Outcome.INCONCLUSIVE: "inconclusive",
+    Outcome.FAIL: "failed",
+    Outcome.NOT_APPLICABLE: "not applicable",
+}
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,10 @@ class GateView:
 
 
 def in_order(gates: Sequence[GateResult]) -> list[GateResult]:
-    """Return the gates by role; within a role failed ones first, then inconclusive, passed, and not asked."""
+    """Return the gates by role; within a role failed ones first, then inconclusive, passed, and not applicable."""
     roles = list(_ROLES)
     enabled = (gate for gate in gates if gate.role in _ROLES)
-    return sorted(enabled, key=lambda gate: (roles.index(gate.role), _SEVERITY.index(gate.outcome), not gate.asked))
+    return sorted(enabled, key=lambda gate: (roles.index(gate.role), _SEVERITY.index(gate.outcome)))
 
 
 @dataclass(frozen=True)
@@ -136,13 +141,15 @@ def _group(role: Role, members: Sequence[GateResult], gates: Sequence[GateResult
 
 
 def tally(gates: Sequence[GateResult]) -> str:
-    """Return the number of gates by role and outcome, e.g. `2 required (1 passed, 1 failed)`."""
+    """Return the number of gates by role and outcome, e.g. `2 gates: 2 required (1 passed, 1 failed)`; "" without gates."""
+    applicable = sum(gate.applicable for gate in gates)
+    head = f"{applicable} of {len(gates)} gates had something to test" if applicable < len(gates) else wording.many(len(gates), "gate")
     parts = []
     for role in _ROLES:
-        shown = [gate.shown for gate in gates if gate.role is role]
+        shown = [gate.outcome for gate in gates if gate.role is role]
         outcomes = ", ".join(f"{number} {verb}" for outcome, verb in _VERBS.items() if (number := shown.count(outcome)))
         parts += [f"{len(shown)} {role} ({outcomes})"] if shown else []
-    return "; ".join(parts)
+    return f"{head}: {'; '.join(parts)}" if parts else ""
 
 
 def worst_first(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:

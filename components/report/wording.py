@@ -33,6 +33,11 @@ def named(name: str) -> str:
     return _NAMES.get(name) or (f"validation {named(name[5:])}" if name.startswith("eval_") else name.replace("_", " "))
 
 
+def scored(name: str, classes: int, left_out: int) -> str:
+    """Return the display name of a metric; macro-F1 with the number of classes that it is a mean of, if some are left out."""
+    return f"{named(name)} of {classes - left_out} of {classes} classes" if name == "macro_f1" and left_out else named(name)
+
+
 def count(value: float | None) -> str:
     """Format an integer with digits in groups of three."""
     return _grouped(f"{value:.0f}") if is_number(value) else NOTHING

@@ -215,7 +215,7 @@ def show_gate(result: Any) -> None:
     """Print the result of a gate; works for every gate."""
     from flows.audit.verdict_evidence import as_tested, numbers
 
-    out.print(f"\n[bold]{result.shown}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
+    out.print(f"\n[bold]{result.outcome}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
     if measured := numbers(result):
         out.print(f"  {measured}", markup=False)
     if result.change:

@@ -85,16 +85,16 @@ def run(
 
 
 def show_result(result: "Result") -> None:
-    """Print the verdict, the champion and the page of a run."""
+    """Print the verdict, the champion, the page of a run, and the next step."""
+    from flows.pipeline.publish_report import next_step
+
     kept = "judged again, still the champion" if result.champion == result.version else "registered, not promoted"
     state = "promoted" if result.promoted else "up to date" if result.up_to_date else kept
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
     out.print(f"\n[bold]{result.outcome}[/bold]  {escape(result.reason)}")
     out.print(f"{result.model} version {result.version}: {state}; {champion}")
-    if result.waits_until is not None:
-        until = result.waits_until.strftime("%Y-%m-%d %H:%M UTC")
-        out.print(f"Waiting for approval until {until}: retune approve {result.run[:12]} --why …, or reject")
     out.print(f"Report: {result.page}")
+    out.print(f"Next: {next_step(result)}", markup=False)
 
 
 def show_all(params: Path | None, model: str | None, inline: bool, as_json: bool) -> int:
@@ -138,8 +138,9 @@ def judge(
     if as_json:
         print_json(verdict)
     else:
-        print_table(("gate", "role", "outcome", "reason"), [(g.gate, g.role, g.shown, escape(g.reason)) for g in verdict.gates])
+        print_table(("gate", "role", "outcome", "reason"), [(g.gate, g.role, g.outcome, escape(g.reason)) for g in verdict.gates])
         out.print(f"\n[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
+        out.print(f"Next: `retune why {version.name} {version.number}` shows the evidence; `retune run` applies the verdict", markup=False)
     raise typer.Exit({Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 4}[verdict.outcome])
 
 

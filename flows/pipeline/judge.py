@@ -61,7 +61,7 @@ def judge(workspace: Workspace, version: registry.Version, again: bool = False) 
     if fresh := verdict is None:
         verdict = _judge(workspace, uri, version, references, params, test, key)
         for gate in verdict.gates:
-            log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.shown, gate.reason.removeprefix("not asked: "))
+            log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.outcome, gate.reason)
     verdict.write(workspace.reports)
     registry.attach_verdict(uri, version.run_id, version.name, version.number, verdict)
     return JudgeResult(verdict, fresh)

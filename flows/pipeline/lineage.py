@@ -12,7 +12,7 @@ from flows.dvc_adapter import lock
 from flows.dvc_adapter.config import keeps_no_history
 from flows.orchestrator.prefect_adapter import current_flow_run
 from flows.project.git import NO_GIT, git, has_repository, head_commit, no_commit
-from flows.project.workspace import Workspace
+from flows.project.workspace import DVC_FILES, MODELS, Workspace
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "optuna", "scikit-learn", "mlflow", "dvc", "great-expectations", "prefect")
 
@@ -24,8 +24,8 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         model=name,
         candidate=candidate,
         git_commit=(commit := commit_of(workspace)),
-        dirty=_uncommitted(workspace, commit, "."),
-        dirty_code=_uncommitted(workspace, commit, "components", "dvc.yaml"),
+        dirty=uncommitted_files(workspace, commit, "."),
+        dirty_code=uncommitted_files(workspace, commit, "components", "dvc.yaml"),
         data_digest=SnapshotManifest.read(workspace.raw).digest,
         base_source=base.source,
         base_digest=base.digest,
@@ -37,11 +37,15 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
     )
 
 
-def _uncommitted(workspace: Workspace, commit: str, *paths: str) -> int:
-    """Return the number of uncommitted files below `paths` of the project; 0 in a checkout and without git."""
+def uncommitted_files(workspace: Workspace, commit: str, *paths: str) -> int:
+    """Return the number of uncommitted files below `paths` of the project; 0 in a checkout and without git.
+
+    The DVC files of the models are left out: runs write them, and each version keeps its own.
+    """
     if workspace.commit or commit == NO_GIT:
         return 0
-    return len(git(workspace.project, "status", "--porcelain", "--untracked-files=all", "--", *paths).splitlines())
+    written = [*(f":(exclude){path}" for path in DVC_FILES.values()), *(f":(exclude,glob){MODELS}/*/{name}" for name in DVC_FILES)]
+    return len(git(workspace.project, "status", "--porcelain", "--untracked-files=all", "--", *paths, *written).splitlines())
 
 
 def commit_of(workspace: Workspace) -> str:

@@ -1,6 +1,7 @@
 """Publish the results of a run: the report page, the model card, and the verdict for Prefect."""
 
 import logging
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,7 @@ from flows.pipeline.model_sessions import ModelSessions
 from flows.project.params import read_params
 from flows.project.stores import store
 from flows.project.workspace import Workspace
+from flows.settings import read_settings
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +36,8 @@ VERDICT = "verdict.md"  # next to the report: shown in Prefect and in notificati
 
 
 def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
-    """Write the report, unless it already shows this verdict, attach it to the MLflow run, and show the verdict in Prefect."""
-    if not report.shows(result.page, judged.verdict, str(result.version)):
+    """Write the report, or what became of a verdict that it already shows; attach it to the run, and show the verdict in Prefect."""
+    if not report.update_standing(result.page, result.model, judged.verdict, str(result.version), standing_of(result)):
         write_page(workspace, run, stages, judged, result)
     markdown = in_markdown(judged, result)
     (workspace.reports / VERDICT).write_text(markdown, encoding="utf-8")
@@ -46,17 +48,31 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
 
 def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
     """Write the report on the candidate and its verdict, and the model card."""
+    params = read_params(workspace.params)
     facts = report.Run(
         lineage_of(workspace, result.model, run.key),
         judged.verdict,
         str(result.version),
         describe_reference(workspace, result.model, judged.verdict),
+        standing=standing_of(result),
+        example=params.made_task.example,
+        **({"tracking_uri": re.sub(r"//[^/@]*@", "//", uri)} if (uri := read_settings(workspace.project).mlflow_uri) else {}),
         seconds={stage.name: stage.seconds for stage in stages if stage.result is repro.StageResult.RAN},
         made_at=datetime.now(UTC),
         params=read_yaml(workspace.params),  # as recorded with the run
     )
     report.write_card(workspace.root, workspace.reports, facts)
     report.write_report(workspace.root, result.page, facts)  # last: it links to the card
+
+
+def standing_of(result: Result) -> report.Standing:
+    """Return what became of the verdict of a run."""
+    return report.Standing(str(result.champion) if result.champion else None, result.run[:12], result.waits_until)
+
+
+def next_step(result: Result) -> str:
+    """Return the commands that fit the result of a run."""
+    return report.next_step(result.model, str(result.version), result.outcome, standing_of(result))
 
 
 def describe_reference(workspace: Workspace, name: str, verdict: Verdict) -> report.ChampionFacts | None:
@@ -101,15 +117,10 @@ def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
 
 def in_markdown(judged: JudgeResult, result: Result) -> str:
     """Return the verdict as Markdown, for an artifact in Prefect."""
-    rows = "\n".join(f"| {cell(gate.gate)} | {gate.role} | {gate.shown} | {cell(gate.reason)} |" for gate in judged.verdict.gates)
+    rows = "\n".join(f"| {cell(gate.gate)} | {gate.role} | {gate.outcome} | {cell(gate.reason)} |" for gate in judged.verdict.gates)
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
-    head = f"# {result.outcome}: {cell(result.model)} version {result.version}\n\n{cell(result.reason)}; {champion}.\n"
+    reason = cell(result.reason).rstrip(".")
+    head = f"# {result.outcome}: {cell(result.model)} version {result.version}\n\n{reason}; {champion}.\n"
     page = f"Report: {cell(result.page)}"
-    return f"{head}{_waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\n{page}\n"
-
-
-def _waiting(result: Result) -> str:
-    if result.waits_until is None:
-        return ""
-    until, run = result.waits_until.strftime("%Y-%m-%d %H:%M UTC"), result.run[:12]
-    return f"\nWaiting for approval until {until}: `retune approve {run} --why …` or `retune reject {run} --why …`.\n"
+    following = f"\nNext: {next_step(result)}.\n"
+    return f"{head}{following}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\n{page}\n"

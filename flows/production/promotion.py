@@ -16,6 +16,7 @@ from components.mlflow_store import registry
 from components.mlflow_store.registry import Decision, Environment, Promotion
 from components.mlflow_store.registry.environments import judged_here, reference_number
 from flows.production import events
+from flows.production.page import refresh_page
 from flows.production.promotion_checks import (
     check_copied,
     check_evidence,
@@ -71,7 +72,7 @@ def promote(env: Environment, name: str, number: int, *, who: str, why: str | No
         decision = Decision("any", who, why or "", forced=True)
     else:
         decision = Decision(judged_champion(version, verdict), who, why or verdict.reason, evidence=verdict.evidence)
-    return events.publish_promotion(registry.promote(env.mlflow, env.ledger, name, number, decision))
+    return _announced(env, registry.promote(env.mlflow, env.ledger, name, number, decision))
 
 
 def promote_from(
@@ -100,7 +101,7 @@ def promote_from(
         expected = reference_number(copied) if judged_here(copied) else expected
     text += f" (version {number} of {source.name}{registry.judged_elsewhere_note(source, version, head)})"
     decision = Decision(expected, who, text, forced=force, origin=source.name, evidence=copied.evidence)
-    return events.publish_promotion(registry.promote(target.mlflow, target.ledger, name, copied.number, decision))
+    return _announced(target, registry.promote(target.mlflow, target.ledger, name, copied.number, decision))
 
 
 def rollback(env: Environment, name: str, to: int | None, *, who: str, why: str) -> Promotion:
@@ -113,7 +114,7 @@ def rollback(env: Environment, name: str, to: int | None, *, who: str, why: str)
     """
     why = reason(why)
     check_known(env, name)
-    return events.publish_promotion(registry.rollback(env.mlflow, env.ledger, name, to, who, why))
+    return _announced(env, registry.rollback(env.mlflow, env.ledger, name, to, who, why))
 
 
 def approve(env: Environment, run: str, *, who: str, why: str) -> Promotion:
@@ -130,7 +131,7 @@ def approve(env: Environment, run: str, *, who: str, why: str) -> Promotion:
     version = find(env, request.model, request.version)
     check_evidence(env, version, request)
     decision = Decision(request.expected, who, why, evidence=request.evidence, request=request)  # answered in the same transaction
-    promotion = events.publish_promotion(registry.promote(env.mlflow, env.ledger, request.model, request.version, decision))
+    promotion = _announced(env, registry.promote(env.mlflow, env.ledger, request.model, request.version, decision))
     if not promotion.changed:
         ledger.answer(request.run, "approved", who, why)
         registry.refresh_ledger_head(env.mlflow, env.ledger, request.model)
@@ -151,7 +152,15 @@ def reject(env: Environment, run: str, *, who: str, why: str) -> Request:
     registry.refresh_ledger_head(env.mlflow, env.ledger, request.model)
     sync_requests(env, request.model)
     events.publish_rejection(request)
+    refresh_page(env, request.model)
     return request
+
+
+def _announced(env: Environment, promotion: Promotion) -> Promotion:
+    """Publish a promotion, and write it to the report page."""
+    events.publish_promotion(promotion)
+    refresh_page(env, promotion.entry.model)
+    return promotion
 
 
 def sync_requests(env: Environment, name: str) -> list[str]:

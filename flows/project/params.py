@@ -71,6 +71,16 @@ class RetrainParams(Section):
         return zone
 
 
+class CardParams(Section):
+    """What the model card states about the model; empty: unknown, or left out."""
+
+    licence: str = Field("", description="licence of the model, e.g. apache-2.0")
+    languages: tuple[str, ...] = Field((), description="languages of the texts, e.g. [en, de]")
+    owner: str = Field("", description="person or team that answers for the model")
+    intended_use: str = Field("", description="who uses the answers, for what")
+    risk_class: str = Field("", description="risk class of the use, e.g. limited (EU AI Act)")
+
+
 class Params(Section):
     """All settings of a model."""
 
@@ -87,6 +97,7 @@ class Params(Section):
     gates: GatesParams
     promotion: PromotionParams = Field(default_factory=PromotionParams)
     retrain: RetrainParams = Field(default_factory=RetrainParams)
+    card: CardParams = Field(default_factory=CardParams)
 
     @property
     def made_task(self) -> tasks.Task:

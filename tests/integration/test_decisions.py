@@ -77,6 +77,7 @@ def test_first_champion_passes_every_gate(project: Path) -> None:
     assert aliases(project) == {"champion": 1}
     page = (project / "reports/index.html").read_text(encoding="utf-8")
     assert all(name in page for name in by_name)
+    assert "Version 1 is the first champion." in page
     assert "models:/tickets/1" in (project / "reports/MODEL_CARD.md").read_text(encoding="utf-8")
 
 
@@ -101,12 +102,14 @@ def test_undecided_run_is_approved(project: Path, tickets: pd.DataFrame) -> None
     assert result["waits_until"]
     assert (result["promoted"], result["champion"], result["version"]) == (False, 1, 3)
     assert aliases(project) == {"champion": 1, "challenger": 3}
-    waiting = retune(project, "status").stdout
+    waiting, page = retune(project, "status").stdout, project / "reports/index.html"
     assert str(result["run"])[:12] in waiting
+    assert f"retune approve {str(result['run'])[:12]}" in page.read_text(encoding="utf-8")
 
     approved = retune(project, "approve", str(result["run"])[:12], "--why", "it looks right", RETUNE_USER="ada")
     assert approved.returncode == 0, approved.stderr
     assert aliases(project) == {"champion": 3, "previous": 1}
+    assert "Version 3 is the champion." in page.read_text(encoding="utf-8")
     history = retune(project, "history", "tickets").stdout
     assert "ada" in history
     assert "it looks right" in history

@@ -1,19 +1,22 @@
 """Predictions of known quality, and functions that judge them with one gate or all gates."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from components import gates
 from components.artifacts.predictions import Predictions
 from components.artifacts.served_answers import ServedAnswer, ServedAnswers
-from components.artifacts.verdict import GateResult, Verdict
+from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.gates import GatesParams
 from components.gates.support import Evidence, ReferenceModel
 from components.judge import judge, verdict_key
 from components.judge.multiple_testing import correct_tests
+from components.judge.remedies import with_checked_remedies
 
 LABELS = ("billing", "device", "network")
 WORDS = np.array([f"word{i}" for i in range(3000)])
@@ -96,10 +99,24 @@ def faults(name: str, **settings: Any) -> list[str]:
 
 
 def decided(name: str, evidence: Evidence, **settings: Any) -> GateResult:
-    """Return the result of one gate, corrected without any other gate."""
+    """Return the result of one gate, corrected without any other gate, with its checked remedies."""
     section = gates.load(name).Params.model_validate(settings)
-    (result,) = correct_tests([gates.load(name).decide(evidence, section).model_copy(update={"role": section.role})])
+    results = correct_tests([gates.load(name).decide(evidence, section).model_copy(update={"role": section.role})])
+    (result,) = with_checked_remedies(evidence, {name: section}, results)
     return result
+
+
+def advised(result: GateResult) -> tuple[Outcome, dict[str, Any]]:
+    """Return the outcome that the advice of a result states, and the settings that it names."""
+    outcome, _, rest = str(result.change).partition(" with ")
+    settings: dict[str, Any] = {}
+    for path, value in re.findall(rf"`gates\.{result.gate}\.([\w.]+): ([^`]+)`", rest):
+        section = settings
+        *parents, name = path.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[name] = yaml.safe_load(value)
+    return Outcome(outcome), settings
 
 
 def verdict(

@@ -17,6 +17,7 @@ from components.gates.support.evidence import (
     interval,
     result,
 )
+from components.gates.support.remedies import beyond
 
 __all__ = [
     "LEVEL",
@@ -26,6 +27,7 @@ __all__ = [
     "MetricName",
     "Need",
     "ReferenceModel",
+    "beyond",
     "hypothesis",
     "inconclusive",
     "interval",

@@ -9,8 +9,9 @@ import numpy as np
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Remedy
 from components.gates.support.evidence import Evidence, ReferenceModel, hypothesis, interval, result
+from components.gates.support.remedies import enough_groups, margin_beyond
 from components.stats.bootstrap import percentile_bootstrap
 from components.stats.significance import POWER, mcnemar_two_sided, minimum_detectable, standard_error, units_needed
 
@@ -37,9 +38,12 @@ def compare(
     hypotheses = [worse(metric, name, p, estimate)]
     for extra in (extra for extra in also if extra != metric):
         hypotheses.append(worse(extra, name, evidence.difference_below(extra, other), evidence.difference(extra, other)))
-    change, notes = _change(estimate, threshold, evidence, margin), tuple(_notes(evidence, other, metric, estimate))
-    details = {"hypotheses": tuple(hypotheses), "change": change, "notes": notes}
-    return result(gate, outcome, reason, metric, estimate, threshold, evidence, **details)
+    change = enough_groups(evidence)
+    if outcome is Outcome.INCONCLUSIVE and not estimate.doubt:
+        helps, needed = _needed(evidence, estimate, margin)
+        change = needed if helps else None
+    details = {"hypotheses": tuple(hypotheses), "change": change, "notes": tuple(_notes(evidence, other, metric, estimate))}
+    return result(gate, outcome, reason, metric, estimate, threshold, evidence, remedies=(_remedy(outcome, estimate, margin),), **details)
 
 
 def margin_faults(metric: str, margin: float, metrics: Mapping[str, tuple[float, float]]) -> Iterator[str]:
@@ -87,12 +91,12 @@ def _needed(evidence: Evidence, estimate: Estimate, margin: float) -> tuple[bool
     return True, f"with {needed:,} test {unit} (now {estimate.n:,}) {model} passes in {POWER:.0%} of cases".replace("%", " %")
 
 
-def _change(estimate: Estimate, threshold: float, evidence: Evidence, margin: float) -> str:
-    if estimate.low > threshold:
-        return f"INCONCLUSIVE with a margin of {max(-estimate.low, 0):.3f} or less" if margin else "INCONCLUSIVE with fewer test rows"
-    looser = "a margin" if margin else "aim: non_inferiority and a margin"
-    helps, needed = _needed(evidence, estimate, margin)
-    return f"PASS with {looser} above {max(-estimate.low, 0):.3f}" + (f", or: {needed}" if helps else "")
+def _remedy(outcome: Outcome, estimate: Estimate, margin: float) -> Remedy:
+    """Return the nearest margin with another outcome; a gate without a margin needs another aim for one."""
+    if outcome is Outcome.PASS:
+        return Remedy(outcome=Outcome.INCONCLUSIVE, settings={"margin": margin_beyond(estimate, up=False)})
+    aim = {} if margin else {"aim": "non_inferiority"}
+    return Remedy(outcome=Outcome.PASS, settings={**aim, "margin": margin_beyond(estimate, up=True)})
 
 
 def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estimate) -> list[str]:
@@ -110,6 +114,10 @@ def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estima
         answers = evidence.candidate.predicted, other.predicted
         low, high = percentile_bootstrap(estimator.counts_difference, evidence.truth, *answers, evidence.confidence)
         notes.append(f"cross-check, percentile bootstrap: {low:+.3f} to {high:+.3f}")
-    if rare := estimator.left_out:
-        notes.append(f"too rare for macro-F1 (evaluate.min_class_units): {', '.join(rare)}")
-    return notes
+    return [*notes, *left_out_notes(evidence, metric)]
+
+
+def left_out_notes(evidence: Evidence, metric: str) -> tuple[str, ...]:
+    """Return a note that names the classes that a metric ignores, because too few test rows have them."""
+    rare = evidence.metric_set.estimator(metric).left_out
+    return (f"too rare for {metric} (evaluate.min_class_units): {', '.join(rare)}",) if rare else ()

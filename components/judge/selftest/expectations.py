@@ -257,9 +257,9 @@ def check_correction(results: Iterable[GateResult]) -> None:
 
 
 def check_combine(results: tuple[GateResult, ...]) -> None:
-    """Check the combined outcome: any FAIL is FAIL; PASS needs at least one required gate, and a PASS from each."""
+    """Check the combined outcome: any FAIL is FAIL; PASS needs at least one required gate, and a PASS from each applicable one."""
     required = {result.outcome for result in results if result.role is Role.REQUIRED}
-    expected = Outcome.PASS if required == {Outcome.PASS} else Outcome.INCONCLUSIVE
+    expected = Outcome.PASS if required and required <= {Outcome.PASS, Outcome.NOT_APPLICABLE} else Outcome.INCONCLUSIVE
     if any(result.outcome is Outcome.FAIL and result.role in CAN_REJECT for result in results):
         expected = Outcome.FAIL
     if (outcome := combine(results)[0]) is not expected:

@@ -21,7 +21,7 @@ from components.core.hashing import digest_folder
 from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.register import fetch
-from components.mlflow_store.registry.versions import ADAPTER, CHAMPION, PACKAGE, WEIGHTS, Version, aliases_of, find
+from components.mlflow_store.registry.versions import ADAPTER, CHALLENGER, CHAMPION, PACKAGE, WEIGHTS, Version, aliases_of, find
 from components.mlflow_store.registry.worker_client import WorkerReply, answer_rows
 from components.model.base_resolver import find_base
 
@@ -216,7 +216,12 @@ def resolve(uri: str, model: str) -> Version:
     if slash or not name:
         raise NotFound(f"{model!r} is not a version: expected NAME, NAME@ALIAS or NAME/VERSION")
     with translated_errors(uri):
-        version = aliases_of(connect(uri), name).get(alias or CHAMPION)
-    if version is None:
-        raise NotFound(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")
-    return registered_version(uri, name, version)
+        aliases = aliases_of(connect(uri), name)
+    if (version := aliases.get(alias or CHAMPION)) is not None:
+        return registered_version(uri, name, version)
+    step = f"`retune promote {name} VERSION` makes a version that passed the {CHAMPION}"
+    if (newest := aliases.get(CHALLENGER)) is not None and alias in ("", CHAMPION):
+        waiting = registered_version(uri, name, newest)
+        approve = f'version {newest} waits for a decision: `retune approve {waiting.run_id[:12]} --why "…"` makes it the {CHAMPION}'
+        step = approve if waiting.verdict is not None else f"version {newest} is not judged yet: `retune run` judges it"
+    raise NotFound(f"{name} has no {alias or CHAMPION}; {step}")

@@ -121,7 +121,7 @@ def text_column(frame: pd.DataFrame) -> str | None:
     """Return the column of texts with the best known name, else the one with the longest texts."""
     likely = [str(name) for name in frame.columns if looks_like_text(frame[name])]
     named = [column for name in TEXT_NAMES for column in likely if key(column) == name]
-    return named[0] if named else max(likely, key=lambda name: float(word_counts(frame[name]).mean()), default=None)
+    return named[0] if named else max(likely, key=lambda name: float(word_counts(frame[str(name)]).mean()), default=None)
 
 
 def looks_like_label(column: "pd.Series[str]") -> bool:

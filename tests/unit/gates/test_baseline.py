@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from tests.support.gate_cases import against, answered, decided, faults
+from tests.support.gate_cases import advised, against, answered, decided, faults, gained_and_lost
 
 
 def baseline(right: int, baseline_right: int, n: int = 600, **settings):
@@ -120,3 +120,34 @@ def test_settings_that_the_task_lacks_are_listed():
         "against: unknown baseline 'tf-idf'; did you mean 'tfidf'?",
     ]
     assert faults("baseline", metric="kappa", margin=2) == ["margin: expected less than 2, the largest possible difference of the metric"]
+
+
+@pytest.mark.parametrize(("right", "margin"), [(500, 0.0), (500, 0.08), (500, 0.12)])
+def test_advice_has_the_stated_outcome(right, margin):
+    result = baseline(right, 450, margin=margin)
+    stated, settings = advised(result)
+
+    assert stated is not result.outcome
+    assert baseline(right, 450, **settings).outcome is stated
+
+
+def test_test_rows_in_change_pass():
+    def judged(gained: int, lost: int, n: int):
+        candidate, other = gained_and_lost(gained, lost, n)
+        return decided("baseline", against(candidate, None, baselines={"tfidf": other}), metric="accuracy")
+
+    result = judged(30, 20, 1000)
+    needed = int(str(result.change).split("with ")[1].split(" test rows")[0].replace(",", ""))
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert judged(30 * needed // 1000, 20 * needed // 1000, needed).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("right", [450, 600])
+def test_tie_is_not_decided_by_more_rows(right):
+    result = baseline(right, right)
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "gates.baseline.margin:" not in str(result.change)  # a margin below 0 is no valid setting
+    assert "no number of test rows" in str(result.change)
+    assert baseline(400, 450).change is None

@@ -6,7 +6,7 @@ import pytest
 from components.artifacts.behaviour import Behaviour, Case, CaseReply, CaseResult
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates.support import Evidence, ReferenceModel
-from tests.support.gate_cases import against, answered, decided
+from tests.support.gate_cases import advised, against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0
 
@@ -77,7 +77,17 @@ def test_reason_is_the_undecided_limit():
     assert result.reason.endswith("gates.behaviour.margin 0.05); undecided: case")
     assert (result.metric, result.threshold) == ("difference of failing cases, case", 0.05)
     assert result.low < result.threshold < result.high
-    assert result.change == f"gates.behaviour.margin above {result.high:.3f}"
+
+
+def test_advice_has_the_stated_outcome():
+    tried = (cases("case", 5, 2), cases("typos", 45, 45))
+    result = run_gate(*tried)
+    stated, settings = advised(result)
+
+    assert (result.outcome, stated) == (Outcome.INCONCLUSIVE, Outcome.PASS)
+    assert set(settings) == {"margin", "at_most"}
+    assert run_gate(*tried, **settings).outcome is stated
+    assert advised(run_gate(*tried, **settings))[0] is Outcome.INCONCLUSIVE
 
 
 def test_significant_loss_within_the_margin_passes():
@@ -157,6 +167,7 @@ def test_missing_cases_are_inconclusive():
     missing = decided("behaviour", against(answered(RIGHT), None))
     assert missing.outcome is Outcome.INCONCLUSIVE
     assert missing.reason == "no case was run"
+    assert decided("behaviour", against(answered(RIGHT), None), kinds=()).outcome is Outcome.NOT_APPLICABLE
     noted = dataclasses.replace(against(answered(RIGHT), None), behaviour=Behaviour(notes=("case: no test row has anything to change",)))
     assert "no test row has anything to change" in decided("behaviour", noted).reason
 

@@ -29,10 +29,10 @@ def test_worse_than_best_fails_even_if_better_than_champion():
     assert decided("best_champion", evidence).outcome is Outcome.FAIL
 
 
-def test_champion_that_is_the_best_passes():
+def test_champion_that_is_the_best_is_not_compared_twice():
     result = decided("best_champion", against(*gained_and_lost(10, 10)))
 
-    assert result.outcome is Outcome.PASS
+    assert result.outcome is Outcome.NOT_APPLICABLE
     assert result.estimate is None
 
 

@@ -10,7 +10,7 @@ from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
 from components.gates import calibration
 from components.gates.support import Evidence, ReferenceModel
-from tests.support.gate_cases import LABELS, against, answered, decided
+from tests.support.gate_cases import LABELS, advised, against, answered, decided
 
 
 def softmax_model(logits: np.ndarray, truth: np.ndarray, groups: np.ndarray | None = None) -> Predictions:
@@ -143,12 +143,12 @@ def test_invalid_probabilities_are_inconclusive():
         assert f"{name} has invalid probabilities on 7 of 200 rows" in result.reason
 
 
-def test_missing_champion_passes_and_unscorable_is_inconclusive():
+def test_missing_champion_is_not_applicable_and_unscorable_is_inconclusive():
     logits, truth = calibrated(200)
     model = softmax_model(logits, truth)
     unscorable = dataclasses.replace(against(model, None), champion=ReferenceModel("3", None, "it is gone"))
 
-    assert decided("calibration", against(model, None)).outcome is Outcome.PASS
+    assert decided("calibration", against(model, None)).outcome is Outcome.NOT_APPLICABLE
     assert decided("calibration", unscorable).outcome is Outcome.INCONCLUSIVE
 
 
@@ -181,3 +181,13 @@ def test_equal_model_is_rejected_in_at_most_5_percent(n):
         rejected += decided("calibration", evidence, margin=1e-6).outcome is Outcome.FAIL
 
     assert rejected / repetitions <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repetitions)
+
+
+@pytest.mark.parametrize(("scale", "margin"), [(1.15, 0.004), (1.15, 0.05)])
+def test_advice_has_the_stated_outcome(scale, margin):
+    logits, truth = calibrated(1000)
+    result = judge(scale * logits, logits, truth, margin=margin)
+    stated, settings = advised(result)
+
+    assert stated is not result.outcome
+    assert judge(scale * logits, logits, truth, **settings).outcome is stated

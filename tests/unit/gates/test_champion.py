@@ -7,7 +7,7 @@ from components.artifacts.verdict import Outcome
 from components.core.errors import BadParams
 from components.gates import GatesParams
 from components.gates.support import ReferenceModel
-from tests.support.gate_cases import against, answered, decided, faults, gained_and_lost
+from tests.support.gate_cases import advised, against, answered, decided, faults, gained_and_lost
 
 
 def champion(gained: int, lost: int, n: int = 1000, **settings):
@@ -43,11 +43,18 @@ def test_threshold_is_minus_the_margin():
 
 
 def test_margin_in_change_changes_the_outcome():
-    result = champion(56, 70)
-    turned = float(str(result.change).split("above ")[1].split(",")[0])
+    stated, settings = advised(champion(56, 70))
 
-    assert champion(56, 70, margin=turned + 0.001).outcome is Outcome.PASS
-    assert champion(56, 70, margin=turned - 0.001).outcome is Outcome.INCONCLUSIVE
+    assert champion(56, 70, **settings).outcome is stated is Outcome.PASS
+    assert advised(champion(56, 70, **settings))[0] is Outcome.INCONCLUSIVE
+    assert champion(56, 70, margin=settings["margin"] - 0.001).outcome is Outcome.INCONCLUSIVE
+
+
+def test_margin_that_another_metric_rejects_is_not_advised():
+    alone, both = champion(20, 120), champion(20, 120, also=["macro_f1"])
+
+    assert champion(20, 120, **advised(alone)[1]).outcome is advised(alone)[0] is Outcome.PASS
+    assert (both.outcome, both.change) == (Outcome.FAIL, None)
 
 
 def test_reason_contains_the_rows_an_equal_model_needs():
@@ -80,11 +87,11 @@ def test_undecided_superiority_contains_the_needed_rows():
 
 def test_change_of_superiority_is_a_valid_setting():
     result = champion(90, 71, aim="superiority", margin=0)
-    turned = float(str(result.change).removeprefix("PASS with aim: non_inferiority and a margin above ").split(",")[0])
+    stated, settings = advised(result)
 
-    assert turned >= 0
-    assert champion(90, 71, aim="non_inferiority", margin=turned + 0.001).outcome is Outcome.PASS
-    assert champion(90, 41, aim="superiority", margin=0).change == "INCONCLUSIVE with fewer test rows"
+    assert settings["aim"] == "non_inferiority"
+    assert champion(90, 71, **settings).outcome is stated is Outcome.PASS
+    assert champion(90, 41, aim="superiority", margin=0).change is None
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(20, 20), (20, 22)])
@@ -174,7 +181,7 @@ def test_unscorable_champion_is_inconclusive_or_skipped():
     asked, skipped = decided("champion", evidence), decided("champion", evidence, unscorable="skip")
     assert asked.outcome is Outcome.INCONCLUSIVE
     assert asked.reason == "champion version 3 cannot be scored: it was deleted from the registry"
-    assert skipped.outcome is Outcome.PASS
+    assert skipped.outcome is Outcome.NOT_APPLICABLE
     assert "gates.champion.unscorable: skip leaves the decision to the other gates" in skipped.reason
 
 

@@ -10,7 +10,7 @@ from components.gates.cost import Params, log_ratios
 from components.gates.support import Evidence, ReferenceModel
 from components.stats.significance import mean_below
 from components.stats.units import Units
-from tests.support.gate_cases import against, answered, decided
+from tests.support.gate_cases import advised, against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0
 WEIGHT = Weight(package_bytes=90 << 20, peak_memory_mib=700.0)
@@ -58,12 +58,12 @@ def test_reason_is_the_nearest_limit():
     assert "more" not in judge(cost(10.0), p50_ms=100).reason
 
 
-def test_gate_without_limits_is_not_asked():
+def test_gate_without_limits_is_not_applicable():
     alone = cost(10.0)
 
-    assert (judge(alone).shown, judge(alone).reason.partition(":")[0]) == ("NOT ASKED", "not asked")
-    assert judge(alone, size_mib=500).asked
-    assert judge(alone, p50_ms=100).asked
+    assert judge(alone).outcome is Outcome.NOT_APPLICABLE
+    assert judge(alone, size_mib=500).applicable
+    assert judge(alone, p50_ms=100).applicable
 
 
 def test_swapping_the_versions_mirrors_the_interval():
@@ -135,7 +135,6 @@ def test_reason_contains_both_exceeded_sizes():
 def test_times_are_reported_without_limits():
     result = judge(cost(10.0))
 
-    assert result.outcome is Outcome.PASS
     assert result.hypotheses == ()
     assert result.tables[0].rows[0][4] == pytest.approx(10, rel=0.03)
     assert result.tables[1].rows == (("candidate", 90.0, 700.0),)
@@ -295,3 +294,28 @@ def test_equal_version_is_rejected_in_at_most_5_percent():
     halves = np.log(seconds).reshape(repetitions, 2, -1)
     welch = stats.ttest_ind(halves[:, 0], halves[:, 1], axis=1, equal_var=False, alternative="greater").pvalue
     assert np.mean(welch <= 0.05) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("measured", "settings"),
+    [
+        (cost(11.0, 10.0), {}),
+        (cost(12.0, 10.0), {}),
+        (cost(10.0, batch_size=32), {"throughput": 3200.0}),
+        (cost(10.0), {"p50_ms": 5.0, "p95_ms": 10.0, "size_mib": 1, "memory_mib": 1}),
+        (cost(10.0, 10.0, champion=Weight(package_bytes=10 << 20, peak_memory_mib=700.0)), {}),
+    ],
+)
+def test_advice_has_the_stated_outcome(measured, settings):
+    result = judge(measured, **settings)
+    stated, advice = advised(result)
+
+    assert stated is not result.outcome
+    assert judge(measured, **settings | advice).outcome is stated is Outcome.PASS
+
+
+def test_busy_processors_need_another_attempt():
+    result = judge(cost(10.0, 10.0, others=0.9))
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert result.change == "`retune judge --again` while no other process uses the processors"

@@ -9,7 +9,7 @@ from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
 from components.gates import fairness
 from components.gates.support import Evidence
-from tests.support.gate_cases import against, answered, decided
+from tests.support.gate_cases import advised, against, answered, decided
 
 
 def rows_of(predictions: Predictions, sex: np.ndarray) -> pd.DataFrame:
@@ -33,10 +33,10 @@ def table(result: GateResult) -> dict[str, dict[str, object]]:
 VALUES = np.where(np.arange(6000) % 3 == 0, "f", "m")
 
 
-def test_gate_without_a_column_is_not_asked():
+def test_gate_without_a_column_is_not_applicable():
     result = decided("fairness", against(answered(np.ones(10, bool)), None))
 
-    assert result.outcome is Outcome.PASS
+    assert result.outcome is Outcome.NOT_APPLICABLE
     assert "gates.fairness.column is empty" in result.reason
 
 
@@ -242,3 +242,13 @@ def test_gap_at_the_limit_is_rejected_in_at_most_5_percent(grouped):
         rejected += judge(right, sex, groups).outcome is Outcome.FAIL
 
     assert rejected / repetitions <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repetitions)
+
+
+@pytest.mark.parametrize("every", [5, 30, 1000])
+def test_advice_has_the_stated_outcome(every):
+    right = ~((VALUES == "f") & (np.arange(6000) % every == 0))
+    result = judge(right, VALUES)
+    stated, settings = advised(result)
+
+    assert stated is not result.outcome
+    assert judge(right, VALUES, **settings).outcome is stated

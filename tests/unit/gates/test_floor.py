@@ -1,8 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from components.artifacts.verdict import Outcome
-from tests.support.gate_cases import against, answered, decided, faults
+from tests.support.gate_cases import advised, against, answered, decided, faults
 
 
 def floor(right: int, n: int, at_least: float, metric: str = "accuracy"):
@@ -44,11 +45,32 @@ def test_reason_contains_setting_and_interval():
     assert reason.endswith("after Holm's correction")
 
 
-def test_change_names_a_floor_that_passes():
-    result = floor(400, 500, 0.8)
+@pytest.mark.parametrize("at_least", [0.6, 0.79, 0.8, 0.86])
+def test_advice_has_the_stated_outcome(at_least):
+    result = floor(400, 500, at_least)
+    stated, settings = advised(result)
 
-    assert result.change == f"PASS with a floor of {result.low:.3f} or less"
-    assert floor(400, 500, round(result.low, 3) - 0.001).outcome is Outcome.PASS
+    assert stated is not result.outcome
+    assert floor(400, 500, **settings).outcome is stated
+    assert settings["at_least"] == pytest.approx(result.low, abs=0.001)
+
+
+def test_test_rows_in_change_pass():
+    result = floor(400, 500, 0.79)
+    needed = int(str(result.change).split("or with ")[1].split(" test rows")[0].replace(",", ""))
+
+    assert floor(400 * needed // 500, needed, 0.79).outcome is Outcome.PASS
+    assert "test rows" not in str(floor(400, 500, 0.81).change)  # the score is below the floor, however many rows
+
+
+def test_few_groups_name_the_share_that_has_enough():
+    groups = np.array([f"g{i % 36}" for i in range(500)])
+    tables = {name: pd.DataFrame({"group": [f"{name}{i}" for i in range(count)]}) for name, count in (("rows", 36), ("train", 144))}
+    result = decided("floor", against(answered(np.arange(500) < 400, groups), None, **tables), metric="accuracy", at_least=0.1)
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert str(result.change).startswith("a test set of at least 50 groups (now 36)")
+    assert str(result.change).endswith("such as `preprocess.test_share: 0.35` of these 180 groups")
 
 
 def test_stricter_level_needs_a_higher_score():

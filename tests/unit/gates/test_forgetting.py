@@ -14,7 +14,7 @@ from components.gates.support import Evidence, ReferenceModel
 from components.stats.means import mean
 from components.stats.significance import mcnemar
 from components.stats.units import Units
-from tests.support.gate_cases import against, answered, decided, models
+from tests.support.gate_cases import advised, against, answered, decided, models
 
 NOW = answered(np.arange(300) % 4 != 0)
 
@@ -93,14 +93,14 @@ def test_only_rows_with_common_labels_are_compared():
     assert judge(PastTestSet("old", candidate, champion)).tables[0].rows[0][1] == 600
 
 
-def test_gate_without_past_sets_or_champion_is_not_asked():
+def test_gate_without_past_sets_or_champion_is_not_applicable():
     alone: Evidence = against(NOW, None, past_test_sets=(past_set("old", 300),))
 
-    assert judge().outcome is Outcome.PASS
+    assert judge().outcome is Outcome.NOT_APPLICABLE
     assert "no past test set yet" in judge().reason
-    assert decided("forgetting", alone).outcome is Outcome.PASS
+    assert decided("forgetting", alone).outcome is Outcome.NOT_APPLICABLE
     assert decided("forgetting", alone).tables[0].rows[0][:2] == ("old", 300)
-    assert decided("forgetting", dataclasses.replace(alone, past_test_sets=())).reason.startswith("not asked: there is no champion yet")
+    assert decided("forgetting", dataclasses.replace(alone, past_test_sets=())).reason.startswith("there is no champion yet")
 
 
 @pytest.mark.parametrize("sets", [(), (PastTestSet("old", NOW, None),), (PastTestSet("old", fault="not in the cache"),)])
@@ -117,7 +117,7 @@ def test_unscorable_champion_is_inconclusive(sets):
 @pytest.mark.parametrize(
     ("settings", "message"), [({"last": 0}, "last is 0 and sets is empty"), ({"last": 0, "sets": ["own.csv"]}, "no past test set")]
 )
-def test_reason_why_the_gate_is_not_asked(settings, message):
+def test_reason_why_the_gate_is_not_applicable(settings, message):
     assert message in judge(**settings).reason
 
 
@@ -210,3 +210,13 @@ def test_training_rows_and_unknown_labels_are_excluded():
 def test_invalid_setting_is_refused(raw, message):
     with pytest.raises(BadParams, match=message):
         forgetting.Params.parse(raw, "gates.forgetting")
+
+
+@pytest.mark.parametrize(("rows", "worse_by"), [(300, 0.0), (3000, 0.0), (2000, 0.05)])
+def test_advice_has_the_stated_outcome(rows, worse_by):
+    past = past_set("old", rows, worse_by=worse_by)
+    result = judge(past)
+    stated, settings = advised(result)
+
+    assert stated is not result.outcome
+    assert judge(past, **settings).outcome is stated

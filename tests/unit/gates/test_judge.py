@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from typing import Any, get_args
 
 import numpy as np
@@ -9,6 +10,7 @@ from pydantic import create_model
 from components import gates
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
 from components.core.errors import BadParams, RetuneError
+from components.core.hashing import digest_value
 from components.core.section import Section
 from components.evaluation.metric_set import decidable_metrics
 from components.gates import GatesParams
@@ -196,26 +198,39 @@ PROVEN = GateResult(gate="floor", outcome=Outcome.PASS, reason="good")
 
 
 @pytest.mark.parametrize("name", ["best_champion", "calibration", "champion", "fairness", "forgetting", "test_budget"])
-def test_gate_with_nothing_to_judge_is_not_asked(name):
+def test_gate_with_nothing_to_judge_is_not_applicable(name):
     result = gates.load(name).decide(against(models(60, 0.6)[1], None), gates.load(name).Params())
 
-    assert (result.outcome, result.asked, result.shown) == (Outcome.PASS, False, "NOT ASKED")
-    assert result.reason.startswith("not asked: ")
+    assert (result.outcome, result.applicable) == (Outcome.NOT_APPLICABLE, False)
 
 
 def test_verdict_lists_gates_with_nothing_to_judge():
-    unasked = [GateResult.not_asked("champion", "there is none"), GateResult.not_asked("fairness", "no column", role=Role.BLOCKING)]
+    skipped = [
+        GateResult.not_applicable("champion", "there is none"),
+        GateResult.not_applicable("fairness", "no column", role=Role.BLOCKING),
+    ]
+    reason = "The one required gate passes. 1 of 3 gates had something to test; not applicable: champion, fairness."
 
-    assert combine([PROVEN, *unasked]) == (Outcome.PASS, "The one required gate passes. Not asked: champion, fairness.")
+    assert combine([PROVEN, *skipped]) == (Outcome.PASS, reason)
 
 
 def test_no_required_gate_had_anything_to_judge():
-    assert combine([GateResult.not_asked("champion", "there is none")])[1] == "No required gate had anything to judge. Not asked: champion."
+    reason = combine([GateResult.not_applicable("champion", "there is none")])[1]
+
+    assert reason == "No required gate had anything to judge. 0 of 1 gates had something to test; not applicable: champion."
 
 
-def test_asked_is_stored_only_if_false():
-    assert "asked" not in PROVEN.model_dump(mode="json")
-    assert GateResult.not_asked("champion", "there is none").model_dump(mode="json")["asked"] is False
+def test_stored_pass_that_was_not_asked_is_not_applicable():
+    verdict = Verdict(key="k", candidate="c", champion=None, test_digest="t", outcome=Outcome.PASS, reason="good", gates=())
+    alone = verdict.model_copy(update={"gates": (PROVEN, GateResult.not_applicable("champion", "there is no champion yet"))})
+    stored = json.loads(alone.model_dump_json())
+    stored["gates"][1] |= {"outcome": "PASS", "asked": False, "reason": "not asked: there is no champion yet"}
+    former = json.loads(json.dumps(stored))
+    for each in former["gates"]:
+        each["role"] = "decides"
+
+    assert Verdict.model_validate(stored) == alone
+    assert alone.evidence == digest_value(former)  # the hash that an approval of 0.1.0 refers to
 
 
 def test_hypotheses_of_all_gates_are_corrected_together():

@@ -11,7 +11,7 @@ from components.core.errors import BadParams
 from components.gates import slices
 from components.gates.support import Evidence, ReferenceModel
 from components.stats.significance import mcnemar
-from tests.support.gate_cases import against, answered, decided
+from tests.support.gate_cases import advised, against, answered, decided
 
 KINDS = np.array(["synonym", "inclusion", "title"])
 
@@ -108,7 +108,7 @@ def test_accuracies_are_reported_without_a_champion():
     candidate = answered(np.arange(400) % 4 != 0)
     result = judge(against(candidate, None, rows=rows_of(candidate)))
 
-    assert (result.outcome, result.shown) == (Outcome.PASS, "NOT ASKED")
+    assert result.outcome is Outcome.NOT_APPLICABLE
     assert table(result)["label=network"]["candidate"] == pytest.approx(0.75, abs=0.01)
     assert result.hypotheses == ()
 
@@ -180,7 +180,15 @@ def test_few_rows_are_inconclusive(n, right):
 
     assert result.outcome is Outcome.INCONCLUSIVE
     assert result.reason == "no slice has 100 rows (gates.slices.min_rows)"
-    assert result.change == "a larger test set, or gates.slices.min_rows of 50"
+    assert result.change == "a larger test set"
+
+
+def test_smaller_slices_are_advised_if_they_are_large_enough():
+    evidence = pair(240, np.zeros(240, bool))
+    stated, settings = advised(judge(evidence, built_in=["label"]))
+
+    assert settings == {"min_rows": 80}
+    assert judge(evidence, built_in=["label"], **settings).outcome is stated is Outcome.PASS
 
 
 def test_advice_with_groups_is_about_groups():
@@ -189,7 +197,7 @@ def test_advice_with_groups_is_about_groups():
 
     assert result.outcome is Outcome.INCONCLUSIVE
     assert result.reason == f"no slice has {MIN_GROUPS} groups"
-    assert result.change == "a test set with more groups"
+    assert str(result.change).startswith(f"a test set of at least {MIN_GROUPS} groups (now 48)")
 
 
 def test_rows_must_match_the_predictions():

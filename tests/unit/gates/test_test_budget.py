@@ -8,17 +8,20 @@ from components.gates import test_budget as budget
 from tests.support.gate_cases import against, answered, decided
 
 
-@pytest.mark.parametrize(("number", "outcome"), [(1, Outcome.PASS), (5, Outcome.PASS), (6, Outcome.INCONCLUSIVE), (None, Outcome.PASS)])
+@pytest.mark.parametrize(
+    ("number", "outcome"), [(1, Outcome.PASS), (5, Outcome.PASS), (6, Outcome.INCONCLUSIVE), (None, Outcome.NOT_APPLICABLE)]
+)
 def test_test_set_judges_five_candidates(number, outcome):
     evidence = dataclasses.replace(against(answered(np.ones(60, bool)), None), candidate_number=number)
 
     assert decided("test_budget", evidence).outcome is outcome
 
 
-def test_change_contains_the_remaining_candidates():
-    result = decided("test_budget", dataclasses.replace(against(answered(np.ones(60, bool)), None), candidate_number=2), at_most=5)
+def test_change_contains_the_first_candidate_beyond_the_budget():
+    second, sixth = (dataclasses.replace(against(answered(np.ones(60, bool)), None), candidate_number=number) for number in (2, 6))
 
-    assert result.change == "INCONCLUSIVE after 3 more candidates"
+    assert decided("test_budget", second, at_most=5).change == "INCONCLUSIVE from candidate 6 on this test set on"
+    assert decided("test_budget", sixth, at_most=5).outcome is Outcome.INCONCLUSIVE
 
 
 def test_used_up_test_set_gives_advice():

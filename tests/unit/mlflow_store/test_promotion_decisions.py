@@ -13,6 +13,7 @@ from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.errors import BadInput, NotFound
 from components.ledger import Ledger, StaleVerdict
 from components.mlflow_store.registry import CHALLENGER, CHAMPION, Environment, Version, read_verdict
+from components.mlflow_store.registry.verify import resolve
 from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, JUDGED_AGAINST, KEY, ORIGIN
 from components.mlflow_store.tracking import RecordedRun
 from flows.pipeline import actions
@@ -46,6 +47,13 @@ def test_rejection_during_approval_wins(environment: Environment, during_check: 
         promotion.approve(environment, request.run, who="ada", why="why not")
     assert (Ledger(environment.ledger).head(NAME), aliases(environment.mlflow)) == (None, {})
     assert find(environment, 1).answer == "rejected by bob: it is harmful"
+
+
+def test_missing_champion_names_the_version_that_waits(environment: Environment) -> None:
+    request = judge_and_request(environment, 1)
+
+    with pytest.raises(NotFound, match=f"version 1 waits for a decision: `retune approve {request.run[:12]}"):
+        resolve(environment.mlflow, NAME)
 
 
 def test_new_verdict_during_approval_blocks_promotion(environment: Environment, during_check: DuringCheck) -> None:

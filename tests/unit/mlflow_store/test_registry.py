@@ -425,7 +425,7 @@ def test_registered_model_is_predicted_by_name(uri: str, finished: Path) -> None
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("tickets", "tickets has no champion; `retune promote`"),
+        ("tickets", "tickets has no champion; version 1 waits for a decision"),
         ("tickets@shadow", "tickets has no shadow"),
         ("tickets/9", "tickets has no version 9; there are: 1"),
         ("tickets/new", "expected NAME, NAME@ALIAS or NAME/VERSION"),

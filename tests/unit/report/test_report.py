@@ -41,7 +41,7 @@ def test_sections_are_in_order(workspace: Path) -> None:
     assert links == [f"#{name}" for name in order[1:]]
 
 
-@pytest.mark.parametrize("outcome", list(Outcome))
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE])
 def test_verdict_contains_outcome_and_reason(workspace: Path, outcome: Outcome) -> None:
     band = section(page(workspace, verdict=verdict(outcome, "because of the floor")), "verdict")
 

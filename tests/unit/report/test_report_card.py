@@ -40,12 +40,29 @@ def test_hub_reader_reads_the_numbers(workspace: Path) -> None:
     assert read.data.eval_results[0].dataset_revision == "d" * 64
 
 
-def test_card_lists_gates_that_were_not_asked(workspace: Path) -> None:
-    gates = (*judged().gates, GateResult.not_asked("fairness", "no column is named"))
+def test_card_lists_gates_that_are_not_applicable(workspace: Path) -> None:
+    gates = (*judged().gates, GateResult.not_applicable("fairness", "no column is named"))
     text, _ = write(workspace, verdict=judged().model_copy(update={"gates": gates}))
 
-    assert "Not asked, because there was nothing to judge: fairness (no column is named)" in text
-    assert "| fairness | required | NOT ASKED |" in text
+    assert "Not applicable, because there was nothing to judge: fairness (no column is named)" in text
+    assert "| fairness | required | NOT APPLICABLE |" in text
+
+
+def test_card_states_what_its_owner_says(workspace: Path) -> None:
+    stated = {
+        "licence": "Apache-2.0",
+        "languages": ["en", "de"],
+        "owner": "claims team",
+        "intended_use": "Routes mail.",
+        "risk_class": "limited",
+    }
+    text, page = write(workspace, params={"card": stated})
+    read = ModelCard(text)
+
+    assert (read.data.license, read.data.language) == ("apache-2.0", ["en", "de"])
+    for fact in ("**Licence**: Apache-2.0", "**Languages**: en, de", "**Owner**: claims team", "**Risk class**: limited", "Routes mail."):
+        assert fact in text
+    assert "claims team" in page
 
 
 def test_card_contains_purpose_limits_and_origin(workspace: Path) -> None:

@@ -56,13 +56,13 @@ def test_gate_without_an_interval_shows_its_reason(failed: Node) -> None:
     assert [line.split()[0] for line in lines] == ["candidate", "version", "not", "no"]
 
 
-def test_gate_that_was_not_asked_has_no_tick(workspace: Path) -> None:
-    alone = GateResult.not_asked("champion", "there is no champion yet")
+def test_gate_that_is_not_applicable_has_no_tick(workspace: Path) -> None:
+    alone = GateResult.not_applicable("champion", "there is no champion yet")
     root = page(workspace, verdict=judged().model_copy(update={"gates": (*judged().gates[:2], alone)}))
-    shown = [node.words for node in classed(section(root, "gates"), "not-asked", "span")]
+    shown = [node.words for node in classed(section(root, "gates"), "not-applicable", "span")]
 
-    assert shown == ["NOT ASKED"] * 2  # in the figure and in the evidence
-    assert "2 passed, 1 not asked" in section(root, "gates").words
+    assert shown == ["NOT APPLICABLE"] * 2  # in the figure and in the evidence
+    assert "2 passed, 1 not applicable" in section(root, "gates").words
     assert not [node for node in classed(section(root, "gates"), "pass", "span") if "champion" in node.words]
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +138,13 @@ def test_long_class_names_are_wrapped_and_truncated() -> None:
     assert lines[1].endswith("…")
     assert matrix.wrapped("short", 40, 2) == ["short"]
     assert matrix.wrapped("x" * 90, 40, 2)[0] != ""
+
+
+def test_heading_of_the_expected_labels_fits() -> None:
+    drawing = matrix.confusion_matrix(("a", "b"), np.array([[9, 1], [2, 8]]))
+    end = float(re.findall(r'x="([\d.]+)"[^>]*>expected', drawing)[0])
+
+    assert end >= 7 * len("expected ↓")
 
 
 def test_matrix_of_25_long_names_is_small() -> None:
