@@ -122,5 +122,5 @@ def in_markdown(judged: JudgeResult, result: Result) -> str:
     reason = cell(result.reason).rstrip(".")
     head = f"# {result.outcome}: {cell(result.model)} version {result.version}\n\n{reason}; {champion}.\n"
     page = f"Report: {cell(result.page)}"
-    following = f"\nNext: {next_step(result)}.\n"
+    following = f"\nNext: {next_step(result).replace('<', '‹')}.\n"  # nothing can be escaped in code
     return f"{head}{following}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\n{page}\n"

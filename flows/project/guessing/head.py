@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,8 +40,7 @@ def read_head(data: Path) -> Head:
         BadSource: no settings can read the rows.
     """
     source = SnapshotParams(source=str(data))
-    with tempfile.TemporaryDirectory() as folder:
-        fetched = files.fetch(SourceRequest(source, Path.cwd(), {}), Path(folder))
+    fetched = files.fetch(SourceRequest(source, Path.cwd(), {}), Path())
     splits = splits_by_file(fetched, source)
     firsts = list({splits.get(path): path for path in reversed(list(fetched.files))}.values())
     sample = replace(fetched, files={path: fetched.files[path] for path in firsts[::-1]})

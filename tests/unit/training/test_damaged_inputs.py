@@ -72,6 +72,7 @@ def test_input_line_that_is_not_utf8_is_reported(monkeypatch: pytest.MonkeyPatch
 
 
 def test_params_path_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").touch()
     with pytest.raises(BadParams, match="is a folder"):
         write_params(tmp_path / "t.csv", tmp_path, name=None, force=True)
 
