@@ -16,7 +16,7 @@ from flows.project.guessing import notes
 from flows.project.guessing.candidates import GROUP_NAMES, ID_NAMES, candidates, chosen, flag_columns
 from flows.project.guessing.foreign import conversion
 from flows.project.guessing.head import Head, read_head
-from flows.project.guessing.shapes import KINDS, TAGS, TASK_NAMES, Candidate, Shape, Wanted
+from flows.project.guessing.shapes import KINDS, TAGS, TASK_NAMES, Shape, TaskFit, Wanted
 from flows.project.guessing.values import NO_LABEL, json_lists, key, longest, word_counts
 
 __all__ = ["NOTHING_WANTED", "Guess", "Wanted", "check_exists", "guess_columns"]
@@ -102,7 +102,7 @@ def check_exists(data: Path) -> None:
         raise BadSource(f"{data}: no such file or folder{did_you_mean(data.name, names)}")
 
 
-def _guess(head: Head, frame: pd.DataFrame, split: str | None, best: Candidate, fits: Sequence[Candidate], wanted: Wanted) -> Guess:
+def _guess(head: Head, frame: pd.DataFrame, split: str | None, best: TaskFit, fits: Sequence[TaskFit], wanted: Wanted) -> Guess:
     columns = _with_identity(frame, best, wanted.group)
     single = best.shape.made.classes
     labels = frame[best.answer].dropna().map(canonical_label) if single else None
@@ -126,7 +126,7 @@ def _guess(head: Head, frame: pd.DataFrame, split: str | None, best: Candidate, 
     )
 
 
-def _with_identity(frame: pd.DataFrame, best: Candidate, group: str | None) -> dict[str, str]:
+def _with_identity(frame: pd.DataFrame, best: TaskFit, group: str | None) -> dict[str, str]:
     """Return the columns of a candidate with those of `id` and `group`, if there are any."""
     free = {key(str(name)): str(name) for name in reversed(frame.columns) if name not in best.columns.values()}
     unique = (free[name] for name in ID_NAMES if name in free and frame[free[name]].is_unique and longest(frame[free[name]]) <= 64)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-from flows.project.guessing.shapes import CLASSIFIED, COMPLETION, OTHERS, POSITIVES, SEQUENCES, SHAPES, Candidate, Shape, Wanted
+from flows.project.guessing.shapes import CLASSIFIED, COMPLETION, OTHERS, POSITIVES, SEQUENCES, SHAPES, Shape, TaskFit, Wanted
 from flows.project.guessing.tagged import chats, spans, tagged
 from flows.project.guessing.values import (
     LABEL_NAMES,
@@ -37,16 +37,16 @@ _LIKELY = 2  # rank up to which a column has labels rather than facts about a ro
 _WORDS = 2  # of a text or a tagged sentence, on average
 
 
-def candidates(frame: pd.DataFrame, text: Sequence[str] = ()) -> list[Candidate]:
+def candidates(frame: pd.DataFrame, text: Sequence[str] = ()) -> list[TaskFit]:
     """Return the tasks that fit a table, the most likely first; `text` are the columns with the texts, if they are known."""
-    exact = [Candidate(shape, columns) for shape in SHAPES if (columns := _by_name(frame, shape))]
+    exact = [TaskFit(shape, columns) for shape in SHAPES if (columns := _by_name(frame, shape))]
     labelled, generated = list(_labelled(frame, text)), list(_generated(frame))
     likely = any(candidate.rank <= _LIKELY for candidate in labelled)
     others = [*labelled, *generated] if likely else [*generated, *labelled]
     return [*tagged(frame), *exact, *spans(frame), *chats(frame), *others]
 
 
-def chosen(frame: pd.DataFrame, wanted: Wanted) -> Candidate | None:
+def chosen(frame: pd.DataFrame, wanted: Wanted) -> TaskFit | None:
     """Return the candidate with the chosen columns in the order of the task's columns, if the choice determines one."""
     if wanted.label is None and wanted.task is None:
         return None
@@ -54,7 +54,7 @@ def chosen(frame: pd.DataFrame, wanted: Wanted) -> Candidate | None:
     text = wanted.text or tuple(name for name in [text_column(frame.drop(columns=[wanted.label] if wanted.label else []))] if name)
     given = [*text, *([wanted.label] if wanted.label else [])]
     shape = next((shape for shape in shapes if len(shape.columns) == len(given)), None)
-    return Candidate(shape, dict(zip(shape.columns, given, strict=True))) if shape and given else None
+    return TaskFit(shape, dict(zip(shape.columns, given, strict=True))) if shape and given else None
 
 
 def _by_name(frame: pd.DataFrame, shape: Shape) -> dict[str, str] | None:
@@ -74,7 +74,7 @@ def flag_columns(frame: pd.DataFrame) -> list[str]:
     return flags if len(flags) > 1 else []
 
 
-def _labelled(frame: pd.DataFrame, text: Sequence[str]) -> Iterator[Candidate]:
+def _labelled(frame: pd.DataFrame, text: Sequence[str]) -> Iterator[TaskFit]:
     """Yield text classification of a text or a pair of texts, for each column that may have the labels, the best first."""
     inputs = tuple(text) or _pair(frame) or tuple(name for name in [text_column(frame)] if name)
     if not inputs:
@@ -90,19 +90,19 @@ def _labelled(frame: pd.DataFrame, text: Sequence[str]) -> Iterator[Candidate]:
         yield _classified(inputs, name, labels, labels.rank if primary[name] is labels else NO_LABEL)
 
 
-def _unlabelled_pair(frame: pd.DataFrame, inputs: Sequence[str]) -> Iterator[Candidate]:
+def _unlabelled_pair(frame: pd.DataFrame, inputs: Sequence[str]) -> Iterator[TaskFit]:
     constant = [str(name) for name in frame.columns if key(str(name)) in LABEL_NAMES]
     if constant:
         yield _classified(inputs, constant[0], Labels("single", {}, "one value", 0, 1), rank=0)
     else:
-        yield Candidate(POSITIVES, dict(zip(POSITIVES.columns, inputs, strict=True)))
+        yield TaskFit(POSITIVES, dict(zip(POSITIVES.columns, inputs, strict=True)))
 
 
-def _classified(inputs: Sequence[str], label: str, labels: Labels, rank: int) -> Candidate:
+def _classified(inputs: Sequence[str], label: str, labels: Labels, rank: int) -> TaskFit:
     roles = ("text_a", "text_b") if len(inputs) > 1 else ("text",)
     shape = Shape("text_classification", (*roles, "label"), ({"pair": True} if len(inputs) > 1 else {}) | dict(labels.options))
     columns = dict(zip((*roles, "label"), (*inputs, label), strict=True))
-    return Candidate(shape, columns, labels.description, rank, labels.classes)
+    return TaskFit(shape, columns, labels.description, rank, labels.classes)
 
 
 def _pair(frame: pd.DataFrame) -> tuple[str, str] | None:
@@ -126,7 +126,7 @@ def _is_identity(frame: pd.DataFrame, name: str) -> bool:
     return key(name) in GROUP_NAMES or (key(name) in ID_NAMES and bool(frame[name].is_unique))
 
 
-def _generated(frame: pd.DataFrame) -> Iterator[Candidate]:
+def _generated(frame: pd.DataFrame) -> Iterator[TaskFit]:
     """Yield tasks whose answers are texts, by the names of the columns."""
     by_key = {key(str(name)): str(name) for name in reversed(frame.columns)}
 
@@ -141,4 +141,4 @@ def _generated(frame: pd.DataFrame) -> Iterator[Candidate]:
         source = column(sources, looks_like_text)
         target = column(targets, lambda cells: filled(cells).nunique() > 0.3 * len(cells))
         if source and target and source != target:
-            yield Candidate(shape, dict(zip(shape.columns, (source, target), strict=True)))
+            yield TaskFit(shape, dict(zip(shape.columns, (source, target), strict=True)))

@@ -17,7 +17,7 @@ from components.data.snapshot.read_errors import short_list
 from components.data.snapshot.settings import SnapshotParams
 from components.data.validate.settings import ValidateParams
 from flows.project.guessing.head import Head
-from flows.project.guessing.shapes import ENCODER, SEQUENCES, Candidate, Shape, Wanted
+from flows.project.guessing.shapes import ENCODER, SEQUENCES, Shape, TaskFit, Wanted
 from flows.project.guessing.values import looks_like_text, readings, word_counts
 
 CHOOSE = "choose with --label COLUMN, --text COLUMN (twice for a pair of texts), --task TASK and --group COLUMN"
@@ -59,7 +59,7 @@ def nothing_fits(frame: pd.DataFrame, wanted: Wanted) -> str:
     return f"{missing}; columns: {listed(seen, _MOST, '; ')}; {CHOOSE}; `retune tasks` lists the columns of each task"
 
 
-def options_for(best: Candidate, fits: Sequence[Candidate], frame: pd.DataFrame) -> Iterator[str]:
+def options_for(best: TaskFit, fits: Sequence[TaskFit], frame: pd.DataFrame) -> Iterator[str]:
     """Yield the options that choose the other candidates, and other columns with texts, each with a description."""
     seen, count = {(best.shape.name, *best.inputs, best.answer)}, 0
     for other in fits:
@@ -113,7 +113,7 @@ def of_base(shape: Shape) -> Iterator[str]:
 
 
 def plan(
-    head: Head, frame: pd.DataFrame, best: Candidate, group: str | None, labels: "pd.Series[str] | None", split: str | None
+    head: Head, frame: pd.DataFrame, best: TaskFit, group: str | None, labels: "pd.Series[str] | None", split: str | None
 ) -> tuple[float, list[str]]:
     """Return the test share with which the gates can decide, and what they could not decide even with it.
 
@@ -149,7 +149,7 @@ def plan(
     return share, [*told, describe_power(units[share], units[share] < sum(tests[share]))]
 
 
-def _groups(rows: pd.DataFrame, best: Candidate, group: str | None) -> list[str]:
+def _groups(rows: pd.DataFrame, best: TaskFit, group: str | None) -> list[str]:
     """Return the groups that stay in one split: those of the data, or rows with the same text."""
     if group:
         return rows[group].fillna("").tolist()

@@ -63,7 +63,7 @@ OTHERS = (
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TaskFit:
     """A task that fits: canonical name to the column of the file, a description of the answers, and its rank (0 is the best)."""
 
     shape: Shape
@@ -98,7 +98,7 @@ class Wanted:
     task: str | None = None
     group: str | None = None
 
-    def admits(self, candidate: Candidate) -> bool:
+    def admits(self, candidate: TaskFit) -> bool:
         """Return whether a candidate has the chosen columns and task."""
         return (
             (self.label is None or candidate.answer == self.label)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from components.model.tasks.token_classification.schemes import Scheme, is_valid
-from flows.project.guessing.shapes import CHAT, SPANS, TAGS, Candidate, Shape
+from flows.project.guessing.shapes import CHAT, SPANS, TAGS, Shape, TaskFit
 from flows.project.guessing.values import json_lists, key, text_column
 
 _TOKEN_NAMES = ("tokens", "words", "token", "word", "sentence", "text")
@@ -16,15 +16,15 @@ _NEARLY_ALL = 0.95  # validation reports the other rows
 _WORDS = 2  # of a text or a tagged sentence, on average
 
 
-def chats(frame: pd.DataFrame) -> Iterator[Candidate]:
+def chats(frame: pd.DataFrame) -> Iterator[TaskFit]:
     """Yield chats: lists of objects with role and content."""
     for name in map(str, frame.columns):
         turns = [turn for items in json_lists(frame[name].head(50)) or [] for turn in items]
         if turns and all(isinstance(turn, dict) and set(_ROLES) <= set(turn) for turn in turns):
-            yield Candidate(CHAT, {"messages": name})
+            yield TaskFit(CHAT, {"messages": name})
 
 
-def tagged(frame: pd.DataFrame) -> Iterator[Candidate]:
+def tagged(frame: pd.DataFrame) -> Iterator[TaskFit]:
     """Yield token classification: lists of tags beside lists of tokens of the same lengths, or texts of so many words."""
     lists = {str(name): cells for name in frame.columns if (cells := json_lists(frame[name].fillna("[]"))) and any(cells)}
     words = {
@@ -44,16 +44,16 @@ def tagged(frame: pd.DataFrame) -> Iterator[Candidate]:
             tags = list(map(str, _items(columns[name])))
             scheme = _scheme(tags)
             shape = Shape(TAGS.task, TAGS.columns, {} if scheme == "BIO" else {"scheme": scheme})
-            yield Candidate(shape, {"tokens": tokens, "tags": name}, f"{len(set(tags))} tags, scheme {scheme}")
+            yield TaskFit(shape, {"tokens": tokens, "tags": name}, f"{len(set(tags))} tags, scheme {scheme}")
 
 
-def spans(frame: pd.DataFrame) -> Iterator[Candidate]:
+def spans(frame: pd.DataFrame) -> Iterator[TaskFit]:
     """Yield token classification: lists of spans beside a text."""
     text = text_column(frame)
     for name in map(str, frame.columns):
         items = _items(json_lists(frame[name]) or [])
         if text and items and all(map(_is_span, items)):
-            yield Candidate(SPANS, {"text": text, "spans": name}, "lists of start, end and label")
+            yield TaskFit(SPANS, {"text": text, "spans": name}, "lists of start, end and label")
 
 
 def _items(cells: Sequence[Sequence[Any]]) -> list[Any]:
