@@ -58,7 +58,8 @@ def smallest_difference(units: int) -> float:
 def describe_power(units: int, grouped: bool) -> str:
     """Return what the test split can show, for a message."""
     size = f"{units:,} {'groups' if grouped else 'rows'}"
-    return f"the test split has {size}: it shows differences in accuracy from about {smallest_difference(units):.3f} on (80 % power)"
+    smallest = smallest_difference(units)
+    return f"the test split has {size}: it shows differences of a share, such as accuracy, from about {smallest:.3f} on (80 % power)"
 
 
 def _remedy(total: int, needed: int, test_share: float | None, what: str) -> str:
