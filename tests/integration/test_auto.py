@@ -62,7 +62,8 @@ def test_repeated_command_continues_with_the_same_budget(
     board = Leaderboard.read(folder / "models/tuned")
 
     assert board.seconds >= MINUTES * 60 - before.seconds_left
-    assert max(entry.ended_at - entry.seconds for entry in board.candidates) <= MINUTES * 60  # nothing starts after the end
+    trained = [entry for entry in board.candidates if entry.state != "skipped" and entry.method != "weight average"]
+    assert max(entry.ended_at - entry.seconds for entry in trained) <= MINUTES * 60  # none starts after the end
     assert min(entry.ended_at for entry in board.candidates) < MINUTES * 60 - before.seconds_left
 
 
