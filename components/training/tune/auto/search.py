@@ -268,8 +268,8 @@ class AutoSearch:
         return ERROR in trial.user_attrs or (trial.state is TrialState.PRUNED and not out_of_time)
 
     def _skip(self, configuration: Configuration) -> None:
-        seconds, left = self._time.seconds(configuration), max(0.0, self._time.left(self.complete()))
-        self.runner.skip(configuration, f"needs about {seconds:.0f} s, {left:.0f} s were left")
+        left = max(0.0, self._time.left(self.complete()))
+        self.runner.skip(configuration, f"needs {self._time.cost(configuration)}, {left:.0f} s were left" if left else TIME_UP)
 
     def _like_best(self) -> dict[str, Any]:
         best = max(self._trained(), key=lambda trial: trial.value or 0.0, default=None)

@@ -1,6 +1,7 @@
 """Estimates the duration of a candidate from tokens per second and method, measured in a few seconds and stored per hardware."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ _STEPS, _WARM = 9, 3  # steps of a measurement, and those before it, which are s
 _FORWARD = 0.4  # cost of a token of a linear probe, relative to training
 _GUESS = 2_000.0  # tokens per second
 _START = 2.0  # seconds to build a model and a Trainer, until a candidate has been measured
+_FASTEST = 3.0  # the most that a method can be faster than training all weights
 _EVALUATION = 0.35  # cost of a token in an evaluation, relative to training
 
 
@@ -74,7 +76,19 @@ class Speed:
         if not methods.trains(settings.method):
             rows = sum(self._data.train.lengths) + sum(self._data.validation.lengths)
             return self._known.start + _FORWARD * rows / self._tokens("full", settings.model_copy(update={"method": "full"}))
-        tokens = self._tokens(settings.method, settings)
+        return self._seconds_at(settings, self._tokens(settings.method, settings))
+
+    def is_known(self, settings: TrainParams) -> bool:
+        """Return whether the seconds of `settings` need no measurement."""
+        return (settings.method if methods.trains(settings.method) else "full") in self._known.tokens
+
+    def least_seconds(self, settings: TrainParams) -> float:
+        """Return the expected seconds, or without a measurement of the method the fewest beside those of training all weights, if known."""
+        if self.is_known(settings):
+            return self.seconds(settings)
+        return self._seconds_at(settings, _FASTEST * self._known.tokens.get("full", math.inf))
+
+    def _seconds_at(self, settings: TrainParams, tokens: float) -> float:
         evaluations = settings.epochs * settings.evaluations_per_epoch
         work = sum(self._data.train.lengths) * (settings.epochs + settings.contrastive_start)
         return self._known.start + (work + _EVALUATION * evaluations * sum(self._data.validation.lengths)) / tokens

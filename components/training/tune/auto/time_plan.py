@@ -39,15 +39,24 @@ class TimePlan:
         candidate = self._inputs.resolve(configuration)
         return self._speeds[candidate.settings.base].seconds(candidate.settings)
 
+    def cost(self, configuration: Configuration) -> str:
+        """Return the expected seconds of a configuration for a message; nothing is measured."""
+        settings = self._inputs.resolve(configuration).settings
+        speed = self._speeds[settings.base]
+        return f"{'about' if speed.is_known(settings) else 'at least'} {speed.least_seconds(settings):.0f} s"
+
     def fit_epochs(self, configuration: dict[str, Any], complete: Sequence[FrozenTrial]) -> dict[str, Any] | None:
         """Return the configuration with the epochs that fit into the time after the `complete` trials; None if too few fit."""
         candidate = self._inputs.resolve(configuration)
         speed = self._speeds[candidate.settings.base]
+        trained = any(trial.user_attrs[SETTINGS]["method"] != PROBE for trial in complete)
+        fewest = candidate.settings.epochs * _SHORTENED if trained else self.fewest_epochs(configuration)
+        left = self.left(complete)
+        if left <= 0 or speed.least_seconds(candidate.settings.model_copy(update={"epochs": fewest})) > left:
+            return None  # no seconds for a measurement of the speed either
         fitting = speed.epochs(candidate.settings, self.left(complete, speed.seconds(candidate.settings)))
         if fitting == candidate.settings.epochs:
             return configuration
-        trained = any(trial.user_attrs[SETTINGS]["method"] != PROBE for trial in complete)
-        fewest = candidate.settings.epochs * _SHORTENED if trained else self.fewest_epochs(configuration)
         if "epochs" in self._inputs.train.fixed.model_fields_set or fitting < fewest:
             return None
         return {**configuration, "epochs": fitting}

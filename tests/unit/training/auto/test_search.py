@@ -107,6 +107,7 @@ def test_too_few_minutes_say_how_many_are_needed(learn, tiny_base, workspace):
 def test_part_of_an_epoch_is_tried_if_no_more_fits(learn, tiny_base, workspace, monkeypatch):
     monkeypatch.setattr(Speed, "epochs", lambda self, settings, seconds: 0.6)
     monkeypatch.setattr(Speed, "seconds", lambda self, settings: 0.0)
+    monkeypatch.setattr(Speed, "least_seconds", lambda self, settings: 0.0)
     board = run(learn, tiny_base, workspace / "tuned", minutes=0.05, fixed={"batch_size": 2}, candidates={"methods": ["full"]})
 
     assert board.winner.state == "complete"
@@ -123,11 +124,13 @@ def test_better_training_that_the_budget_stops_is_a_candidate(learn, tiny_base, 
 
     monkeypatch.setattr(Budget, "report_progress", report)
     fixed = SHORT | {"evaluations_per_epoch": 4, "epochs": 4}
-    board = run(learn, tiny_base, workspace / "tuned", minutes, fixed, candidates={"methods": ["probe", "full"]})
+    board = run(learn, tiny_base, workspace / "tuned", minutes, fixed, candidates={"methods": ["probe", "full", "lora"]})
     adopted, record = trained(learn, tiny_base, workspace, fixed)
     again, _ = trained(learn, tiny_base, workspace, fixed)  # its checkpoints are gone
 
     assert board.winner.settings["stop_after_steps"] == 12
+    assert {c.reason for c in board.candidates if c.method == "lora"} == {trials_module.TIME_UP}
+    assert "lora" not in "".join(path.read_text(encoding="utf-8") for path in workspace.glob("var/speed/*/speed.json"))  # not measured
     assert "stop after steps 12" in board.winner.name
     assert record["resumed"] > 0
     assert record["stopped_by"] == "stop_after_steps"
