@@ -103,7 +103,6 @@ def preprocess(
         parts["train"] = augment.add_noisy_copies(parts["train"], unseen, preprocess, plugin)
         digest = digest_rows(parts["train"], parts["validation"])
         profile = profile.model_copy(update={"augmented": int(parts["train"][AUGMENTED].notna().sum()), "learn_digest": digest})
-
     _write(out, parts, removed, profile, spec, plugin, tokenizers)
     _log_summary(profile)
 

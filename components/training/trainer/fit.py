@@ -85,10 +85,9 @@ def fit(
     """Fine-tune `base` on `learn` and return the model; the same arguments and thread count give the same weights, bit by bit.
 
     With `keep`, training resumes from the newest valid checkpoint, stops early by `patience`, and returns the best checkpoint; a training
-    that has ended is only loaded.
-    Without it nothing is stored and the last weights are returned. `evaluations` spreads that many evaluations over the training
-    instead of `settings.evaluations_per_epoch`; `watch` gets the number of each, from 1, and its metric; `cache` as in `probe_head`;
-    `callbacks` are added to Trainer's.
+    that has ended is only loaded. Without it nothing is stored and the last weights are returned. `evaluations` spreads that many over the
+    training instead of `settings.evaluations_per_epoch`; `watch` gets the number of each, from 1, and its metric; `cache` as in
+    `probe_head`; `callbacks` are added to Trainer's.
 
     Raises:
         BadParams: the metric is unknown, or the hardware does not support the precision.
